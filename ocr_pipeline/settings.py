@@ -1,0 +1,110 @@
+"""Every setting, read from the environment (and a `.env` file) here and nowhere else.
+
+A room never imports this module: it is given the values it needs. `doctor` prints what is in force and where each
+value came from. A new setting is a field here, a line in the README's table, and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Listing(StrEnum):
+    """How new uploads are found."""
+
+    SWEEP = "sweep"  # whole inbox, watermark on last-modified
+    ORDERED = "ordered"  # keys that sort by time, listed after the last one
+    QUEUE = "queue"  # R2 event notifications, pulled from a Cloudflare Queue
+
+
+class TextLayer(StrEnum):
+    """What the PDF's own text is used for, beside measuring agreement."""
+
+    FALLBACK = "fallback"  # when the engine fails on a page
+    PREFER = "prefer"  # a page whose layer is sound by a measured test costs no engine
+    NEVER = "never"
+
+
+class CpuEngine(StrEnum):
+    AUTO = "auto"  # tesseract where it is installed and measured no worse, else rapidocr
+    RAPIDOCR = "rapidocr"
+    TESSERACT = "tesseract"
+    TEXT_LAYER = "text_layer"  # no OCR at all: what born-digital PDFs say of themselves
+
+
+def _env(name: str, **kwargs: Any) -> Any:
+    return Field(validation_alias=AliasChoices(name), **kwargs)
+
+
+class Settings(BaseSettings):
+    """All settings. Sizes in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, populate_by_name=True)
+
+    data: Path = _env("OCR_DATA", default=Path("data"), description="root of the embedded defaults")
+    lake: str = _env("OCR_LAKE", default="", description="local folder or s3://bucket/prefix")
+    inbox: str = _env("OCR_INBOX", default="inbox/", description="prefix of uploads in the lake")
+    warehouse: str = _env("OCR_WAREHOUSE", default="", description="DuckDB file, or md:name")
+    motherduck_token: SecretStr | None = _env("MOTHERDUCK_TOKEN", default=None)
+
+    r2_endpoint_url: str | None = _env("R2_ENDPOINT_URL", default=None)
+    r2_account_id: str | None = _env("R2_ACCOUNT_ID", default=None)
+    r2_jurisdiction: str | None = _env("R2_JURISDICTION", default=None, description="eu, fedramp")
+    r2_access_key_id: SecretStr | None = _env("R2_ACCESS_KEY_ID", default=None)
+    r2_secret_access_key: SecretStr | None = _env("R2_SECRET_ACCESS_KEY", default=None)
+    r2_region: str = _env("R2_REGION", default="auto", description="other S3 stores want their own")
+
+    backends: Path | None = _env("OCR_BACKENDS", default=None, description="TOML file that lists the GPU servers")
+    cpu_engine: CpuEngine = _env("OCR_CPU_ENGINE", default=CpuEngine.AUTO)
+    text_layer: TextLayer = _env("OCR_TEXT_LAYER", default=TextLayer.FALLBACK)
+    outage_wait: float = _env("OCR_OUTAGE_WAIT", default=900.0, description="all GPUs down: wait, then the CPU engine")
+
+    listing: Listing = _env("OCR_LISTING", default=Listing.SWEEP)
+    listing_overlap: float = _env("OCR_LISTING_OVERLAP", default=3600.0)
+    settle_seconds: float = _env("OCR_SETTLE_SECONDS", default=2.0, description="local inbox: quiet time of a file")
+    sensor_seconds: int = _env("OCR_SENSOR_SECONDS", default=5, ge=5)
+    batches_per_tick: int = _env("OCR_BATCHES_PER_TICK", default=20, ge=1)
+    batch_documents: int = _env("OCR_BATCH_DOCUMENTS", default=200, ge=1)
+    batch_bytes: int = _env("OCR_BATCH_BYTES", default=2 * 1024**3, ge=1)
+    queue_id: str | None = _env("OCR_QUEUE_ID", default=None, description="Cloudflare Queue with the R2 events")
+    queue_token: SecretStr | None = _env("OCR_QUEUE_TOKEN", default=None)
+    queue_api_url: str = _env("OCR_QUEUE_API_URL", default="https://api.cloudflare.com/client/v4")
+
+    max_pdf_bytes: int = _env("OCR_MAX_PDF_BYTES", default=1024**3, ge=1)
+    max_pages: int = _env("OCR_MAX_PAGES", default=5000, ge=1)
+    max_page_inches: float = _env("OCR_MAX_PAGE_INCHES", default=100.0)
+    render_seconds: float = _env("OCR_RENDER_SECONDS", default=60.0, description="for one page, or for opening a PDF")
+    render_memory: int = _env("OCR_RENDER_MEMORY", default=1024**3, description="address space of a render process")
+    render_workers: int = _env("OCR_RENDER_WORKERS", default=max(1, min(4, os.cpu_count() or 1)), ge=1)
+
+    review_url: str | None = _env("OCR_REVIEW_URL", default=None)
+    alert_webhook: SecretStr | None = _env("OCR_ALERT_WEBHOOK", default=None)
+
+    @field_validator("inbox")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        parts = value.strip("/").split("/")
+        if not value.strip("/") or ".." in parts or "." in parts:
+            raise ValueError("OCR_INBOX must be a prefix inside the lake, such as inbox/")
+        return "/".join(parts) + "/"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_unset(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if value != ""}
+
+    @model_validator(mode="after")
+    def _defaults_below_data(self) -> Settings:
+        data = self.data.expanduser().absolute()
+        object.__setattr__(self, "data", data)
+        if not self.lake:
+            object.__setattr__(self, "lake", str(data / "lake"))
+        if not self.warehouse:
+            object.__setattr__(self, "warehouse", str(data / "warehouse.duckdb"))
+        return self
