@@ -1,0 +1,72 @@
+"""One page image to one transcript, asked at most once: the lake's transcripts before the engine.
+
+Two pages with the same image in flight at once wait for one answer. A failed transcript is an answer too, unless its
+reason says that it was not the page's fault, or a retry asks for that reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+
+from ocr_pipeline.lake import transcripts
+from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.ocr.transcriber import Transcriber
+from ocr_pipeline.records import PageImage, PageStatus, Reason, Transcript
+
+NOT_THE_PAGES_FAULT = frozenset({Reason.BACKEND_UNAVAILABLE, Reason.MISCONFIGURED})
+
+
+def is_final(transcript: Transcript, again: Collection[Reason]) -> bool:
+    """Whether this transcript stands, or its page is to be asked again."""
+    if transcript.status is PageStatus.OK:
+        return True
+    return transcript.reason not in NOT_THE_PAGES_FAULT and transcript.reason not in again
+
+
+class PageReader:
+    """Reads page images on one event loop; shared by all documents and batches of the process."""
+
+    def __init__(self, storage: Storage, transcriber: Transcriber) -> None:
+        self._storage = storage
+        self._transcriber = transcriber
+        self._in_flight: dict[str, asyncio.Future[Transcript]] = {}
+        self.asked = 0  # pages handed to an engine by this process
+        self.reused = 0  # pages whose transcript was there already
+
+    @property
+    def recipe_id(self) -> str:
+        return self._transcriber.recipe_id
+
+    async def read(
+        self, image: PageImage, again: Collection[Reason] = (), on_asked: Callable[[], None] = lambda: None
+    ) -> Transcript:
+        """The transcript of `image`, durable in the lake when this returns."""
+        while (running := self._in_flight.get(image.sha256)) is not None:
+            # shield: the first asker's cancellation is its own, ours must not cancel its request
+            await asyncio.wait([running])
+            if not running.cancelled() and running.exception() is None:
+                self.reused += 1
+                return running.result()
+        future: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
+        self._in_flight[image.sha256] = future
+        try:
+            transcript = await self._read(image, again, on_asked)
+            future.set_result(transcript)
+            return transcript
+        except BaseException:
+            future.cancel()
+            raise
+        finally:
+            del self._in_flight[image.sha256]
+
+    async def _read(self, image: PageImage, again: Collection[Reason], on_asked: Callable[[], None]) -> Transcript:
+        known = await asyncio.to_thread(transcripts.read, self._storage, self.recipe_id, image.sha256)
+        if known is not None and is_final(known, again):
+            self.reused += 1
+            return known
+        self.asked += 1
+        on_asked()
+        transcript = await self._transcriber.transcribe(image, known)
+        await asyncio.to_thread(transcripts.write, self._storage, transcript)
+        return transcript

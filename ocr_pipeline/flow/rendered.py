@@ -1,0 +1,58 @@
+"""What rendering made of one document, as it stands in the lake (`pages/<batch>/<document>/rendered.json`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import TypeAdapter
+
+from ocr_pipeline.lake import keys
+from ocr_pipeline.lake.storage import ObjectMissing, Storage
+from ocr_pipeline.records import PageStatus, Reason, Upload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedPage:
+    """One page, drawn or not. `status` is None while it is the engine's turn."""
+
+    number: int
+    rotation: int
+    status: PageStatus | None = None  # BLANK, FAILED or SKIPPED; None: to be read
+    reason: Reason | None = None
+    detail: str | None = None
+    image_key: str | None = None
+    image_sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    ink: float = 0.0
+    text_layer: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedDocument:
+    """One upload, opened and drawn, or rejected with a reason."""
+
+    upload: Upload
+    document_id: str
+    rendered_at: datetime  # of the first rendering with this content: a second one keeps it
+    content_sha256: str | None = None
+    page_count: int = 0
+    title: str | None = None
+    reason: Reason | None = None  # set: rejected
+    detail: str | None = None
+    pages: tuple[RenderedPage, ...] = ()
+
+
+_RENDERED = TypeAdapter(RenderedDocument)
+
+
+def read(storage: Storage, batch: str, document_id: str) -> RenderedDocument | None:
+    try:
+        return _RENDERED.validate_json(storage.read(keys.rendered(batch, document_id)))
+    except ObjectMissing:
+        return None
+
+
+def write(storage: Storage, batch: str, document: RenderedDocument) -> None:
+    storage.write(keys.rendered(batch, document.document_id), _RENDERED.dump_json(document))

@@ -1,0 +1,48 @@
+"""Batch lists in the lake: written create-only, read back, and searched for what they hold.
+
+The lists are the truth about what was seen; the sensor's cursor only says from where to look again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from pydantic import TypeAdapter
+
+from ocr_pipeline.lake import keys, planner
+from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.records import Batch, Upload
+
+_BATCH = TypeAdapter(Batch)
+
+
+def write(storage: Storage, batch: Batch) -> bool:
+    """Writes a batch list; False when it is there already, which is the same list since its name is its content."""
+    return storage.create(keys.batch(batch.name), _BATCH.dump_json(batch, indent=1))
+
+
+def read(storage: Storage, name: str) -> Batch:
+    """The batch list `name`. Raises ObjectMissing."""
+    return _BATCH.validate_json(storage.read(keys.batch(name)))
+
+
+def names(storage: Storage, since: datetime | None = None) -> Iterator[str]:
+    """Names of all batch lists, or of those that may hold an upload at `since` or later; sorted."""
+    start_after = keys.BATCHES + planner.name_floor(since) if since else None
+    for info in storage.list(keys.BATCHES, start_after=start_after):
+        name = info.key.removeprefix(keys.BATCHES)
+        if name.endswith(".json") and "/" not in name:
+            yield name.removesuffix(".json")
+
+
+def load(storage: Storage, since: datetime | None = None) -> Iterator[Batch]:
+    """The batch lists themselves, many reads at once, in no order."""
+    for _, data in storage.read_many(keys.batch(name) for name in names(storage, since)):
+        if data is not None:
+            yield _BATCH.validate_json(data)
+
+
+def taken(storage: Storage, since: datetime | None = None) -> set[Upload]:
+    """Every upload at `since` or later that is in a written batch list (and some older ones)."""
+    return {upload for batch in load(storage, since) for upload in batch.uploads}

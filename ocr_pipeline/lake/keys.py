@@ -1,0 +1,103 @@
+"""The names of everything in the lake. One function a kind of object; no reading or writing here.
+
+Upload keys are hostile: on S3 a key may hold `..`, empty parts, line breaks or 1,024 bytes. What is made from one
+here is a safe relative path on a local disk (no part above 255 bytes, none that climbs) and a valid S3 key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import date
+
+BATCHES = "batches/"
+PAGES = "pages/"
+TRANSCRIPTS = "transcripts/"
+MARKDOWN = "markdown/"
+TABLES = "tables/"
+MANIFESTS = "tables/_manifests/"
+POISONED = "poisoned/"
+
+MAX_PART_BYTES = 255  # NAME_MAX of ext4, xfs, apfs
+MAX_KEY_BYTES = 1024  # R2 and S3
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def _cut(text: str, size: int) -> str:
+    """The longest start of `text` that is at most `size` bytes of UTF-8, with no character torn."""
+    return text.encode("utf-8", "surrogateescape")[:size].decode("utf-8", "ignore")
+
+
+def _part(part: str, suffix: str, *, folder: bool) -> str:
+    """One part of a path as a file name: cut and marked with a hash wherever it cannot stand as it is."""
+    plain = (
+        part not in ("", ".", "..")
+        and "\0" not in part
+        and len(part.encode("utf-8", "surrogateescape")) + len(suffix) <= MAX_PART_BYTES
+        # a folder "a.pdf.md/" would collide with the markdown file of "a.pdf"
+        and not (folder and part.endswith((".md", ".files")))
+    )
+    if plain:
+        return part + suffix
+    mark = "~" + _digest(part)
+    stem = _cut(part.replace("\0", "_"), MAX_PART_BYTES - len(mark) - len(suffix)).strip(".") or "_"
+    return stem + mark + suffix
+
+
+def _below(prefix: str, upload_key: str, suffix: str) -> str:
+    *folders, name = upload_key.split("/")
+    path = "/".join([*(_part(folder, "", folder=True) for folder in folders), _part(name, suffix, folder=False)])
+    key = prefix + path
+    if len(key.encode("utf-8", "surrogateescape")) > MAX_KEY_BYTES:
+        key = f"{prefix}{_cut(folders[0] if folders else '', 64).strip('.') or '_'}/{_digest(upload_key)}{suffix}"
+    return key
+
+
+def document_id(upload_key: str) -> str:
+    """24 hex digits made of the upload key alone: a re-upload is the same document."""
+    return hashlib.sha256(upload_key.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
+def batch(name: str) -> str:
+    return f"{BATCHES}{name}.json"
+
+
+def page_image(batch_name: str, document: str, page: int) -> str:
+    return f"{PAGES}{batch_name}/{document}/{page:04d}.jpg"
+
+
+def rendered(batch_name: str, document: str) -> str:
+    """What rendering made of one document: page count, title, a line a page."""
+    return f"{PAGES}{batch_name}/{document}/rendered.json"
+
+
+def reading(batch_name: str, document: str) -> str:
+    """What OCR made of one document: its pages' transcripts under the recipe of the last run."""
+    return f"{PAGES}{batch_name}/{document}/reading.json"
+
+
+def transcript(recipe_id: str, image_sha256: str) -> str:
+    return f"{TRANSCRIPTS}{recipe_id}/{image_sha256}.json"
+
+
+def markdown(upload_key: str) -> str:
+    return _below(MARKDOWN, upload_key, ".md")
+
+
+def figure(upload_key: str, page: int, region: int) -> str:
+    return _below(MARKDOWN, upload_key, ".files") + f"/{page:04d}-{region}.jpg"
+
+
+def table(name: str, ingest_date: date, batch_name: str) -> str:
+    return f"{TABLES}{name}/ingest_date={ingest_date.isoformat()}/{batch_name}.parquet"
+
+
+def manifest(batch_name: str) -> str:
+    """The list of a batch's Parquet files: written last, so that a batch is published whole or not at all."""
+    return f"{MANIFESTS}{batch_name}.json"
+
+
+def poisoned(recipe_id: str, image_sha256: str, name: str) -> str:
+    return f"{POISONED}{recipe_id}/{image_sha256}/{name}"

@@ -1,0 +1,145 @@
+"""Which uploads make which batches: pure functions of a listing, a cursor and limits. No reading or writing here.
+
+A batch's name is a function of its content, so that the same uploads always make the same batch, the same Dagster
+partition and the same run key, whoever cuts them and however often.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from ocr_pipeline.records import Batch, Reason, Upload
+
+TIME_FORMAT = "%Y%m%dT%H%M%SZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large a batch may grow, and how many are cut at once."""
+
+    documents: int = 200
+    bytes: int = 2 * 1024**3
+    batches: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The batches to write, and from where the next listing must look again."""
+
+    batches: tuple[Batch, ...]
+    since: datetime | None  # uploads older than this are all in some batch list; None: nothing was ever seen
+    left: int  # uploads seen that are in no batch yet: over the cap, or held back until a batch is full
+
+
+def _order(upload: Upload) -> tuple[datetime, str, str]:
+    return (upload.last_modified, upload.key, upload.etag)
+
+
+def name(uploads: Collection[Upload], at: datetime | None = None, extra: str = "") -> str:
+    """`<UTC time of the newest upload>-<hash of keys and etags>`; sorts by time as text."""
+    newest = at or max(upload.last_modified for upload in uploads)
+    identity = [[u.key, u.etag, u.size, u.last_modified.isoformat()] for u in sorted(uploads, key=_order)]
+    digest = hashlib.sha256(json.dumps([identity, extra]).encode()).hexdigest()[:12]
+    return f"{newest.astimezone(UTC).strftime(TIME_FORMAT)}-{digest}"
+
+
+def name_floor(since: datetime) -> str:
+    """A text that sorts before the name of every batch with an upload at `since` or later."""
+    return since.astimezone(UTC).strftime(TIME_FORMAT)
+
+
+def _cut(uploads: list[Upload], limits: Limits, *, urgent: bool) -> list[Batch]:
+    batches: list[Batch] = []
+    group: list[Upload] = []
+    size = 0
+    for upload in uploads:
+        if group and (len(group) >= limits.documents or size + upload.size > limits.bytes):
+            batches.append(Batch(name(group), tuple(group), urgent=urgent))
+            group, size = [], 0
+        group.append(upload)
+        size += upload.size
+    if group:
+        batches.append(Batch(name(group), tuple(group), urgent=urgent))
+    return batches
+
+
+def plan(
+    listing: Iterable[Upload],
+    taken: Collection[Upload],
+    since: datetime | None,
+    limits: Limits,
+    *,
+    urgent_prefix: str = "inbox/urgent/",
+    hold_partial: bool = False,
+) -> Plan:
+    """Cuts what is new into batches: urgent uploads first and by themselves, the rest oldest first.
+
+    `taken` holds every upload of the listing that is in a written batch list. With `hold_partial` a batch that is not
+    full waits (more uploads will fill it while the workers are busy anyway); urgent ones never wait.
+    Memory is bounded by the limits, not by the listing: of a million new keys only the oldest are kept.
+    """
+    keep = limits.documents * limits.batches
+    newest, seen, urgent, normal = since, 0, [], []
+
+    def fresh() -> Iterable[Upload]:
+        nonlocal newest, seen
+        for upload in listing:
+            newest = upload.last_modified if newest is None else max(newest, upload.last_modified)
+            if upload not in taken:
+                seen += 1
+                yield upload
+
+    # two streams from one: urgent uploads must not fall off the end of a long backlog
+    def split() -> Iterable[Upload]:
+        for upload in fresh():
+            if upload.key.startswith(urgent_prefix):
+                urgent.append(upload)
+                if len(urgent) > 2 * keep:
+                    urgent[:] = heapq.nsmallest(keep, urgent, key=_order)
+            else:
+                yield upload
+
+    normal = heapq.nsmallest(keep, split(), key=_order)
+    urgent = heapq.nsmallest(keep, urgent, key=_order)
+
+    batches = _cut(urgent, limits, urgent=True)[: limits.batches]
+    rest = _cut(normal, limits, urgent=False)
+    if hold_partial and rest and _has_room(rest[-1], limits):
+        rest = rest[:-1]
+    batches += rest[: limits.batches - len(batches)]
+
+    done = {upload for batch in batches for upload in batch.uploads}
+    waiting = [upload.last_modified for upload in (*urgent, *normal) if upload not in done]
+    left = seen - len(done)
+    if left > len(waiting):  # some were not even kept: they are younger than the youngest kept of their kind
+        waiting += [max(u.last_modified for u in kind) for kind in (urgent, normal) if kind]
+    return Plan(tuple(batches), min(waiting, default=newest), left)
+
+
+def _has_room(batch: Batch, limits: Limits) -> bool:
+    return len(batch.uploads) < limits.documents and sum(u.size for u in batch.uploads) < limits.bytes
+
+
+def retry(uploads: Collection[Upload], reasons: Iterable[Reason], at: datetime, after: Iterable[str]) -> Batch:
+    """A batch that asks again for the pages of `uploads` that failed for one of `reasons`.
+
+    Named by the time of the request, and later than every batch in `after` (those it repeats), so that its rows win.
+    """
+    wanted = tuple(sorted(set(reasons)))
+    at = at.astimezone(UTC).replace(microsecond=0)
+    for earlier in after:
+        at = max(at, datetime.strptime(earlier[:16], TIME_FORMAT).replace(tzinfo=UTC) + timedelta(seconds=1))
+    batch = Batch("", tuple(sorted(uploads, key=_order)), retry_reasons=wanted, created_at=at)
+    return replace(batch, name=name(batch.uploads, at, "retry:" + ",".join(wanted)))
+
+
+def deletion(keys: Iterable[str], at: datetime) -> Batch:
+    """A batch without uploads that marks the documents of `keys` deleted as of `at`."""
+    gone = tuple(sorted(set(keys)))
+    at = at.astimezone(UTC).replace(microsecond=0)
+    return Batch(name((), at, "deleted:" + json.dumps(gone)), (), deleted=gone, created_at=at)

@@ -1,0 +1,24 @@
+"""Transcripts in the lake: one object a page image and recipe. The cache, the checkpoint and the proof in one."""
+
+from __future__ import annotations
+
+from pydantic import TypeAdapter
+
+from ocr_pipeline.lake import keys
+from ocr_pipeline.lake.storage import ObjectMissing, Storage
+from ocr_pipeline.records import Transcript
+
+_TRANSCRIPT = TypeAdapter(Transcript)
+
+
+def read(storage: Storage, recipe_id: str, image_sha256: str) -> Transcript | None:
+    """The transcript of that image under that recipe, or None."""
+    try:
+        return _TRANSCRIPT.validate_json(storage.read(keys.transcript(recipe_id, image_sha256)))
+    except ObjectMissing:
+        return None
+
+
+def write(storage: Storage, transcript: Transcript) -> None:
+    """Makes a page's result durable. Replaces an earlier one, which the caller has carried over in `attempts`."""
+    storage.write(keys.transcript(transcript.recipe_id, transcript.image_sha256), _TRANSCRIPT.dump_json(transcript))
