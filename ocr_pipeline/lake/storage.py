@@ -1,0 +1,184 @@
+"""The door to object storage: what every store can do, and how it fails.
+
+Here belong the `Storage` protocol, the records and errors that go with it, and `open_storage`, which picks the store
+for a URL. Not here: how a store does its work (`local.py`, `s3.py`), what keys are called (`keys.py`), how new
+uploads are found (`listing.py`).
+
+A key is a plain string such as "inbox/reports/a b.pdf": no leading slash, any character a store allows. Keys arrive
+and leave unchanged; nothing here quotes or normalises them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol, TypeVar
+from urllib.parse import unquote
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+PARALLEL = 16
+"""Requests in flight of one bulk call: more did not help on two cores (s3fs costs 2 to 4 ms CPU a request)."""
+
+
+class StorageError(Exception):
+    """Storage did not do what was asked; the message says what was wrong, where, and what to do."""
+
+
+class ObjectMissing(StorageError):
+    """There is no object under this key (or no longer)."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(f"there is no object {uri}")
+        self.uri = uri
+
+
+class ObjectTooLarge(StorageError):
+    """The object has more bytes than the caller takes; nothing was kept."""
+
+    def __init__(self, uri: str, size: int, max_bytes: int) -> None:
+        super().__init__(f"{uri} has {size} bytes, more than the limit of {max_bytes}")
+        self.size = size
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One version of an object."""
+
+    key: str
+    etag: str  # without quotes; local: made of size and modification time
+    size: int  # bytes
+    last_modified: datetime  # UTC
+    arrived: datetime
+    """When the object came to be under this key, UTC: what a watermark may be compared with.
+
+    On S3 the same as `last_modified`. On a local folder the later of modification and inode change time: a file that
+    was moved or copied with its old date (`mv`, `cp -p`, rsync) has a modification time of years ago.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class S3Options:
+    """How to reach R2 or another S3 store. Keys are never shown, not even by repr.
+
+    Without `endpoint_url` the endpoint is R2's, made from `account_id` and `jurisdiction` ("eu", "fedramp"): a
+    jurisdiction's endpoint sees only its own buckets.
+    """
+
+    access_key_id: str | None = field(default=None, repr=False)
+    secret_access_key: str | None = field(default=None, repr=False)
+    endpoint_url: str | None = None
+    account_id: str | None = None
+    jurisdiction: str | None = None
+    region: str = "auto"
+
+
+class Storage(Protocol):
+    """Object storage below one root. Safe to use from many threads at once; not across a fork.
+
+    Every method raises `StorageError` when the store cannot be reached, refuses, or does not allow the key.
+    """
+
+    uri: str
+    """The root as a URI, without a slash at the end: "file:///data/lake", "s3://bucket/prefix"."""
+
+    def uri_of(self, key: str) -> str:
+        """Where the object is, for people and for DuckDB: a plain absolute path, or "s3://bucket/prefix/key".
+
+        The key stands in it unchanged, without percent-encoding.
+        """
+        ...
+
+    def read(self, key: str) -> bytes:
+        """The object's bytes. Raises `ObjectMissing`."""
+        ...
+
+    def download(self, key: str, path: Path, max_bytes: int | None = None) -> ObjectInfo:
+        """Stream the object into the local file `path`, and say which version was really read.
+
+        Raises `ObjectMissing`, and `ObjectTooLarge` before more than `max_bytes` are fetched. After an error `path`
+        is gone.
+        """
+        ...
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put the object there whole or not at all, also under kill -9; an older one is replaced."""
+        ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put the object there if there is none; False when there is one already. A lost race is an answer."""
+        ...
+
+    def upload(self, key: str, path: Path) -> None:
+        """`write` from a local file of any size, without holding it in memory."""
+        ...
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """The object as it stands now; None when there is none."""
+        ...
+
+    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """All objects whose key starts with `prefix`, sorted by the key's UTF-8 bytes, as a stream.
+
+        Only keys after `start_after` where it is given. Keys with a part that starts with a dot are left out: hidden
+        files are not ours.
+        """
+        ...
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove the objects; one that is not there is no error."""
+        ...
+
+    def read_many(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        """Read side by side, at most `PARALLEL` at once; in the order of `keys`, None for one that is missing."""
+        ...
+
+    def write_many(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Write side by side, at most `PARALLEL` at once; returns when all are there, raises the first error."""
+        ...
+
+
+def open_storage(url: str, s3: S3Options | None = None) -> Storage:
+    """The store behind `url`: a local folder (path or file:// URL) or "s3://bucket/prefix".
+
+    Nothing is asked of the store yet: a wrong key or bucket shows at the first use.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        from ocr_pipeline.lake.local import LocalStorage
+
+        return LocalStorage(Path(url))
+    if scheme == "file":
+        from ocr_pipeline.lake.local import LocalStorage
+
+        return LocalStorage(Path(unquote(rest)))
+    if scheme == "s3":
+        from ocr_pipeline.lake.s3 import S3Storage  # costs a second of imports
+
+        bucket, _, prefix = rest.partition("/")
+        return S3Storage(bucket, prefix.strip("/"), s3 or S3Options())
+    raise StorageError(f"cannot store in {url!r}: give a local folder or s3://bucket/prefix")
+
+
+def is_hidden(key: str) -> bool:
+    """Whether a part of the key starts with a dot."""
+    return key.startswith(".") or "/." in key
+
+
+def side_by_side(work: Callable[[In], Out], items: Iterable[In], parallel: int = PARALLEL) -> Iterator[Out]:
+    """The results of `work` in the order of `items`; at most `parallel` at work and as many results waiting."""
+    pool = ThreadPoolExecutor(parallel, thread_name_prefix="lake")
+    waiting: list[Future[Out]] = []
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= 2 * parallel:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
