@@ -7,7 +7,9 @@ reason says that it was not the page's fault, or a retry asks for that reason.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 
 from ocr_pipeline.lake import transcripts
 from ocr_pipeline.lake.storage import Storage
@@ -17,11 +19,25 @@ from ocr_pipeline.records import PageImage, PageStatus, Reason, Transcript
 NOT_THE_PAGES_FAULT = frozenset({Reason.BACKEND_UNAVAILABLE, Reason.MISCONFIGURED})
 
 
-def is_final(transcript: Transcript, again: Collection[Reason]) -> bool:
+@dataclass(frozen=True, slots=True)
+class AskAgain:
+    """A retry: pages that failed for one of `reasons` before `requested_at` are asked again, once."""
+
+    reasons: frozenset[Reason] = frozenset()
+    requested_at: datetime | None = None
+
+
+NEVER = AskAgain()
+
+
+def is_final(transcript: Transcript, again: AskAgain = NEVER) -> bool:
     """Whether this transcript stands, or its page is to be asked again."""
     if transcript.status is PageStatus.OK:
         return True
-    return transcript.reason not in NOT_THE_PAGES_FAULT and transcript.reason not in again
+    if transcript.reason in NOT_THE_PAGES_FAULT:
+        return False
+    answered_since = again.requested_at is not None and transcript.finished_at >= again.requested_at
+    return transcript.reason not in again.reasons or answered_since
 
 
 class PageReader:
@@ -39,7 +55,7 @@ class PageReader:
         return self._transcriber.recipe_id
 
     async def read(
-        self, image: PageImage, again: Collection[Reason] = (), on_asked: Callable[[], None] = lambda: None
+        self, image: PageImage, again: AskAgain = NEVER, on_asked: Callable[[], None] = lambda: None
     ) -> Transcript:
         """The transcript of `image`, durable in the lake when this returns."""
         while (running := self._in_flight.get(image.sha256)) is not None:
@@ -60,7 +76,7 @@ class PageReader:
         finally:
             del self._in_flight[image.sha256]
 
-    async def _read(self, image: PageImage, again: Collection[Reason], on_asked: Callable[[], None]) -> Transcript:
+    async def _read(self, image: PageImage, again: AskAgain, on_asked: Callable[[], None]) -> Transcript:
         known = await asyncio.to_thread(transcripts.read, self._storage, self.recipe_id, image.sha256)
         if known is not None and is_final(known, again):
             self.reused += 1

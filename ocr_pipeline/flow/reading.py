@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
-from ocr_pipeline.records import Transcript
+from ocr_pipeline.records import Reason, Transcript
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,8 @@ class PageReading:
     number: int
     transcript: Transcript | None = None
     layer: str | None = None  # OCR_TEXT_LAYER=prefer and sound, or fallback after a failed transcript
+    reason: Reason | None = None  # why there is neither
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

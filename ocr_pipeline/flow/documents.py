@@ -1,0 +1,200 @@
+"""Pure assembly: what rendering and OCR made of one document -> its rows and its markdown file.
+
+No reading or writing. The ledger rule lives here: a document that is not rejected gets exactly one `Page` for each
+page of its PDF, whatever happened to it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, date
+
+from ocr_pipeline.flow.reading import PageReading, Reading
+from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
+from ocr_pipeline.lake import keys
+from ocr_pipeline.ocr.parsing import parse
+from ocr_pipeline.records import (
+    Attempt,
+    Batch,
+    Document,
+    DocumentResult,
+    DocumentStatus,
+    Page,
+    PageAttempt,
+    PageRegion,
+    PageStatus,
+    ParsedPage,
+    Reason,
+    Transcript,
+)
+
+_FIGURE_LINK = re.compile(r"\(figure:(\d{1,6})\)")
+_GOOD = frozenset({PageStatus.OK, PageStatus.BLANK, PageStatus.FALLBACK})
+
+
+def ingest_date(batch: Batch) -> date:
+    """UTC date of the batch's newest upload: the partition folder of its Parquet files."""
+    return max(upload.last_modified for upload in batch.uploads).astimezone(UTC).date()
+
+
+def status_of(pages: Sequence[Page]) -> DocumentStatus:
+    """ok when every page has its text, failed when none has, partial between."""
+    good = sum(page.status in _GOOD for page in pages)
+    if good == len(pages):
+        return DocumentStatus.OK
+    return DocumentStatus.PARTIAL if good else DocumentStatus.FAILED
+
+
+def result(
+    batch: Batch, document: RenderedDocument, reading: Reading | None, recipe_id: str, uri_of: Callable[[str], str]
+) -> DocumentResult:
+    """All rows of one document. `uri_of` turns a lake key into the URI people see."""
+    read = {page.number: page for page in reading.pages} if reading else {}
+    day = ingest_date(batch)
+    pages: list[Page] = []
+    regions: list[PageRegion] = []
+    attempts: list[PageAttempt] = []
+    for rendered in document.pages:
+        page, parsed = _page(document, rendered, read.get(rendered.number), recipe_id)
+        links = _figure_links(document.upload.key, rendered.number, parsed)
+        pages.append(
+            replace(
+                page,
+                markdown=links,
+                image_uri=uri_of(rendered.image_key) if rendered.image_key else None,
+                batch=batch.name,
+                ingest_date=day,
+            )
+        )
+        regions += [
+            PageRegion(document.document_id, rendered.number, index, region)
+            for index, region in enumerate(parsed.regions)
+        ]
+        transcript = read[rendered.number].transcript if rendered.number in read else None
+        attempts += [
+            PageAttempt(recipe_id, attempt) for attempt in _own_attempts(transcript, document, rendered.number)
+        ]
+    row = Document(
+        document_id=document.document_id,
+        source_uri=uri_of(document.upload.key),
+        etag=document.upload.etag,
+        uploaded_at=document.upload.last_modified,
+        size_bytes=document.upload.size,
+        content_sha256=document.content_sha256,
+        page_count=document.page_count,
+        title=document.title,
+        status=DocumentStatus.REJECTED if document.reason else status_of(pages),
+        reason=document.reason or _commonest_reason(pages),
+        detail=document.detail,
+        batch=batch.name,
+        ingest_date=day,
+        markdown_uri=None if document.reason else uri_of(keys.markdown(document.upload.key)),
+        recipe_id=recipe_id,
+        deleted_at=None,
+        processed_at=max([document.rendered_at, *(page.processed_at for page in pages)]),
+    )
+    return DocumentResult(row, tuple(pages), tuple(regions), tuple(attempts))
+
+
+def markdown_file(result: DocumentResult) -> str:
+    """The `.md` file of a document: its pages in order, each after a comment with its number.
+
+    A page without text says why in its comment, so that nobody takes a gap for the whole.
+    """
+    parts = []
+    for page in result.pages:
+        note = "" if page.status is PageStatus.OK else f": {page.status}" + (f", {page.reason}" if page.reason else "")
+        parts.append(f"<!-- page {page.page_number}{note} -->\n\n{page.markdown}".rstrip())
+    return "\n\n".join(parts) + "\n"
+
+
+def _page(
+    document: RenderedDocument, rendered: RenderedPage, read: PageReading | None, recipe_id: str
+) -> tuple[Page, ParsedPage]:
+    page = Page(
+        document_id=document.document_id,
+        page_number=rendered.number,
+        status=rendered.status or PageStatus.FAILED,
+        reason=rendered.reason,
+        detail=rendered.detail,
+        markdown="",
+        engine=None,
+        backend=None,
+        model=None,
+        attempts=0,
+        prompt_tokens=None,
+        completion_tokens=None,
+        seconds=None,
+        finish_reason=None,
+        quality=None,
+        agreement=None,
+        width=rendered.width,
+        height=rendered.height,
+        rotation=rendered.rotation,
+        image_uri=None,
+        image_sha256=rendered.image_sha256,
+        recipe_id=recipe_id,
+        batch="",
+        ingest_date=date.min,
+        processed_at=document.rendered_at,
+    )
+    if rendered.status is not None:
+        return page, ParsedPage("")
+    if read is None:
+        return replace(page, reason=Reason.IMAGE_GONE, detail="the page was rendered and never read"), ParsedPage("")
+    transcript = read.transcript
+    if transcript is not None:
+        page = replace(page, **_from_transcript(transcript, document, rendered.number))
+    if read.layer is not None:
+        status = PageStatus.FALLBACK if transcript is not None else PageStatus.OK
+        page = replace(page, status=status, engine="text_layer", backend="pdf", model="text_layer")
+        return page, ParsedPage(read.layer)
+    if transcript is None:
+        return replace(page, status=PageStatus.FAILED, reason=read.reason, detail=read.detail), ParsedPage("")
+    return page, parse(transcript) if transcript.status is PageStatus.OK else ParsedPage("")
+
+
+def _from_transcript(transcript: Transcript, document: RenderedDocument, number: int) -> dict[str, object]:
+    return {
+        "status": transcript.status,
+        "reason": transcript.reason,
+        "detail": transcript.detail,
+        "engine": transcript.engine,
+        "backend": transcript.backend,
+        "model": transcript.model,
+        "attempts": len(_own_attempts(transcript, document, number)),
+        "prompt_tokens": transcript.prompt_tokens,
+        "completion_tokens": transcript.completion_tokens,
+        "seconds": transcript.seconds,
+        "finish_reason": transcript.finish_reason,
+        "quality": transcript.quality,
+        "agreement": transcript.agreement,
+        "processed_at": transcript.finished_at,
+    }
+
+
+def _own_attempts(transcript: Transcript | None, document: RenderedDocument, number: int) -> list[Attempt]:
+    """The attempts that this page sent; those of another page with the same image are that page's rows."""
+    if transcript is None:
+        return []
+    return [a for a in transcript.attempts if (a.document_id, a.page_number) == (document.document_id, number)]
+
+
+def _figure_links(upload_key: str, number: int, parsed: ParsedPage) -> str:
+    """`(figure:3)` becomes the path of the cropped figure, relative to the document's markdown file."""
+    folder = posixpath.dirname(keys.markdown(upload_key))
+
+    def link(match: re.Match[str]) -> str:
+        path = posixpath.relpath(keys.figure(upload_key, number, int(match[1])), folder)
+        return "(<" + path.replace("<", "%3C").replace(">", "%3E").replace("\n", "%0A") + ">)"
+
+    return _FIGURE_LINK.sub(link, parsed.markdown)
+
+
+def _commonest_reason(pages: Sequence[Page]) -> Reason | None:
+    reasons = [page.reason for page in pages if page.status not in _GOOD and page.reason]
+    return max(sorted(set(reasons)), key=reasons.count) if reasons else None
+

@@ -1,0 +1,298 @@
+"""One batch as a stream: uploads are fetched, drawn and read page by page, and each page is durable when it is done.
+
+    upload -> (download) -> inspect -> page ranges -> image in the lake -> transcript in the lake
+                                                                       \\-> figures, markdown file
+
+Nothing here decides how a page is drawn or read: `pdf` and `ocr` do. What is left of a document when it is done:
+`rendered.json`, `reading.json` (see those modules) and its markdown file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import tempfile
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ocr_pipeline.flow import documents, figures, reading, rendered
+from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT, AskAgain, PageReader
+from ocr_pipeline.flow.progress import Progress, Silent, StreamCounts
+from ocr_pipeline.flow.reading import PageReading, Reading, without_raw_attempts
+from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
+from ocr_pipeline.flow.rendering import PageBudget, RenderPool, ranges
+from ocr_pipeline.lake import keys
+from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, Storage
+from ocr_pipeline.ocr.parsing import parse
+from ocr_pipeline.ocr.quality import sound_layer
+from ocr_pipeline.pdf import renderer as pdf
+from ocr_pipeline.records import Batch, Geometry, PageImage, PageStatus, Reason, Upload
+
+log = logging.getLogger(__name__)
+
+DOCUMENTS_AT_ONCE = 6  # opened and on local disk, being drawn; those still being read wait without their file
+MAX_PAGES_IN_MEMORY = 256  # about 75 MB of A4 JPEGs
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """What the stream itself needs from the settings."""
+
+    limits: pdf.Limits = pdf.Limits()
+    render_workers: int = 2
+    max_pdf_bytes: int = 1024**3
+    text_layer: str = "fallback"  # "prefer", "never"
+
+
+class BatchStream:
+    """Runs the hops from upload to transcript for one batch. Made anew for each run of a batch."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        reader: PageReader,
+        geometry: Geometry,
+        pages_in_flight: int,
+        options: StreamOptions,
+        progress: Progress | None = None,
+    ) -> None:
+        self._storage = storage
+        self._reader = reader
+        self._geometry = geometry
+        self._options = options
+        self._progress = progress or Silent()
+        # enough to keep every slot busy while the next range is drawn, and no more
+        self._budget = min(MAX_PAGES_IN_MEMORY, pages_in_flight + 8 * (options.render_workers + 1))
+        self.counts = StreamCounts()
+
+    async def run(self, batch: Batch, *, render: bool = True, read: bool = True) -> StreamCounts:
+        """Makes `rendered_pages` (render), `ocr_markdown` (read), or both as one stream.
+
+        A bad document or page becomes a record with its reason. Raises StorageError when the lake does not answer.
+        """
+        started = time.monotonic()
+        self._batch = batch
+        self._again = AskAgain(frozenset(batch.retry_reasons), batch.created_at)
+        self._open_files = asyncio.Semaphore(DOCUMENTS_AT_ONCE)
+        budget = PageBudget(self._budget)
+        with tempfile.TemporaryDirectory(prefix="ocr_pipeline-") as folder:
+            async with RenderPool(self._options.limits, self._options.render_workers, budget) as self._pool:
+                async with asyncio.TaskGroup() as group:
+                    for order, upload in enumerate(batch.uploads):
+                        group.create_task(self._document(order, upload, Path(folder), render, read))
+                self.counts.render_seconds = self._pool.seconds
+        self.counts.seconds = time.monotonic() - started
+        return self.counts
+
+    async def _document(self, order: int, upload: Upload, folder: Path, render: bool, read: bool) -> None:
+        document_id = keys.document_id(upload.key)
+        before = await asyncio.to_thread(rendered.read, self._storage, self._batch.name, document_id)
+        if render or before is None:
+            drawn, readings = await self._draw(order, upload, document_id, folder, read)
+            drawn = _keep_time(drawn, before)
+            await asyncio.to_thread(rendered.write, self._storage, self._batch.name, drawn)
+        else:
+            drawn, readings = before, await self._read_again(before)
+        self.counts.documents += 1
+        self.counts.rejected += drawn.reason is not None
+        if drawn.reason:
+            self._progress.document_rejected(upload.key, drawn.reason)
+        if read:
+            result = Reading(document_id=document_id, recipe_id=self._reader.recipe_id, pages=tuple(readings))
+            await asyncio.to_thread(self._finish, drawn, result)
+        self._progress.document_done(upload.key)
+
+    def _finish(self, drawn: RenderedDocument, result: Reading) -> None:
+        reading.write(self._storage, self._batch.name, result)
+        if drawn.reason is None:
+            rows = documents.result(self._batch, drawn, result, result.recipe_id, self._storage.uri_of)
+            self._storage.write(keys.markdown(drawn.upload.key), documents.markdown_file(rows).encode())
+
+    # --- drawing -----------------------------------------------------------------------------------------------
+
+    async def _draw(
+        self, order: int, upload: Upload, document_id: str, folder: Path, read: bool
+    ) -> tuple[RenderedDocument, list[PageReading]]:
+        head = RenderedDocument(upload=upload, document_id=document_id, rendered_at=datetime.now(UTC))
+        path = folder / f"{order}.pdf"
+        readings: list[PageReading] = []
+        async with asyncio.TaskGroup() as pages:
+            async with self._open_files:
+                try:
+                    head = await asyncio.to_thread(self._fetch, head, path)
+                    if head.reason:
+                        return head, []
+                    info = await self._pool.inspect(order, path)
+                    head = replace(head, page_count=info.page_count, title=info.title)
+                    self._progress.document_opened(upload.key, info.page_count)
+                    tasks = await self._draw_pages(order, head, path, pages, readings, read)
+                except pdf.PdfError as error:
+                    return replace(head, reason=error.reason, detail=error.detail), []
+                finally:
+                    path.unlink(missing_ok=True)
+        drawn = tuple(task.result() for task in tasks)
+        return replace(head, pages=drawn), sorted(readings, key=lambda page: page.number)
+
+    def _fetch(self, head: RenderedDocument, path: Path) -> RenderedDocument:
+        """Brings the upload to local disk; the reason is set when it is not the one the batch list names."""
+        upload = head.upload
+        try:
+            now = self._storage.stat(upload.key)
+            if now is None:
+                return replace(head, reason=Reason.MISSING)
+            if now.etag != upload.etag:
+                return replace(head, reason=Reason.REPLACED, detail=f"uploaded again {now.last_modified.isoformat()}")
+            if upload.size > self._options.max_pdf_bytes:
+                detail = f"{upload.size} bytes, the limit is {self._options.max_pdf_bytes}"
+                return replace(head, reason=Reason.TOO_LARGE, detail=detail)
+            read = self._storage.download(upload.key, path, self._options.max_pdf_bytes)
+        except ObjectMissing:
+            return replace(head, reason=Reason.MISSING)
+        except ObjectTooLarge as error:
+            return replace(head, reason=Reason.TOO_LARGE, detail=str(error))
+        if read.etag != upload.etag:
+            return replace(head, reason=Reason.REPLACED, detail=f"uploaded again {read.last_modified.isoformat()}")
+        with path.open("rb") as file:
+            return replace(head, content_sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+    async def _draw_pages(
+        self,
+        order: int,
+        head: RenderedDocument,
+        path: Path,
+        group: asyncio.TaskGroup,
+        readings: list[PageReading],
+        read: bool,
+    ) -> list[asyncio.Task[RenderedPage]]:
+        tasks = []
+        jobs = deque(
+            self._pool.render(order, path, first, last, self._geometry) for first, last in ranges(head.page_count)
+        )
+        try:
+            while jobs:  # popped: a finished job holds its images
+                for page in await jobs.popleft():
+                    tasks.append(group.create_task(self._page(head, page, readings, read)))
+        finally:
+            for job in jobs:
+                job.cancel()
+        return tasks
+
+    async def _page(
+        self, head: RenderedDocument, page: pdf.RenderedPage | pdf.PageFault, readings: list[PageReading], read: bool
+    ) -> RenderedPage:
+        """Keeps one drawn page, and has it read; the page's place in the budget is free when this returns."""
+        try:
+            if isinstance(page, pdf.PageFault):
+                self._count(head, page.number, page.status, page.reason)
+                return RenderedPage(
+                    number=page.number,
+                    rotation=page.rotation,
+                    status=page.status,
+                    reason=page.reason,
+                    detail=page.detail,
+                )
+            drawn = RenderedPage(
+                number=page.number,
+                rotation=page.rotation,
+                status=PageStatus.BLANK if page.ink < pdf.BLANK_INK else None,
+                image_key=keys.page_image(self._batch.name, head.document_id, page.number),
+                image_sha256=page.sha256,
+                width=page.width,
+                height=page.height,
+                ink=page.ink,
+                text_layer=page.text_layer,
+            )
+            async with asyncio.TaskGroup() as both:
+                both.create_task(asyncio.to_thread(self._storage.write, drawn.image_key or "", page.jpeg))
+                if drawn.status is None and read:
+                    both.create_task(self._read(head, drawn, page.jpeg, readings))
+            if drawn.status is not None or not read:
+                self._count(head, page.number, drawn.status or PageStatus.OK, None)
+            return drawn
+        finally:
+            await self._pool.budget.give_back(1)
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    async def _read(self, head: RenderedDocument, page: RenderedPage, jpeg: bytes, readings: list[PageReading]) -> None:
+        outcome = await self._outcome(head, page, jpeg)
+        readings.append(outcome)
+        transcript = outcome.transcript
+        if outcome.layer is not None:
+            self._count(head, page.number, PageStatus.FALLBACK if transcript else PageStatus.OK, None)
+        elif transcript is not None:
+            self._count(head, page.number, transcript.status, transcript.reason)
+
+    async def _outcome(self, head: RenderedDocument, page: RenderedPage, jpeg: bytes) -> PageReading:
+        layer = page.text_layer.strip()
+        if self._options.text_layer == "prefer" and sound_layer(layer, page.ink):
+            return PageReading(number=page.number, layer=layer)
+        image = PageImage(
+            document_id=head.document_id,
+            page_number=page.number,
+            pages_in_document=head.page_count,
+            urgent=self._batch.urgent,
+            jpeg=jpeg,
+            sha256=page.image_sha256 or "",
+            width=page.width or 0,
+            height=page.height or 0,
+            ink=page.ink,
+            text_layer=page.text_layer,
+        )
+        transcript = await self._reader.read(image, self._again, self._count_asked)
+        if transcript.status is PageStatus.OK:
+            cut = await asyncio.to_thread(figures.crop, jpeg, parse(transcript).regions)
+            for index, figure in cut:
+                key = keys.figure(head.upload.key, page.number, index)
+                await asyncio.to_thread(self._storage.write, key, figure)
+        failed_for_good = transcript.status is PageStatus.FAILED and transcript.reason not in NOT_THE_PAGES_FAULT
+        fallback = failed_for_good and layer and self._options.text_layer != "never"
+        return PageReading(
+            number=page.number,
+            transcript=without_raw_attempts(transcript),
+            layer=layer if fallback else None,
+        )
+
+    async def _read_again(self, document: RenderedDocument) -> list[PageReading]:
+        """Reads the page images that are in the lake: `ocr_markdown` without `rendered_pages`."""
+        self._progress.document_opened(document.upload.key, document.page_count)
+        readings: list[PageReading] = []
+
+        async def one(page: RenderedPage) -> None:
+            try:
+                jpeg = await asyncio.to_thread(self._storage.read, page.image_key or "")
+                await self._read(document, page, jpeg, readings)
+            except ObjectMissing:
+                readings.append(PageReading(number=page.number, reason=Reason.IMAGE_GONE))
+                self._count(document, page.number, PageStatus.FAILED, Reason.IMAGE_GONE)
+            finally:
+                await self._pool.budget.give_back(1)
+
+        async with asyncio.TaskGroup() as group:
+            for page in document.pages:
+                if page.status is not None:
+                    self._count(document, page.number, page.status, page.reason)
+                    continue
+                await self._pool.budget.take(1)
+                group.create_task(one(page))
+        return sorted(readings, key=lambda page: page.number)
+
+    def _count_asked(self) -> None:
+        self.counts.asked += 1
+
+    def _count(self, head: RenderedDocument, number: int, status: PageStatus, reason: Reason | None) -> None:
+        self.counts.pages += 1
+        self.counts.by_status[status] = self.counts.by_status.get(status, 0) + 1
+        self._progress.page_done(head.upload.key, number, status, reason)
+
+
+def _keep_time(drawn: RenderedDocument, before: RenderedDocument | None) -> RenderedDocument:
+    """A second rendering with the same outcome keeps the first one's time: the same rows, whenever it ran."""
+    if before is None:
+        return drawn
+    same = replace(drawn, rendered_at=before.rendered_at)
+    return same if same == before else drawn
