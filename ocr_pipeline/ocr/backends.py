@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -150,7 +150,7 @@ class _Entry:
         if value is not None and (not isinstance(value, str) or not value.strip()):
             self.wrong(key, f"must be a text in quotes, not {value!r}")
             return default
-        return cast("str | None", value)
+        return value
 
     def choice(self, key: str, choices: tuple[Any, ...], default: Any) -> Any:
         value = self.table.get(key, default)
@@ -233,8 +233,10 @@ def _backend(
 
 def _check_together(backends: tuple[Backend, ...], problems: list[str]) -> None:
     names = [backend.name for backend in backends]
-    for name in sorted({name for name in names if name and names.count(name) > 1}):
-        problems.append(f"[[backend]] name: {name!r} is there {names.count(name)} times; give each its own")
+    problems.extend(
+        f"[[backend]] name: {name!r} is there {names.count(name)} times; give each its own"
+        for name in sorted({name for name in names if name and names.count(name) > 1})
+    )
     if len({backend.model.model for backend in backends}) > 1:
         problems.append(
             "[[backend]] model: all backends of one file serve one model, since a page is asked by one recipe; "
@@ -244,7 +246,7 @@ def _check_together(backends: tuple[Backend, ...], problems: list[str]) -> None:
 
 def _model(entry: _Entry) -> ModelProfile:
     name = entry.text("model")
-    if name in MODELS:
+    if name is not None and name in MODELS:
         return MODELS[name]
     known = ", ".join(MODELS)
     if name is not None:
