@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -83,6 +84,7 @@ class Settings(BaseSettings):
     render_memory: int = _env("OCR_RENDER_MEMORY", default=1024**3, description="address space of a render process")
     render_workers: int = _env("OCR_RENDER_WORKERS", default=max(1, min(4, os.cpu_count() or 1)), ge=1)
 
+    dagster_home: Path | None = _env("DAGSTER_HOME", default=None, description="where Dagster keeps its history")
     review_url: str | None = _env("OCR_REVIEW_URL", default=None)
     alert_webhook: SecretStr | None = _env("OCR_ALERT_WEBHOOK", default=None)
 
@@ -108,3 +110,8 @@ class Settings(BaseSettings):
         if not self.warehouse:
             object.__setattr__(self, "warehouse", str(data / "warehouse.duckdb"))
         return self
+
+
+def variable(name: str) -> str | None:
+    """The value of a variable that another setting names (API keys in the backends file); None where it is unset."""
+    return os.environ.get(name) or dotenv_values(".env").get(name) or None

@@ -36,7 +36,7 @@ _GOOD = frozenset({PageStatus.OK, PageStatus.BLANK, PageStatus.FALLBACK})
 
 
 def ingest_date(batch: Batch) -> date:
-    """UTC date of the batch's newest upload: the partition folder of its Parquet files."""
+    """UTC date of the batch's newest upload: the partition folder of its Parquet files. The batch has uploads."""
     return max(upload.last_modified for upload in batch.uploads).astimezone(UTC).date()
 
 

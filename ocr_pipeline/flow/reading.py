@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pydantic import TypeAdapter
 
 from ocr_pipeline.lake import keys
-from ocr_pipeline.lake.storage import ObjectMissing, Storage
+from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Reason, Transcript
 
 
@@ -39,16 +39,13 @@ class Reading:
 _READING = TypeAdapter(Reading)
 
 
-def read(storage: Storage, batch: str, document_id: str) -> Reading | None:
-    try:
-        return _READING.validate_json(storage.read(keys.reading(batch, document_id)))
-    except ObjectMissing:
-        return None
-
-
 def write(storage: Storage, batch: str, reading: Reading) -> None:
     storage.write(keys.reading(batch, reading.document_id), _READING.dump_json(reading))
 
 
 def without_raw_attempts(transcript: Transcript) -> Transcript:
     return replace(transcript, attempts=tuple(replace(attempt, text=None) for attempt in transcript.attempts))
+
+
+def from_json(data: bytes) -> Reading:
+    return _READING.validate_json(data)

@@ -49,10 +49,14 @@ _RENDERED = TypeAdapter(RenderedDocument)
 
 def read(storage: Storage, batch: str, document_id: str) -> RenderedDocument | None:
     try:
-        return _RENDERED.validate_json(storage.read(keys.rendered(batch, document_id)))
+        return from_json(storage.read(keys.rendered(batch, document_id)))
     except ObjectMissing:
         return None
 
 
 def write(storage: Storage, batch: str, document: RenderedDocument) -> None:
     storage.write(keys.rendered(batch, document.document_id), _RENDERED.dump_json(document))
+
+
+def from_json(data: bytes) -> RenderedDocument:
+    return _RENDERED.validate_json(data)

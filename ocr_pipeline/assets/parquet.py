@@ -1,0 +1,32 @@
+"""Fourth hop: the batch's rows as Parquet in the lake, one file a table, published together by a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from ocr_pipeline import checks, metadata
+from ocr_pipeline.flow import tables
+from ocr_pipeline.lake import batches
+from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.partitions import BATCHES
+
+
+@dg.asset(
+    deps=["ocr_markdown"],
+    partitions_def=BATCHES,
+    group_name="ocr",
+    kinds={"python", "parquet"},
+    check_specs=[checks.LEDGER, checks.NOTHING_FAILED],
+)
+def ocr_parquet(
+    context: dg.AssetExecutionContext, lake: dg.ResourceParam[Storage], run_stamp: dg.ResourceParam[None]
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    """Documents, pages, regions and attempts of the batch: `tables/<table>/ingest_date=…/<batch>.parquet`."""
+    batch = batches.read(lake, context.partition_key)
+    results = tables.results(lake, batch)
+    files = tables.publish(lake, batch, results)
+    yield dg.MaterializeResult(metadata=metadata.of_parquet(results, files))
+    yield checks.ledger(batch, results)
+    yield checks.nothing_failed(results)

@@ -1,0 +1,49 @@
+"""Last hop: the batch's rows in the warehouse, all four tables in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from ocr_pipeline import checks, metadata
+from ocr_pipeline.flow import tables
+from ocr_pipeline.lake import batches
+from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.partitions import BATCHES
+from ocr_pipeline.warehouse.connection import Warehouse
+
+DESCRIPTIONS = {
+    "documents": "A row a document: where it came from, how it ended, and why.",
+    "pages": "A row a page: its markdown, status and reason, which backend read it, how well and how fast.",
+    "regions": "A row a labelled box of a page, in fractions of the page.",
+    "attempts": "A row a request that was sent, answered or not, with the reason why that backend was chosen.",
+}
+
+
+@dg.multi_asset(
+    name="load_tables",
+    specs=[
+        dg.AssetSpec(
+            name,
+            deps=["ocr_parquet"],
+            partitions_def=BATCHES,
+            group_name="warehouse",
+            kinds={"duckdb", "table"},
+            description=description,
+        )
+        for name, description in DESCRIPTIONS.items()
+    ],
+    check_specs=[checks.TABLES_AGREE],
+)
+def load_tables(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[Storage],
+    warehouse: dg.ResourceParam[Warehouse],
+    run_stamp: dg.ResourceParam[None],
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    batch = batches.read(lake, context.partition_key)
+    loaded = tables.load(lake, warehouse, batch)
+    for name in DESCRIPTIONS:
+        yield dg.MaterializeResult(asset_key=name, metadata=metadata.of_table(loaded, name))
+    yield checks.tables_agree(loaded)

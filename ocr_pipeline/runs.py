@@ -1,0 +1,87 @@
+"""Which runs a batch has, and how one is asked for: what sensor, schedule and command share about Dagster's runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunsFilter
+
+from ocr_pipeline.jobs import SENSOR
+from ocr_pipeline.liveness import Life, life_of
+from ocr_pipeline.partitions import BATCHES
+from ocr_pipeline.records import Batch
+
+log = logging.getLogger(__name__)
+
+PARTITION_TAG = "dagster/partition"
+RUN_KEY_TAG = "dagster/run_key"
+SENSOR_TAG = "dagster/sensor_name"
+PRIORITY_TAG = "dagster/priority"
+URGENT_PRIORITY = "10"
+
+LIVE = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+
+
+def tags(batch: Batch) -> dict[str, str]:
+    """Tags of a run of this batch: urgent ones go first in Dagster's queue."""
+    found = {"ocr_pipeline/documents": str(len(batch.uploads))}
+    return {**found, PRIORITY_TAG: URGENT_PRIORITY} if batch.urgent else found
+
+
+def command_tags(batch: Batch) -> dict[str, str]:
+    """The sensor's run key and name on the command's run: the sensor then skips the batch."""
+    return {**tags(batch), RUN_KEY_TAG: batch.name, SENSOR_TAG: SENSOR}
+
+
+def request(batch: Batch, run_key: str | None = None) -> dg.RunRequest:
+    return dg.RunRequest(run_key=run_key or batch.name, partition_key=batch.name, tags=tags(batch))
+
+
+def live_run(instance: dg.DagsterInstance, batch_name: str) -> str | None:
+    """The id of a run of this batch that is queued or at work, or None."""
+    runs = instance.get_runs(RunsFilter(tags={PARTITION_TAG: batch_name}, statuses=LIVE), limit=1)
+    return runs[0].run_id if runs else None
+
+
+def busy(instance: dg.DagsterInstance) -> bool:
+    """Whether runs are waiting for a place: then it is better to fill batches than to queue more small ones."""
+    return instance.get_runs_count(RunsFilter(statuses=[DagsterRunStatus.QUEUED])) > 0
+
+
+def unfinished(instance: dg.DagsterInstance, names: Iterable[str]) -> list[str]:
+    """Of `names`, the batches with neither a finished load nor a live run."""
+    wanted = list(names)
+    finished = instance.get_materialized_partitions(dg.AssetKey("documents"))
+    return [name for name in wanted if name not in finished and live_run(instance, name) is None]
+
+
+def add_partitions(instance: dg.DagsterInstance, names: Iterable[str]) -> None:
+    fresh = [name for name in names if not instance.has_dynamic_partition(BATCHES.name or "", name)]
+    if fresh:
+        instance.add_dynamic_partitions(BATCHES.name or "", fresh)
+
+
+def reap(instance: dg.DagsterInstance) -> list[str]:
+    """Marks the runs of this machine whose process is gone as failed, and frees what they held; returns their ids.
+
+    For the command, which may run where no daemon does it.
+    """
+    dead = []
+    for record in instance.get_run_records(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])):
+        started = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
+        run = record.dagster_run
+        if life_of(run.tags, started, datetime.now(UTC)) is Life.DEAD:
+            log.warning("run %s: its process is gone, marked failed", run.run_id)
+            instance.report_run_failed(run, "The process that worked on this run is gone.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            dead.append(run.run_id)
+    return dead

@@ -1,0 +1,84 @@
+"""From settings to the rooms' own objects, in one place: the lake, the transcriber, the stream's options, the warehouse.
+
+No decisions beyond "which one", no Dagster. Resources, sensors and the command call this.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from ocr_pipeline.flow.progress import Progress
+from ocr_pipeline.flow.service import OcrService
+from ocr_pipeline.flow.stream import StreamOptions
+from ocr_pipeline.lake.storage import S3Options, Storage, open_storage
+from ocr_pipeline.ocr.backends import BackendsConfig, load_backends
+from ocr_pipeline.ocr.transcriber import Transcriber
+from ocr_pipeline.pdf.renderer import Limits
+from ocr_pipeline.settings import Settings, variable
+from ocr_pipeline.warehouse.connection import Warehouse
+
+
+def lake(settings: Settings) -> Storage:
+    """The lake; nothing is asked of it yet."""
+    return open_storage(settings.lake, s3_options(settings))
+
+
+def s3_options(settings: Settings) -> S3Options:
+    def secret(value: object) -> str | None:
+        return value.get_secret_value() if value is not None else None  # type: ignore[attr-defined,no-any-return]
+
+    return S3Options(
+        access_key_id=secret(settings.r2_access_key_id),
+        secret_access_key=secret(settings.r2_secret_access_key),
+        endpoint_url=settings.r2_endpoint_url,
+        account_id=settings.r2_account_id,
+        jurisdiction=settings.r2_jurisdiction,
+        region=settings.r2_region,
+    )
+
+
+def warehouse(settings: Settings) -> Warehouse:
+    """The warehouse. Raises WarehouseError at once for `md:` without a token."""
+    token = settings.motherduck_token.get_secret_value() if settings.motherduck_token else None
+    return Warehouse(settings.warehouse, token)
+
+
+def backends(settings: Settings) -> BackendsConfig | None:
+    """The GPU servers, or None where none are configured. Raises ConfigError."""
+    return load_backends(settings.backends, variable) if settings.backends else None
+
+
+def transcriber(settings: Settings) -> Callable[[], Transcriber]:
+    """Makes the transcriber; to be called on the event loop that will use it."""
+    from ocr_pipeline.ocr.engines.cpu import cpu_transcriber
+
+    config = backends(settings)
+    if config is None:
+        return lambda: cpu_transcriber(settings.cpu_engine)
+
+    def fleet() -> Transcriber:
+        from ocr_pipeline.ocr.fleet import Fleet
+
+        return Fleet(config, cpu=cpu_transcriber(settings.cpu_engine), outage_wait=settings.outage_wait)
+
+    return fleet
+
+
+def stream_options(settings: Settings) -> StreamOptions:
+    return StreamOptions(
+        limits=Limits(
+            max_pages=settings.max_pages,
+            max_page_inches=settings.max_page_inches,
+            seconds=settings.render_seconds,
+            memory_bytes=settings.render_memory,
+        ),
+        render_workers=settings.render_workers or max(1, min(4, os.cpu_count() or 1)),
+        max_pdf_bytes=settings.max_pdf_bytes,
+        text_layer=settings.text_layer,
+    )
+
+
+def ocr_service(settings: Settings, progress: Progress | None = None) -> OcrService:
+    """The OCR of this process. Close it."""
+    return OcrService(lake(settings), transcriber(settings), stream_options(settings), progress)
