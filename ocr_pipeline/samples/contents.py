@@ -208,7 +208,10 @@ TIMETABLE_NOTE = (
 MINUTES_PAGES: list[list[Block]] = [
     [
         ("title", "Minutes of the Allotment Society"),
-        ("text", "Held at the Crown on Tuesday 6 May 2025. Present: J. Adeyemi (chair), L. Novák, S. O'Hara, T. Brandt."),
+        (
+            "text",
+            "Held at the Crown on Tuesday 6 May 2025. Present: J. Adeyemi (chair), L. Novák, S. O'Hara, T. Brandt.",
+        ),
         (
             "text",
             "The minutes of the last meeting were approved. The treasurer reported a balance of 2,316.40 pounds. Rents "

@@ -120,7 +120,7 @@ def _two_columns() -> bytes:
     head, rest = _flowables(contents.TWO_COLUMNS[:2]), _flowables(contents.TWO_COLUMNS[2:], "column")
     _frame(canvas, MARGIN, HEIGHT - MARGIN - 60, full, 60, head)
     for x in (MARGIN, MARGIN + column + COLUMN_GAP):
-        _frame(canvas, x, HEIGHT - MARGIN - 60 - 420, column, 420, rest)
+        _frame(canvas, x, HEIGHT - MARGIN - 60 - 372, column, 372, rest)
     _all_drawn(head + rest)
     canvas.showPage()
     canvas.save()
@@ -160,6 +160,7 @@ def _rotated() -> bytes:
     buffer = io.BytesIO()
     canvas = _canvas(buffer, contents.TIMETABLE_TITLE)
     canvas.setPageRotation(90)
+    canvas.setPageSize((HEIGHT, WIDTH))  # reportlab swaps the sides of a turned page: the sheet is portrait
     canvas.translate(WIDTH, 0)
     canvas.rotate(90)
     canvas.setFillColor(INK)

@@ -1,0 +1,68 @@
+"""A `lines` transcript (what the CPU engines give) as markdown and regions in reading order.
+
+The door to `layout_lines` (reading the raw text), `layout_order` (columns and grids) and `layout_blocks` (paragraphs,
+headings, tables). Parsing is not part of the recipe: a better layout runs again over transcripts that are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ocr_pipeline.ocr.layout_blocks import Block, goes_on, grid_block, joined_lines, paragraphs, running_type
+from ocr_pipeline.ocr.layout_lines import Line, page_slope, read_lines, straightened
+from ocr_pipeline.ocr.layout_order import Column, Grid, in_reading_order
+from ocr_pipeline.ocr.markdown_text import escaped
+from ocr_pipeline.records import ParsedPage, Region
+
+
+def parse_lines(text: str, width: int, height: int) -> ParsedPage:
+    """`text` is the raw transcript (see `layout_lines.read_lines`), `width` and `height` the image's pixels.
+
+    Never raises, whatever the text. Every word of the input is in the markdown once, lines without a box at the end.
+    Region labels are those of DeepSeek-OCR: title, sub_title, text, table.
+    """
+    lines, loose = read_lines(text)
+    slope = page_slope(lines)
+    columns = in_reading_order(straightened(lines, slope))
+    rows = [row for block in columns for row in (block.rows if isinstance(block, Column) else _grid_rows(block))]
+    size = running_type(rows) if rows else None
+    blocks: list[Block] = []
+    markdown: list[str] = []
+    last = ""  # the paragraph that the last entry of `markdown` is made of, which may have begun columns ago
+    for column in columns:
+        new = [grid_block(column)] if isinstance(column, Grid) else paragraphs(column.rows, size) if size else []
+        if blocks and new and goes_on(blocks[-1], new[0]):
+            last = joined_lines([last, new[0].text])
+            markdown[-1] = escaped(last)
+            markdown += [block.markdown for block in new[1:]]
+        else:
+            markdown += [block.markdown for block in new]
+            last = ""
+        last = new[-1].text if len(new) > 1 or not last else last
+        blocks += new
+    regions = [_region(block, slope, width, height) for block in blocks]
+    if loose:
+        markdown += [escaped(line) for line in loose]
+        regions.append(Region("text", 0.0, 0.0, 1.0, 1.0, "\n".join(loose)))
+    return ParsedPage("\n\n".join(markdown), tuple(regions))
+
+
+def _grid_rows(grid: Grid) -> list[tuple[Line, ...]]:
+    return [cell for row in grid.cells for cell in row if cell]
+
+
+def _region(block: Block, slope: float, width: int, height: int) -> Region:
+    """The box of the block on the page as it was scanned, in fractions."""
+    lines: Sequence[Line] = straightened(block.lines, -slope)
+    return Region(
+        block.label,
+        _fraction(min(line.x0 for line in lines), width),
+        _fraction(min(line.y0 for line in lines), height),
+        _fraction(max(line.x1 for line in lines), width),
+        _fraction(max(line.y1 for line in lines), height),
+        block.text,
+    )
+
+
+def _fraction(pixels: float, side: int) -> float:
+    return round(min(1.0, max(0.0, pixels / side)), 5) if side > 0 else 0.0

@@ -1,0 +1,276 @@
+"""The reading order of a page: from lines with boxes to columns of text and grids of cells, in the order people read.
+
+Here belongs geometry only: which lines stand beside each other, which below. Not here: paragraphs, headings and
+markdown (`layout_blocks`).
+
+The page is cut like an XY-cut (Nagy and Seth 1984), with one difference: a whitespace gutter is looked for in each
+band of the page by itself, so that a title across two columns, columns, and a table below them are told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
+
+from ocr_pipeline.ocr.layout_lines import Line
+
+Row = tuple[Line, ...]
+"""One visual line: its pieces from left to right."""
+
+Span = tuple[float, float]
+
+_GUTTER = 0.35  # of a line's height: LaTeX's two-column gap is 10 pt beside 10 pt type, and boxes are padded
+_APART = 3.0  # line heights of white above a strip that belongs to no band before it
+_SHRINK = 0.2  # of a box's height at each edge: detectors pad, so that neighbouring lines overlap
+_PROSE_CHARACTERS = 18  # median length of a line from which a column may be running text
+_PROSE_FILL = 0.55  # median share of the column's width that its lines fill
+_PROSE_LINES = 3
+_MARKER_CHARACTERS = 3  # bullets, "12."
+_DEEPEST = 12  # nested columns; beyond this the input is hostile
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Running text: visual lines from top to bottom."""
+
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Rows and columns that belong together: a table or a form. `cells[row][column]` holds lines, maybe none."""
+
+    cells: tuple[tuple[Row, ...], ...]
+
+
+@dataclass(slots=True)
+class _Band:
+    """A stretch of the page over its whole width: either without a gutter, or with the same gutters all through."""
+
+    strips: list[list[Line]] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)  # columns, from left to right
+
+    @property
+    def lines(self) -> list[Line]:
+        return [line for strip in self.strips for line in strip]
+
+
+def in_reading_order(lines: Sequence[Line]) -> list[Column | Grid]:
+    """Every line is in exactly one of the blocks. Text that runs up or down the page's edge comes last."""
+    if not lines:
+        return []
+    height = median(line.height for line in lines)
+    upright = [line for line in lines if not _runs_vertically(line, height)]
+    vertical = [line for line in lines if _runs_vertically(line, height)]
+    blocks = _blocks(upright, height, 0) if upright else []
+    return _joined(blocks) + [Column(((line,),)) for line in vertical]
+
+
+def _runs_vertically(line: Line, height: float) -> bool:
+    return line.height > 3 * height and line.height > 2 * line.width
+
+
+def _blocks(lines: Sequence[Line], height: float, depth: int) -> list[Column | Grid]:
+    blocks: list[Column | Grid] = []
+    for band in _bands(_strips(lines), height):
+        blocks += _band_blocks(band, height, depth)
+    return blocks
+
+
+def _band_blocks(band: _Band, height: float, depth: int) -> list[Column | Grid]:
+    lines = band.lines
+    rows = _rows(lines)
+    if len(band.spans) < 2 or len(rows) == 1:
+        return [Column(tuple(rows))]
+    columns = _with_markers_joined(_columns(lines, band.spans))
+    prose = [_is_prose(column) for column in columns]
+    if len(columns) == 1:
+        return [Column(tuple(rows))]
+    if sum(prose) >= 2 and depth < _DEEPEST:
+        return [block for group in _prose_groups(columns, prose) for block in _blocks(group, height, depth + 1)]
+    if len(rows) < 3 and len(columns) < 3:
+        return [Column(tuple(rows))]
+    table, tail = _without_tail(rows)
+    grid = Grid(tuple(_cells(row, band.spans) for row in table))
+    return [grid, Column(tuple(tail))] if tail else [grid]
+
+
+def _strips(lines: Sequence[Line]) -> list[list[Line]]:
+    """Groups of lines that overlap in height, directly or through others, from top to bottom."""
+    strips: list[list[Line]] = []
+    bottom = float("-inf")
+    for line in sorted(lines, key=lambda line: (line.y0 + _SHRINK * line.height, line.x0)):
+        if line.y0 + _SHRINK * line.height >= bottom:
+            strips.append([])
+        strips[-1].append(line)
+        bottom = max(bottom, line.y1 - _SHRINK * line.height)
+    return strips
+
+
+def _bands(strips: Sequence[list[Line]], height: float) -> list[_Band]:
+    gap = _GUTTER * height
+    bands: list[_Band] = []
+    for strip in strips:
+        spans = _merged([(line.x0, line.x1) for line in strip], gap)
+        band = bands[-1] if bands else None
+        if band and _continues(band, strip, spans, gap, height):
+            band.strips.append(strip)
+            band.spans = _merged(band.spans + spans, gap) if len(band.spans) > 1 else _hull(band.spans + spans)
+            continue
+        new = _Band([strip], spans)
+        if band and len(spans) > 1:
+            _take_back(band, new, gap, height)
+            if not band.strips:
+                bands.pop()
+        bands.append(new)
+    return bands
+
+
+def _continues(band: _Band, strip: Sequence[Line], spans: Sequence[Span], gap: float, height: float) -> bool:
+    """Whether the strip has the gutters of the band (or, like it, none)."""
+    before, here = len(band.spans), len(spans)
+    if before == 1 or here == 1:
+        if before == here:
+            return True
+        if before == 1:
+            return False
+    if _white_between(band.strips[-1], strip) > _APART * height:
+        return False
+    together = len(_merged([*band.spans, *spans], gap))
+    # A cell may reach over one gutter of a table; a line over the only gutter ends the columns.
+    spanning_cell = min(before, here) >= 3 and together == max(before, here) - 1
+    return together >= max(before, here) or spanning_cell
+
+
+def _take_back(band: _Band, new: _Band, gap: float, height: float) -> None:
+    """Moves lines of the right-hand columns that begin higher than the left one out of the text above."""
+    while len(band.strips) and len(band.spans) == 1:
+        strip = band.strips[-1]
+        x0 = min(line.x0 for line in strip)
+        x1 = max(line.x1 for line in strip)
+        if _white_between(strip, new.strips[0]) > height or not any(
+            left - gap <= x0 and x1 <= right + gap for left, right in new.spans[1:]
+        ):
+            return
+        new.strips.insert(0, band.strips.pop())
+        new.spans = _merged([*new.spans, (x0, x1)], gap)
+
+
+def _white_between(above: Sequence[Line], below: Sequence[Line]) -> float:
+    return min(line.y0 for line in below) - max(line.y1 for line in above)
+
+
+def _merged(spans: Sequence[Span], gap: float) -> list[Span]:
+    merged: list[Span] = []
+    for left, right in sorted(spans):
+        if merged and left - merged[-1][1] < gap:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], right))
+        else:
+            merged.append((left, right))
+    return merged
+
+
+def _hull(spans: Sequence[Span]) -> list[Span]:
+    return [(min(left for left, _ in spans), max(right for _, right in spans))]
+
+
+def _rows(lines: Sequence[Line]) -> list[Row]:
+    """Visual lines from top to bottom: pieces whose middles lie within each other's height."""
+    rows: list[list[Line]] = []
+    for line in sorted(lines, key=lambda line: (line.middle, line.x0)):
+        if rows and line.middle - rows[-1][0].middle < 0.5 * min(line.height, rows[-1][0].height):
+            rows[-1].append(line)
+        else:
+            rows.append([line])
+    return [tuple(sorted(row, key=lambda line: line.x0)) for row in rows]
+
+
+def _columns(lines: Sequence[Line], spans: Sequence[Span]) -> list[list[Line]]:
+    columns: list[list[Line]] = [[] for _ in spans]
+    for line in lines:
+        columns[_column_of(line, spans)].append(line)
+    return [column for column in columns if column]
+
+
+def _column_of(line: Line, spans: Sequence[Span]) -> int:
+    """The first column that the line reaches into."""
+    for index, (_, right) in enumerate(spans):
+        if line.x0 < right:
+            return index
+    return len(spans) - 1
+
+
+def _with_markers_joined(columns: list[list[Line]]) -> list[list[Line]]:
+    """A column of bullets or numbers belongs to the text on its right."""
+    joined: list[list[Line]] = []
+    markers: list[Line] = []
+    for index, column in enumerate(columns):
+        short = median(len(line.text) for line in column) <= _MARKER_CHARACTERS
+        if short and index + 1 < len(columns) and _is_prose(columns[index + 1]):
+            markers = column
+        else:
+            joined.append(markers + column)
+            markers = []
+    return joined
+
+
+def _is_prose(column: Sequence[Line]) -> bool:
+    """Running text: several lines, most of them long and filling the column."""
+    texts = [line for line in column if len(line.text) > _MARKER_CHARACTERS]
+    if len(texts) < _PROSE_LINES:
+        return False
+    width = max(line.x1 for line in texts) - min(line.x0 for line in texts)
+    return (
+        median(len(line.text) for line in texts) >= _PROSE_CHARACTERS
+        and median(line.width for line in texts) >= _PROSE_FILL * width
+    )
+
+
+def _prose_groups(columns: Sequence[list[Line]], prose: Sequence[bool]) -> list[list[Line]]:
+    """Columns of running text, each with the narrow columns that follow it (and, first of all, precede it)."""
+    groups: list[list[Line]] = []
+    pending: list[Line] = []
+    for column, is_prose in zip(columns, prose, strict=True):
+        if is_prose:
+            groups.append(pending + column)
+            pending = []
+        elif groups:
+            groups[-1].extend(column)
+        else:
+            pending = pending + column
+    return groups
+
+
+def _cells(row: Row, spans: Sequence[Span]) -> tuple[Row, ...]:
+    cells: list[list[Line]] = [[] for _ in spans]
+    for line in row:
+        cells[_column_of(line, spans)].append(line)
+    return tuple(tuple(cell) for cell in cells)
+
+
+def _without_tail(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Takes single lines off the foot of a table that stand further away than its rows do from each other."""
+    pitches = [below[0].middle - above[0].middle for above, below in pairwise(rows)]
+    usual = median(pitches)
+    end = len(rows)
+    while end > 2 and len(rows[end - 1]) == 1 and any(pitch > 1.3 * usual for pitch in pitches[end - 2 :]):
+        end -= 1
+    return rows[:end], rows[end:]
+
+
+def _joined(blocks: Sequence[Column | Grid]) -> list[Column | Grid]:
+    """Neighbouring columns one below the other are one; what stands beside its forerunner begins anew."""
+    joined: list[Column | Grid] = []
+    for block in blocks:
+        before = joined[-1] if joined else None
+        if isinstance(block, Column) and isinstance(before, Column) and _is_below(before, block):
+            joined[-1] = Column(before.rows + block.rows)
+        else:
+            joined.append(block)
+    return joined
+
+
+def _is_below(above: Column, below: Column) -> bool:
+    return max(line.y1 for line in above.rows[-1]) <= min(line.middle for line in below.rows[0])
