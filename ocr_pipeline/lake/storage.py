@@ -125,7 +125,7 @@ class Storage(Protocol):
         """All objects whose key starts with `prefix`, sorted by the key's UTF-8 bytes, as a stream.
 
         Only keys after `start_after` where it is given. Keys with a part that starts with a dot are left out: hidden
-        files are not ours.
+        files are not ours, and "." and ".." are no names.
         """
         ...
 
@@ -165,8 +165,14 @@ def open_storage(url: str, s3: S3Options | None = None) -> Storage:
 
 
 def is_hidden(key: str) -> bool:
-    """Whether a part of the key starts with a dot."""
+    """Whether a part of the key starts with a dot: the name of a hidden file, or "." or ".."."""
     return key.startswith(".") or "/." in key
+
+
+def climbs(key: str) -> bool:
+    """Whether a part of the key is "." or "..". No file has such a key, and on the way to an S3 store the URL is often
+    shortened, so that the request would hit another object (Cloudflare's simulator does it)."""
+    return "/./" in (path := f"/{key}/") or "/../" in path
 
 
 def side_by_side(work: Callable[[In], Out], items: Iterable[In], parallel: int = PARALLEL) -> Iterator[Out]:
