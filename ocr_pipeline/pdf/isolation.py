@@ -1,0 +1,120 @@
+"""One worker process after another, asked so that a page that kills or hangs it costs only itself.
+
+Here belongs starting the next worker, finding the page that the last one died of, and giving up on a way of reading
+that fails page after page. Not here: what is asked for (`renderer.py`), pipes and signals (`process.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ocr_pipeline.pdf.frames import Frame
+from ocr_pipeline.pdf.process import WorkerLost, WorkerProcess
+
+_RENEW_AFTER = 100
+"""Documents that a worker opens before it is replaced: 0.1 s CPU a start, against whatever the libraries leak."""
+
+_PATIENCE = {"sizes": 1, "poppler_sizes": 1, "draw_poppler": 3, "draw_pdfium": 10, "layers": 3}
+"""Pages of a document in a row that may kill or hang the worker before this way of reading it is given up. Without
+it a file of 5,000 pages that all hang would hold a worker for a week. A page's size is in its dictionary: who
+dies of that can do nothing with the file."""
+
+
+@dataclass(slots=True)
+class Document:
+    """The file that is being read, and what was learned about it."""
+
+    path: Path
+    identity: tuple[object, ...]
+    pdfium: bool = True  # can open it, as far as is known
+    poppler: bool = True
+    lost_in_a_row: Counter[str] = field(default_factory=Counter)  # pages, by op
+
+
+class IsolatedWorker:
+    """Use it from one thread at a time."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        self._memory = memory_bytes
+        self._process: WorkerProcess | None = None
+        self._document: Document | None = None
+        self._opened = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.close()
+        self._process = self._document = None
+
+    def document(self, path: Path) -> Document:
+        """What is known of the file at `path`, as it is now. Raises OSError."""
+        path = Path(os.path.abspath(path))  # a name that begins with "-" must not become an option of poppler
+        seen = path.stat()
+        identity = (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns)
+        if self._document is None or (self._document.path, self._document.identity) != (path, identity):
+            self._opened += 1
+            if self._opened > _RENEW_AFTER:
+                self.close()
+                self._opened = 1
+            self._document = Document(path, identity)
+        return self._document
+
+    def ask(self, op: str, document: Document, seconds: float) -> Frame | WorkerLost:
+        """The one frame that answers `op`."""
+        try:
+            frames = list(self._running().ask({"op": op, "path": str(document.path)}, seconds))
+        except WorkerLost as lost:
+            return self._after(lost)
+        return frames[0] if len(frames) == 1 else WorkerLost("answered nothing")
+
+    def ask_pages(
+        self,
+        op: str,
+        document: Document,
+        pages: Sequence[int],
+        seconds: float,
+        more: Callable[[Sequence[int]], dict[str, Any]] = lambda pages: {},
+    ) -> dict[int, Frame | WorkerLost]:
+        """A frame a page. Where the worker is lost, the first page without a frame is the one it was lost on: that
+        page is not asked again, the others are asked of a new worker. `more` gives the request's other fields for
+        the pages that are asked. A page costs `seconds` at most."""
+        found: dict[int, Frame | WorkerLost] = {}
+        left = list(pages)
+        while left:
+            if document.lost_in_a_row[op] >= _PATIENCE[op]:
+                said = f"not tried, since {_PATIENCE[op]} pages in a row failed with it"
+                found.update((page, WorkerLost(said, timed_out=True)) for page in left)
+                break
+            try:
+                request = {"op": op, "path": str(document.path), "pages": left, **more(left)}
+                for frame in self._running().ask(request, seconds):
+                    if not left or frame[0].get("page") != left[0]:
+                        self.close()
+                        raise WorkerLost("answered for another page")
+                    found[left.pop(0)] = frame
+                    document.lost_in_a_row[op] = 0
+                if left:
+                    raise WorkerLost("answered nothing")
+            except WorkerLost as lost:
+                document.lost_in_a_row[op] += 1
+                found[left.pop(0)] = self._after(lost)
+        return found
+
+    def _running(self) -> WorkerProcess:
+        if self._process is None:
+            self._process = WorkerProcess(self._memory)
+        return self._process
+
+    def _after(self, lost: WorkerLost) -> WorkerLost:
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+        return lost

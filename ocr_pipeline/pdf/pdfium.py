@@ -1,0 +1,175 @@
+"""PDFium, through pypdfium2: the only module that calls it. Runs in the worker process, in one thread.
+
+Here belongs what PDFium can tell of a file, page sizes, text layers, and its page images.
+Not here: deadlines and crashes. PDFium is C++ that reads hostile bytes: the renderer sees the process die or kills it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+import pypdfium2
+import pypdfium2.raw as pdfium_c
+
+from ocr_pipeline.pdf.opinions import Opening
+
+MAX_TEXT = 200_000
+"""Characters of a text layer that are kept. A dense page of a newspaper has about 30,000."""
+
+_SMALL_PAGE = 400.0  # points; see `_may_have_units`
+_UNIT = re.compile(rb"/UserUnit\s+([\d.]+)")
+_CHUNK = 1 << 20
+_HYPHEN_AT_LINE_END = re.compile("[\ufffe\x02]\n?")
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    jpeg: bytes
+    objects: int  # things on the page that should show
+
+
+class Document:
+    """An open PDF. Sizes are in points as the page is shown: turned, cropped, without /UserUnit."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises pypdfium2.PdfiumError."""
+        self._pdf = pypdfium2.PdfDocument(path)
+        self._pdf.init_forms()  # without it the fields of a form are not drawn
+        self._may_have_units = _may_have_units(path)
+
+    def close(self) -> None:
+        self._pdf.close()
+
+    def page_count(self) -> int:
+        """Pages that are really there: PDFium believes /Count, and a file can say 1000 and have one."""
+        said = len(self._pdf)
+        if self._exists(said):
+            return said
+        low, high = 0, said  # page `low` exists (or is 0), page `high` does not
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._exists(middle) else (low, middle)
+        return low
+
+    def _exists(self, number: int) -> bool:
+        try:
+            self._pdf.get_page_size(number - 1)
+        except pypdfium2.PdfiumError:
+            return False
+        return True
+
+    def title(self) -> str:
+        return str(self._pdf.get_metadata_value("Title"))
+
+    def page_size(self, number: int) -> tuple[float, float] | None:
+        """Width and height in points, or None where PDFium has no such page."""
+        try:
+            width, height = self._pdf.get_page_size(number - 1)
+        except pypdfium2.PdfiumError:
+            return None
+        return float(width), float(height)
+
+    def user_unit(self, number: int) -> float:
+        """The page's /UserUnit (1 where it has none): how many points a unit of the page is.
+
+        PDFium has no call for it. A copy of the page alone, written out, shows its dictionary in plain text. That
+        costs a copy of the page's images, so it is done only where the file can have such a page and it matters.
+        """
+        size = self.page_size(number)
+        if size is None or not self._may_have_units(max(size)):
+            return 1.0
+        copy = pypdfium2.PdfDocument.new()
+        try:
+            copy.import_pages(self._pdf, [number - 1])
+            written = io.BytesIO()
+            copy.save(written)
+        finally:
+            copy.close()
+        # The page's dictionary stands before its content, and streams are binary: the first match is the page's own.
+        match = _UNIT.search(written.getbuffer()[: 1 << 16])
+        unit = float(match[1]) if match else 1.0
+        return unit if unit > 0 else 1.0
+
+    def draw(self, number: int, dpi: float, quality: int) -> Drawing:
+        """The page's image as JPEG at `dpi` dots to 72 units of the page. Raises pypdfium2.PdfiumError."""
+        page = self._pdf[number - 1]
+        try:
+            bitmap = page.render(scale=dpi / 72, rev_byteorder=True, limit_image_cache=True)
+            try:
+                image = bitmap.to_pil()
+                out = io.BytesIO()
+                image.save(out, "JPEG", quality=quality)
+            finally:
+                bitmap.close()
+            return Drawing(out.getvalue(), pdfium_c.FPDFPage_CountObjects(page))
+        finally:
+            page.close()
+
+    def layer(self, number: int) -> tuple[int, str]:
+        """/Rotate in degrees, and the page's own text ("" where it has none). Raises pypdfium2.PdfiumError."""
+        page = self._pdf[number - 1]
+        try:
+            rotation = int(page.get_rotation())
+            textpage = page.get_textpage()
+            try:
+                count = min(textpage.count_chars(), MAX_TEXT)
+                text = textpage.get_text_range(0, count) if count > 0 else ""
+            finally:
+                textpage.close()
+            return rotation, clean_text(text)
+        finally:
+            page.close()
+
+
+def open_document(path: Path) -> tuple[Document | None, Opening]:
+    """The open document, or None, and what PDFium says of the file."""
+    try:
+        document = Document(path)
+    except pypdfium2.PdfiumError as error:
+        problem = {
+            pdfium_c.FPDF_ERR_SUCCESS: "no_pages",  # pypdfium2 raises for a PDF that opens and has none
+            pdfium_c.FPDF_ERR_PASSWORD: "password",
+            pdfium_c.FPDF_ERR_SECURITY: "password",  # encrypted in a way that it does not know
+        }.get(error.err_code, "damaged")
+        return None, Opening(None, problem=problem, detail=str(error)[:300])
+    return document, Opening(document.page_count(), title=document.title())
+
+
+def clean_text(text: str) -> str:
+    """Text without control characters, lone surrogates and non-characters; lines end in a line feed."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    # PDFium puts one of these for a hyphen at a line's end, and takes the line break away.
+    text = _HYPHEN_AT_LINE_END.sub("-\n", text)
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+        return text[:MAX_TEXT]
+    kept = (c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs", "Cn"))
+    return "".join(kept)[:MAX_TEXT]
+
+
+def _may_have_units(path: Path) -> _UnitGate:
+    """Look through the file's bytes, once, for the two ways in which a page can have a /UserUnit."""
+    named = packed = False
+    with path.open("rb") as file:
+        tail = b""
+        while chunk := file.read(_CHUNK):
+            window = tail + chunk
+            named = named or b"/UserUnit" in window
+            packed = packed or b"/ObjStm" in window
+            if named:
+                break
+            tail = window[-16:]
+    return _UnitGate(named, packed)
+
+
+@dataclass(frozen=True, slots=True)
+class _UnitGate:
+    named: bool  # the word stands in the file
+    packed: bool  # page dictionaries may be compressed, so that the word cannot be seen
+
+    def __call__(self, long_side: float) -> bool:
+        """A large page with a unit only ends at the image's cap in any case; a small one would be unreadable."""
+        return self.named or (self.packed and long_side < _SMALL_PAGE)
