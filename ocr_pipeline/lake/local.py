@@ -91,13 +91,16 @@ class LocalStorage:
         self._put(key, lambda file: _write_all(file, data), os.replace)
 
     def create(self, key: str, data: bytes) -> bool:
-        if os.path.lexists(self._path(key)):
-            return False
+        path = self._path(key)
         try:
-            self._put(key, lambda file: _write_all(file, data), _link)
+            if not os.path.lexists(path):
+                self._put(key, lambda file: _write_all(file, data), _link)
+                return True
         except FileExistsError:
-            return False
-        return True
+            pass
+        if os.path.isdir(path):
+            raise _told(IsADirectoryError(errno.EISDIR, ""), path)
+        return False
 
     def upload(self, key: str, path: Path) -> None:
         with open(path, "rb") as source:
@@ -226,9 +229,7 @@ class LocalStorage:
                 _unlink_if_there(temporary)
             _sync_folder(folder)
         except FileExistsError:
-            if publish is _link and not os.path.isdir(path):
-                raise
-            raise StorageError(f"cannot write {path}: a part of it is a file where a folder is needed") from None
+            raise  # the race of `create`, lost
         except OSError as error:
             raise _told(error, path) from error
 
@@ -310,6 +311,8 @@ def _create_file(folder: str, temporary: str) -> BinaryIO:
             # A deletion beside us has just removed the empty folder.
             if attempt == 4:
                 raise
+        except FileExistsError:
+            raise _told(NotADirectoryError(errno.ENOTDIR, ""), folder) from None
     raise AssertionError("unreachable")
 
 

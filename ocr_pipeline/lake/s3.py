@@ -52,6 +52,7 @@ PART_BYTES = 16 * 2**20
 """Of a multipart upload. R2 wants all parts but the last equal; 10,000 parts of it are 156 GiB."""
 
 PARTS_AT_ONCE = 4
+PAGE_KEYS = 1000  # of a listing: the most that S3 gives
 PIECE_BYTES = 2**20
 ATTEMPTS = 4
 """Ours, for what botocore's five do not cover: HTTP 429 (R2: more than one write a second to one key) and bodies
@@ -201,7 +202,7 @@ class S3Storage:
             return None
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
-        asked: dict[str, Any] = {"Prefix": self.prefix + prefix}
+        asked: dict[str, Any] = {"Prefix": self.prefix + prefix, "MaxKeys": PAGE_KEYS}
         if start_after is not None:
             asked["StartAfter"] = self.prefix + start_after
         while True:
@@ -217,7 +218,8 @@ class S3Storage:
                     yield self._info(key, entry, entry["Size"])
             if not page.get("IsTruncated"):
                 return
-            asked = {"Prefix": self.prefix + prefix, "ContinuationToken": page["NextContinuationToken"]}
+            asked.pop("StartAfter", None)
+            asked["ContinuationToken"] = page["NextContinuationToken"]
 
     def delete(self, keys: Iterable[str]) -> None:
         # One by one, which R2 does not bill: DeleteObjects wants a checksum that stores disagree on, and carries the

@@ -1,0 +1,50 @@
+"""Stores for the tests of this room: a local folder, moto, and Cloudflare's R2 simulator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ocr_pipeline.lake.storage import Storage, open_storage
+from ocr_pipeline_tests.storages import RunningStore, moto_store, wrangler_home, wrangler_store
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[RunningStore]:
+    with moto_store() as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def wrangler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStore]:
+    """One `wrangler dev` for the whole run. Missing: a skip on a laptop, a failure in CI."""
+    require_wrangler()
+    with wrangler_store(tmp_path_factory.mktemp("wrangler")) as store:
+        yield store
+
+
+def require_wrangler() -> None:
+    if wrangler_home() is None:
+        why = "wrangler is not installed: run .ci/wrangler"
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(why)
+        pytest.skip(why)
+
+
+@pytest.fixture(params=["moto", pytest.param("wrangler", marks=pytest.mark.wrangler)])
+def bucket(request: pytest.FixtureRequest) -> RunningStore:
+    """Each S3 server in turn."""
+    store: RunningStore = request.getfixturevalue(request.param)
+    return store
+
+
+@pytest.fixture(params=["local", "moto", pytest.param("wrangler", marks=pytest.mark.wrangler)])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """An empty lake on each kind of store in turn."""
+    if request.param == "local":
+        return open_storage(str(tmp_path / "lake"))
+    store: RunningStore = request.getfixturevalue(request.param)
+    return open_storage(store.new_lake(), store.options)
