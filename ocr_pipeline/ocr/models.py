@@ -21,7 +21,6 @@ class Coordinates(StrEnum):
 
     NONE = "none"
     PER_999 = "0..999"  # of the image's width and height, whatever the image's size
-    PER_1000 = "0..1000"
     PIXELS_28 = "pixels"  # of the image as the server resized it: sides rounded to multiples of 28
 
 
