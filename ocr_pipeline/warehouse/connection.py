@@ -1,0 +1,216 @@
+"""The door to the warehouse: a DuckDB file or a MotherDuck database, opened, locked, migrated and closed.
+
+Here belong connections, transactions and the lock on a file. Not here: what is done with them (`load.py`, `views.py`,
+the questions).
+
+A DuckDB file can be open for writing in one process only, and then in no other at all. So a writer holds an OS lock on
+`<file>.lock` from before it opens the file until it has closed it (the kernel frees it when the process dies), readers
+open the file for one question and wait a little where it is in use. MotherDuck needs neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import duckdb
+from filelock import FileLock, Timeout
+
+from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.migrations import is_current, migrate
+from ocr_pipeline.warehouse.retry import file_is_in_use, with_retries
+from ocr_pipeline.warehouse.sql import identifier
+
+T = TypeVar("T")
+
+_MOTHERDUCK = "md:"
+_DATABASE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_MB = 1024 * 1024
+
+
+class Warehouse:
+    """A DuckDB file, or `md:name` with a token. Holds no connection: each use opens one and closes it.
+
+    `connect` gives connections in place of `duckdb.connect` (dagster-duckdb's resource, an emulator); they are closed
+    here whatever happens. `wait_seconds`: how long to wait for a file that others use.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        token: str | None = None,
+        *,
+        connect: Callable[[], duckdb.DuckDBPyConnection] | None = None,
+        wait_seconds: float = 600.0,
+    ) -> None:
+        self.target = target
+        self.is_motherduck = target.startswith(_MOTHERDUCK)
+        self._connect = connect
+        self._wait_seconds = wait_seconds
+        self._token = token
+        if self.is_motherduck:
+            if not _DATABASE_NAME.fullmatch(target.removeprefix(_MOTHERDUCK)):
+                raise WarehouseError(
+                    "OCR_WAREHOUSE must be md: and the name of a database, letters, digits, _ and -, such as md:ocr"
+                    " (the token belongs in MOTHERDUCK_TOKEN)"
+                )
+            if not (token or "").strip():
+                # With no token the extension would open a browser and wait for a login: a service would hang.
+                raise WarehouseError(f"{target} needs a token: set MOTHERDUCK_TOKEN (made in MotherDuck's settings)")
+        elif not target or target == ":memory:":
+            raise WarehouseError("OCR_WAREHOUSE must be the path of a DuckDB file, or md: and the name of a database")
+
+    def __repr__(self) -> str:
+        return f"Warehouse({self.target!r})"
+
+    @property
+    def path(self) -> Path | None:
+        """The DuckDB file; None on MotherDuck."""
+        return None if self.is_motherduck else Path(self.target)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection for writing, with no transaction begun; tables and views are there and of today's version.
+
+        Raises WarehouseError where the file stays in use for `wait_seconds`, or is of a newer version.
+        """
+        with self._file_lock():
+            connection = self._open(read_only=False)
+            try:
+                self._defer_checkpoints(connection)
+                migrate(connection)
+                yield connection
+            finally:
+                connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection with a transaction begun: committed at the end of the block, rolled back on any exception."""
+        with self.session() as connection:
+            connection.begin()
+            try:
+                yield connection
+                connection.commit()
+            except BaseException:
+                with contextlib.suppress(duckdb.Error):  # a failed commit has rolled back already
+                    connection.rollback()
+                raise
+
+    def run(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """What `work` returns, done in one transaction; on a conflict done again, whole, on a fresh connection."""
+
+        def once() -> T:
+            with self.transaction() as connection:
+                return work(connection)
+
+        return with_retries(once, remote=self.is_motherduck)
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection for questions: read-only on a file. A file that is not there yet reads as an empty warehouse."""
+        if self.path is not None and not self.path.exists():
+            connection = duckdb.connect()
+            connection.execute("SET TimeZone = 'UTC'")
+            migrate(connection)
+        else:
+            connection = self._open(read_only=True)
+        try:
+            if not is_current(connection):
+                connection.close()
+                self.run(lambda _: None)  # whoever comes first after an update brings the tables up to date
+                connection = self._open(read_only=True)
+            yield connection
+        finally:
+            connection.close()
+
+    def checkpoint(self) -> None:
+        """Writes what still stands in the file's log into the file, so that the file alone is everything."""
+        if self.path is not None and self.path.exists():
+            with self.session() as connection:
+                connection.execute("CHECKPOINT")
+
+    @contextlib.contextmanager
+    def _file_lock(self) -> Iterator[None]:
+        if self.path is None:
+            yield
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{self.path}.lock", timeout=self._wait_seconds)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise WarehouseError(
+                f"{self.path} has been loaded by another process for {self._wait_seconds:.0f} s: wait, or stop it"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        deadline = time.monotonic() + self._wait_seconds
+        while True:
+            try:
+                connection = self._connected(read_only=read_only)
+                break
+            except duckdb.Error as error:
+                if not file_is_in_use(error):
+                    raise self._without_token(error) from None
+                if time.monotonic() > deadline:
+                    raise WarehouseError(
+                        f"{self.path} has been open in another program for {self._wait_seconds:.0f} s: close it there"
+                        f" ({error})"
+                    ) from error
+            time.sleep(0.05)
+        try:
+            connection.execute("SET TimeZone = 'UTC'")  # days and hours in queries are UTC's
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connected(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        if self._connect is not None:
+            return self._connect()
+        if self.path is not None:
+            return duckdb.connect(str(self.path), read_only=read_only)
+        # The token is in the configuration and not in the address, which stands in error messages. One process must open
+        # a MotherDuck database with one configuration only, so a reader has no other than a writer.
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "motherduck_token": self._token or "",
+            "custom_user_agent": "ocr-pipeline",
+        }
+        try:
+            return duckdb.connect(self.target, config=config)
+        except duckdb.Error as error:
+            if "no database" not in str(error).lower():
+                raise
+        with contextlib.closing(duckdb.connect(_MOTHERDUCK, config=config)) as connection:
+            connection.execute(f"CREATE DATABASE IF NOT EXISTS {identifier(self.target.removeprefix(_MOTHERDUCK))}")
+        return duckdb.connect(self.target, config=config)
+
+    def _without_token(self, error: duckdb.Error) -> Exception:
+        message = str(error)
+        if self._token:
+            message = message.replace(self._token, "***")
+        if self.is_motherduck:
+            return WarehouseError(f"cannot open {self.target}: {message}")
+        return WarehouseError(f"cannot open the DuckDB file {self.target}: {message}")
+
+    def _defer_checkpoints(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Lets the log of a large file grow over several loads, up to an eighth of the file, before it is written in.
+
+        A checkpoint writes each key's whole index again: 0.8 s at 80,000 pages, and growing with the table, for a load
+        that takes 0.1 s itself. Small files are written at each close, as DuckDB does: the file alone is everything.
+        """
+        if self.path is None:
+            return
+        size = self.path.stat().st_size
+        if size < 64 * _MB:
+            return
+        connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+        connection.execute(f"SET checkpoint_threshold = '{max(16, min(64, size // _MB // 8))}MB'")

@@ -1,0 +1,7 @@
+"""What this room raises. Each message tells what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class WarehouseError(Exception):
+    """The warehouse cannot be used as asked: no token, a file in use, rows that break the contract."""

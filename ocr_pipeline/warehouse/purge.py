@@ -1,0 +1,59 @@
+"""Forgetting a document: its rows in every table, and the proof.
+
+Here belongs what the tables must forget. Parquet, markdown, images and transcripts are the lake's.
+"""
+
+# ruff: noqa: S608  the names of tables put into SQL here are ours; values are parameters
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+
+from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.schema import TABLES
+
+_TABLES = (*TABLES, "deletions")
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeCounts:
+    """Rows that were removed, and what a new connection found afterwards (0: that is the proof)."""
+
+    documents: int
+    pages: int
+    regions: int
+    attempts: int
+    left: int
+
+
+def purge(warehouse: Warehouse, document_id: str) -> PurgeCounts:
+    """Removes all rows of a document, its mark of deletion too, in one transaction; then looks again.
+
+    Raises WarehouseError where rows are left: a load put the document back at the same time. The bytes of removed rows
+    may stand in free parts of a DuckDB file until they are written over: `Warehouse.compact` leaves them behind.
+    """
+
+    def work(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+        removed = {}
+        for table in _TABLES:
+            row = connection.execute(f"DELETE FROM ocr.{table} WHERE document_id = ?", [document_id]).fetchone()
+            removed[table] = int(row[0]) if row else 0
+        return removed
+
+    removed = warehouse.run(work)
+    del removed["deletions"]
+    left = rows_of(warehouse, document_id)
+    if left:
+        raise WarehouseError(f"{left} rows of document {document_id} came back while it was purged: purge it again")
+    return PurgeCounts(**removed, left=left)
+
+
+def rows_of(warehouse: Warehouse, document_id: str) -> int:
+    """How many rows of all tables name the document."""
+    union = " UNION ALL ".join(f"SELECT count(*) AS n FROM ocr.{table} WHERE document_id = $id" for table in _TABLES)
+    with warehouse.read() as connection:
+        row = connection.execute(f"SELECT sum(n) FROM ({union})", {"id": document_id}).fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,76 @@
+"""When a transaction is worth trying again, and how long to wait before.
+
+Here belong which errors pass by themselves, and the waiting. Not here: what is tried.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import duckdb
+
+T = TypeVar("T")
+
+ATTEMPTS = 10
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0  # seconds
+
+
+def passes_by_itself(error: BaseException, *, remote: bool = False) -> bool:
+    """Whether the same transaction may succeed on a fresh connection.
+
+    Two writers of one key: DuckDB lets one commit and gives the other a TransactionException, or a ConstraintException
+    where the row became visible in between; two that create the schema at once, a CatalogException. A file in use by
+    another process is an IOException, by another part of this process a ConnectionException. On MotherDuck (`remote`)
+    any IOException or HTTPException may be the network.
+    """
+    text = str(error).lower()
+    match error:
+        case duckdb.TransactionException():
+            return True
+        case duckdb.ConstraintException():
+            return "duplicate key" in text or "primary key" in text
+        case duckdb.CatalogException():
+            return "conflict" in text or "already exists" in text
+        case duckdb.ConnectionException():
+            return "different configuration" in text or remote
+        case duckdb.HTTPException():
+            return remote
+        case duckdb.IOException():
+            return remote or file_is_in_use(error)
+        case _:
+            return False
+
+
+def file_is_in_use(error: BaseException) -> bool:
+    """Whether a DuckDB file could not be opened only because it is open elsewhere, in another way."""
+    text = str(error).lower()
+    if isinstance(error, duckdb.ConnectionException):
+        return "different configuration" in text
+    return isinstance(error, duckdb.IOException) and ("could not set lock" in text or "being used by" in text)
+
+
+def waits(random_share: Callable[[], float] = random.random) -> Callable[[int], float]:
+    """How long to wait before try number 2, 3, …: doubling, capped, with full jitter so that two do not meet again."""
+    return lambda attempt: min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** (attempt - 2)) * (0.1 + 0.9 * random_share())
+
+
+def with_retries(
+    work: Callable[[], T],
+    *,
+    remote: bool = False,
+    attempts: int = ATTEMPTS,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """What `work` returns; `work` opens its own connection each time. The last error is raised as it is."""
+    wait = waits()
+    for attempt in range(2, attempts + 1):
+        try:
+            return work()
+        except duckdb.Error as error:
+            if not passes_by_itself(error, remote=remote):
+                raise
+            sleep(wait(attempt))
+    return work()

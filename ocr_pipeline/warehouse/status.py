@@ -1,0 +1,73 @@
+"""Where is my document: what the tables say of an upload, by its key or a part of it.
+
+Here belongs this one question. What has not reached the tables yet (inbox, batch, run) is asked elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from ocr_pipeline.warehouse.connection import Warehouse
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentState:
+    """One document as it stands in the tables."""
+
+    document_id: str
+    source_uri: str
+    title: str | None
+    status: str
+    reason: str | None
+    detail: str | None
+    batch: str
+    recipe_id: str
+    uploaded_at: datetime
+    processed_at: datetime
+    deleted_at: datetime | None
+    page_count: int
+    pages: Mapping[str, int]  # by status
+    reasons: Mapping[str, int]  # pages by reason, those that have one
+
+
+_FIND = """
+    SELECT document_id, source_uri, title, status, reason, detail, batch, recipe_id, uploaded_at, processed_at,
+        deleted_at, page_count
+    FROM ocr.documents
+    WHERE document_id = $name OR contains(lower(source_uri), lower($name))
+    ORDER BY
+        document_id = $name OR source_uri = $name OR ends_with(source_uri, '/' || $name) DESC,
+        uploaded_at DESC, document_id
+    LIMIT $limit
+"""
+
+_PAGES = """
+    SELECT document_id, status, reason, count(*)
+    FROM ocr.pages
+    WHERE document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))
+    GROUP BY document_id, status, reason
+    ORDER BY ALL
+"""
+
+
+def status(warehouse: Warehouse, key_or_part: str, limit: int = 20) -> list[DocumentState]:
+    """Documents whose key is, or holds, the text (upper and lower case are one), or whose id it is.
+
+    Whole matches come first, then the newest uploads. Deleted documents are among them: see `deleted_at`.
+    """
+    with warehouse.read() as connection:
+        found = connection.execute(_FIND, {"name": key_or_part, "limit": limit}).fetchall()
+        counts = connection.execute(_PAGES, [[row[0] for row in found]]).fetchall()
+    states = []
+    for row in found:
+        pages: dict[str, int] = {}
+        reasons: dict[str, int] = {}
+        for document_id, page_status, reason, count in counts:
+            if document_id == row[0]:
+                pages[page_status] = pages.get(page_status, 0) + count
+                if reason is not None:
+                    reasons[reason] = reasons.get(reason, 0) + count
+        states.append(DocumentState(*row, pages, reasons))
+    return states
