@@ -81,7 +81,7 @@ class IsolatedWorker:
         document: Document,
         pages: Sequence[int],
         seconds: float,
-        more: Callable[[Sequence[int]], dict[str, Any]] = lambda pages: {},
+        more: Callable[[Sequence[int]], dict[str, Any]] = lambda _: {},
     ) -> dict[int, Frame | WorkerLost]:
         """A frame a page. Where the worker is lost, the first page without a frame is the one it was lost on: that
         page is not asked again, the others are asked of a new worker. `more` gives the request's other fields for

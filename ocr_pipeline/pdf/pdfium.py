@@ -20,6 +20,7 @@ from ocr_pipeline.pdf.opinions import Opening
 MAX_TEXT = 200_000
 """Characters of a text layer that are kept. A dense page of a newspaper has about 30,000."""
 
+_HEAVY_IMAGE = 1 << 28  # bytes
 _SMALL_PAGE = 400.0  # points; see `_may_have_units`
 _UNIT = re.compile(rb"/UserUnit\s+([\d.]+)")
 _CHUNK = 1 << 20
@@ -109,6 +110,16 @@ class Document:
         finally:
             page.close()
 
+    def heavy_images(self, number: int) -> int:
+        """Images on the page that take more than 256 MB when they are decoded: PDFium leaves out, without an error,
+        what it finds no memory for."""
+        page = self._pdf[number - 1]
+        try:
+            images = page.get_objects(filter=(pdfium_c.FPDF_PAGEOBJ_IMAGE,))
+            return sum(_decoded_bytes(image.get_metadata()) > _HEAVY_IMAGE for image in images)
+        finally:
+            page.close()
+
     def layer(self, number: int) -> tuple[int, str]:
         """/Rotate in degrees, and the page's own text ("" where it has none). Raises pypdfium2.PdfiumError."""
         page = self._pdf[number - 1]
@@ -148,6 +159,10 @@ def clean_text(text: str) -> str:
         return text[:MAX_TEXT]
     kept = (c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs", "Cn"))
     return "".join(kept)[:MAX_TEXT]
+
+
+def _decoded_bytes(image: pdfium_c.FPDF_IMAGEOBJ_METADATA) -> int:
+    return int(image.width * image.height * image.bits_per_pixel // 8)
 
 
 def _may_have_units(path: Path) -> _UnitGate:

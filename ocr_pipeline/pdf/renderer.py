@@ -162,15 +162,14 @@ class Renderer:
     ) -> dict[int, Image | NoImage]:
         images: dict[int, Image | NoImage] = {}
         for run in _runs(plans):
-            answers = self._worker.ask_pages(
-                "draw_poppler",
-                document,
-                [plan.number for plan in run],
-                self._limits.seconds,
-                lambda pages, dpi=run[0].dpi: {"dpi": dpi, "quality": geometry.jpeg_quality},
-            )
-            images.update((number, _image(answer, "poppler", geometry)) for number, answer in answers.items())
+            images |= self._draw_run(document, run, geometry)
         return images
+
+    def _draw_run(self, document: Document, run: Sequence[_Plan], geometry: Geometry) -> dict[int, Image | NoImage]:
+        fields = {"dpi": run[0].dpi, "quality": geometry.jpeg_quality}
+        numbers = [plan.number for plan in run]
+        answers = self._worker.ask_pages("draw_poppler", document, numbers, self._limits.seconds, lambda _: fields)
+        return {number: _image(answer, "poppler", geometry) for number, answer in answers.items()}
 
     def _draw_with_pdfium(
         self, document: Document, plans: Sequence[_Plan], geometry: Geometry
@@ -223,6 +222,8 @@ def _image(answer: Frame | WorkerLost, renderer: str, geometry: Geometry) -> Ima
     if max(width, height) > geometry.max_long_side or min(width, height) > geometry.max_short_side:
         # The size was PDFium's, and this one took the page to be larger.
         return NoImage(f"an image of {width} x {height} pixels, larger than planned")
+    if said["heavy_images"]:
+        return NoImage("an empty image of a page that holds an image too large to decode")
     return Image(jpeg, width, height, said["ink"], renderer, said["objects"])
 
 

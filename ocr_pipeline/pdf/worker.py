@@ -10,7 +10,8 @@ by any number of frames and then `{"end": true}`. Ops:
   poppler_sizes   pages            -> the same, with "rotation"
   draw_poppler    pages dpi quality  (pages in one run, dpi one number)
   draw_pdfium     pages dpi quality  (dpi a list)
-                                   -> a page: {"page", "width", "height", "ink", "objects"} + JPEG, or {"page", "error"}
+                                   -> a page: {"page", "width", "height", "ink", "objects", "heavy_images"} + JPEG,
+                                      or {"page", "error"}
   layers          pages            -> a page: {"page", "rotation"} + UTF-8 text
 """
 
@@ -134,7 +135,7 @@ class Desk:
             if isinstance(image, str):
                 self._say({"page": number, "error": image})
             else:
-                self._say_image(number, image, 0)
+                self._say_image(number, image)
 
     def _draw_pdfium(self, path: Path, pages: list[int], dpi: list[float], quality: int) -> None:
         document = self._open(path)
@@ -147,7 +148,7 @@ class Desk:
             except (pypdfium2.PdfiumError, ValueError, MemoryError) as error:
                 self._say({"page": number, "error": str(error)[:300] or type(error).__name__})
             else:
-                self._say_image(number, drawing.jpeg, drawing.objects)
+                self._say_image(number, drawing.jpeg, drawing.objects, document)
 
     def _layers(self, path: Path, pages: list[int]) -> None:
         document = self._open(path)
@@ -168,13 +169,15 @@ class Desk:
             }
         )
 
-    def _say_image(self, number: int, jpeg: bytes, objects: int) -> None:
+    def _say_image(self, number: int, jpeg: bytes, objects: int = 0, source: pdfium.Document | None = None) -> None:
         try:
             width, height, share = ink.measure(jpeg)
         except OSError as error:
             self._say({"page": number, "error": f"the image made is none: {error}"})
-        else:
-            self._say({"page": number, "width": width, "height": height, "ink": share, "objects": objects}, jpeg)
+            return
+        heavy = source.heavy_images(number) if source and share < ink.BLANK_INK and objects else 0
+        said = {"page": number, "width": width, "height": height, "ink": share}
+        self._say({**said, "objects": objects, "heavy_images": heavy}, jpeg)
 
     def _say(self, header: frames.Header, blob: bytes = b"") -> None:
         data = memoryview(frames.pack(header, blob))
