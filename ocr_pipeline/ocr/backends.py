@@ -211,9 +211,13 @@ def _backend(
     name = entry.text("name")
     if name is None:
         entry.wrong("name", "is missing; it stands in every row this backend answers, such as rtx4090")
-    max_model_len = entry.whole("max_model_len", min(gpu.max_model_len, model.context_length))
-    if max_model_len < model.prompt_tokens + 256:
-        entry.wrong("max_model_len", f"{model.model} takes {model.prompt_tokens} tokens for a page's image alone")
+    max_model_len = entry.whole("max_model_len", gpu.max_model_len or model.context_length)
+    if not model.prompt_tokens + 256 <= max_model_len <= model.context_length:
+        entry.wrong(
+            "max_model_len",
+            f"{model.model} takes {model.prompt_tokens} tokens for a page's image and at most {model.context_length} "
+            f"in all, so {max_model_len} cannot be",
+        )
     return Backend(
         name=name or "",
         url=_url(entry),
@@ -281,7 +285,7 @@ def _gpu(entry: _Entry) -> GpuProfile:
         max_pages=own.whole_or_none("max_pages", None),
         document_shares=_document_shares(own),
         tokens_per_second=own.number("tokens_per_second", stand_in.tokens_per_second, 1.0, 1e9),
-        max_model_len=own.whole("max_model_len", stand_in.max_model_len),
+        max_model_len=own.whole_or_none("max_model_len", None),
         gpu_memory_utilization=own.number("gpu_memory_utilization", stand_in.gpu_memory_utilization, 0.01, 1.0),
         max_num_seqs=own.whole("max_num_seqs", stand_in.max_num_seqs),
         max_num_batched_tokens=own.whole("max_num_batched_tokens", stand_in.max_num_batched_tokens),

@@ -40,14 +40,13 @@ class GpuProfile:
     document_shares: tuple[DocumentShare, ...] = (DocumentShare(None, None),)
     tokens_per_second: float  # as asked, of the whole machine: what `fastest` believes until it has measured
     # serving
-    max_model_len: int
+    max_model_len: int | None = None  # None: what the model itself can take
     gpu_memory_utilization: float
     max_num_seqs: int
     max_num_batched_tokens: int
-    max_num_queued_reqs: int = 128
+    max_num_queued_reqs: int = 128  # waiting and running together; over it the server answers 503 at once
     min_vllm: tuple[int, int, int] = (0, 11, 1)
     pinned_vllm: str = "0.30.0"  # the release the serve command names: the last that serves both machines as it stands
-    serve_env: Mapping[str, str] = field(default_factory=dict)
     memory_gb: float
     table: Mapping[str, Asked] = field(default_factory=dict)  # by field: asked, in force, why
 
@@ -60,7 +59,6 @@ RTX_4090 = GpuProfile(
     max_pages=None,
     document_shares=(DocumentShare(9, None), DocumentShare(30, 8), DocumentShare(None, 1)),
     tokens_per_second=1000.0,
-    max_model_len=8192,
     gpu_memory_utilization=0.90,
     max_num_seqs=64,
     max_num_batched_tokens=8192,
@@ -85,7 +83,9 @@ RTX_4090 = GpuProfile(
         ),
         "tokens_per_second": Asked("800 to 1200", "1000", "a first guess, replaced by what is measured"),
         "max_model_len": Asked(
-            "4096", "8192", "4096 leaves 3,180 tokens of text and cuts dense pages; 8192 is the model's own limit"
+            "4096",
+            "8192 (the model's)",
+            "4096 leaves 3,180 tokens of text and cuts dense pages; 8192 is the model's own limit",
         ),
         "gpu_memory_utilization": Asked("0.90", "0.90", "right where the card drives no display"),
         "max_num_seqs": Asked("4", "64", "more slots than are asked for at once, so that two runs can share the card"),
@@ -107,13 +107,17 @@ DGX_SPARK = GpuProfile(
     dpi=300,
     max_pages=None,
     tokens_per_second=2500.0,
-    max_model_len=8192,
     gpu_memory_utilization=0.30,
     max_num_seqs=64,
     max_num_batched_tokens=8192,
     min_vllm=(0, 24, 0),
     memory_gb=128.0,
     table={
+        "hardware": Asked(
+            "900 GB/s, 500 W, sm_100",
+            "273 GB/s, about 140 W, sm_121",
+            "what the machine is: aarch64, CUDA 13, 128 GB that system and GPU share",
+        ),
         "max_in_flight": Asked("16 to 20", "20", "as asked; by memory bandwidth (273 GB/s) more would slow each page"),
         "dpi": Asked(
             "300",
@@ -128,7 +132,7 @@ DGX_SPARK = GpuProfile(
             "as asked, a first guess, replaced by what is measured; by bandwidth the 4090 (1008 GB/s) should be "
             "the faster for this model. `ocr-pipeline benchmark` tells",
         ),
-        "max_model_len": Asked("8192", "8192", "as asked, the model's own limit"),
+        "max_model_len": Asked("8192", "8192 (the model's)", "as asked, the model's own limit"),
         "gpu_memory_utilization": Asked(
             "0.95", "0.30", "the memory is shared with the system: 0.95 can freeze the machine; 0.30 is 490,000 tokens"
         ),
