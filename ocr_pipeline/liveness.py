@@ -51,4 +51,3 @@ def life_of(tags: Mapping[str, str], started_at: datetime | None, now: datetime)
     except psutil.AccessDenied:
         return Life.UNKNOWN
     return Life.ALIVE
-

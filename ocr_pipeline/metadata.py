@@ -62,14 +62,17 @@ def of_parquet(results: Sequence[DocumentResult], manifest: Manifest, review_url
     statuses = Counter(str(page.status) for result in results for page in result.pages)
     found: dict[str, dg.MetadataValue | str | int | float] = {
         "documents": dg.MetadataValue.table(
-            records=[_record(result, review_url) for result in results[:MAX_ROWS]] or [dg.TableRecord({"document": "none"})]
+            records=[_record(result, review_url) for result in results[:MAX_ROWS]]
+            or [dg.TableRecord({"document": "none"})]
         ),
         "document_count": len(results),
         "page_count": sum(len(result.pages) for result in results),
         "pages_by_status": dg.MetadataValue.json(dict(statuses)),
         "dagster/partition_row_count": sum(file.rows for file in manifest.tables.values()),
         "bytes": sum(file.bytes for file in manifest.tables.values()),
-        "files": dg.MetadataValue.md("\n".join(f"- `{file.key}`: {file.rows} rows" for file in manifest.tables.values())),
+        "files": dg.MetadataValue.md(
+            "\n".join(f"- `{file.key}`: {file.rows} rows" for file in manifest.tables.values())
+        ),
     }
     if review_url:
         found["review"] = dg.MetadataValue.url(f"{review_url.rstrip('/')}/documents")
@@ -129,4 +132,3 @@ def _excerpt(lake: Storage, batch: Batch) -> str | None:
         fence = "`" * 8
         return f"{fence}text\n{text}\n{fence}"
     return None
-

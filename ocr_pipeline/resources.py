@@ -18,7 +18,7 @@ from ocr_pipeline.settings import CpuEngine, Settings, TextLayer
 from ocr_pipeline.warehouse.connection import Warehouse
 
 
-class LakeResource(dg.ConfigurableResourceFactory[Storage]):
+class LakeResource(dg.ConfigurableResource[Storage]):
     """Object storage: a local folder or an S3 store such as Cloudflare R2."""
 
     url: str
@@ -27,7 +27,7 @@ class LakeResource(dg.ConfigurableResourceFactory[Storage]):
         return wiring.lake(Settings().model_copy(update={"lake": self.url}))
 
 
-class OcrResource(dg.ConfigurableResourceFactory[OcrService]):
+class OcrResource(dg.ConfigurableResource[OcrService]):
     """Reads pages: on the GPU servers of the backends file, chosen page by page, or on the CPU where there are none."""
 
     backends_file: str | None = None
@@ -53,7 +53,7 @@ class OcrResource(dg.ConfigurableResourceFactory[OcrService]):
             service.close()
 
 
-class WarehouseResource(dg.ConfigurableResourceFactory[Warehouse]):
+class WarehouseResource(dg.ConfigurableResource[Warehouse]):
     """DuckDB file or MotherDuck database (`md:name`)."""
 
     target: str

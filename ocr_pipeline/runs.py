@@ -57,15 +57,23 @@ def busy(instance: dg.DagsterInstance) -> bool:
     return instance.get_runs_count(RunsFilter(statuses=[DagsterRunStatus.QUEUED])) > 0
 
 
+def finished(instance: dg.DagsterInstance) -> set[str]:
+    """The batches whose rows were loaded at least once."""
+    return instance.get_materialized_partitions(dg.AssetKey("documents"))
+
+
 def unfinished(instance: dg.DagsterInstance, names: Iterable[str]) -> list[str]:
     """Of `names`, the batches with neither a finished load nor a live run."""
-    wanted = list(names)
-    finished = instance.get_materialized_partitions(dg.AssetKey("documents"))
-    return [name for name in wanted if name not in finished and live_run(instance, name) is None]
+    done = finished(instance)
+    return [name for name in names if name not in done and live_run(instance, name) is None]
+
+
+def without_partition(instance: dg.DagsterInstance, names: Iterable[str]) -> list[str]:
+    return [name for name in names if not instance.has_dynamic_partition(BATCHES.name or "", name)]
 
 
 def add_partitions(instance: dg.DagsterInstance, names: Iterable[str]) -> None:
-    fresh = [name for name in names if not instance.has_dynamic_partition(BATCHES.name or "", name)]
+    fresh = without_partition(instance, names)
     if fresh:
         instance.add_dynamic_partitions(BATCHES.name or "", fresh)
 

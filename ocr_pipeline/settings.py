@@ -111,6 +111,18 @@ class Settings(BaseSettings):
             object.__setattr__(self, "warehouse", str(data / "warehouse.duckdb"))
         return self
 
+    def in_force(self) -> dict[str, tuple[str, str]]:
+        """Each setting with its value (secrets masked) and where it came from, for people."""
+        from_file = dotenv_values(".env")
+        found = {}
+        for field, info in type(self).model_fields.items():
+            alias = info.validation_alias
+            name = str(alias.choices[0]) if isinstance(alias, AliasChoices) else field
+            source = "environment" if os.environ.get(name) else ".env" if from_file.get(name) else "default"
+            value = getattr(self, field)
+            found[name] = ("" if value is None else str(value), source)
+        return found
+
 
 def variable(name: str) -> str | None:
     """The value of a variable that another setting names (API keys in the backends file); None where it is unset."""

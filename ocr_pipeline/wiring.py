@@ -1,4 +1,4 @@
-"""From settings to the rooms' own objects, in one place: the lake, the transcriber, the stream's options, the warehouse.
+"""From settings to the rooms' own objects, in one place: lake, transcriber, stream options, warehouse.
 
 No decisions beyond "which one", no Dagster. Resources, sensors and the command call this.
 """
@@ -6,16 +6,18 @@ No decisions beyond "which one", no Dagster. Resources, sensors and the command 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ocr_pipeline.flow.progress import Progress
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
-from ocr_pipeline.lake.storage import S3Options, Storage, open_storage
+from ocr_pipeline.lake.queue import QueueOptions, QueuePull
+from ocr_pipeline.lake.storage import S3Options, Storage, StorageError, open_storage
 from ocr_pipeline.ocr.backends import BackendsConfig, load_backends
 from ocr_pipeline.ocr.transcriber import Transcriber
 from ocr_pipeline.pdf.renderer import Limits
-from ocr_pipeline.settings import Settings, variable
+from ocr_pipeline.settings import Listing, Settings, variable
 from ocr_pipeline.warehouse.connection import Warehouse
 
 
@@ -26,7 +28,7 @@ def lake(settings: Settings) -> Storage:
 
 def s3_options(settings: Settings) -> S3Options:
     def secret(value: object) -> str | None:
-        return value.get_secret_value() if value is not None else None  # type: ignore[attr-defined,no-any-return]
+        return value.get_secret_value() if value is not None else None  # type: ignore[attr-defined]
 
     return S3Options(
         access_key_id=secret(settings.r2_access_key_id),
@@ -36,6 +38,23 @@ def s3_options(settings: Settings) -> S3Options:
         jurisdiction=settings.r2_jurisdiction,
         region=settings.r2_region,
     )
+
+
+@contextmanager
+def queue(settings: Settings) -> Iterator[QueuePull | None]:
+    """The queue with R2's event notifications, or None where uploads are found by listing."""
+    if settings.listing is not Listing.QUEUE:
+        yield None
+        return
+    url, account, queue_id, token = settings.lake, settings.r2_account_id, settings.queue_id, settings.queue_token
+    if not url.startswith("s3://") or not account or not queue_id or token is None:
+        raise StorageError(
+            "OCR_LISTING=queue needs a lake on R2 (OCR_LAKE=s3://…), R2_ACCOUNT_ID, OCR_QUEUE_ID and OCR_QUEUE_TOKEN"
+        )
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    options = QueueOptions(settings.queue_api_url, account, queue_id, token.get_secret_value(), bucket, prefix)
+    with QueuePull(options) as pull:
+        yield pull
 
 
 def warehouse(settings: Settings) -> Warehouse:
@@ -51,7 +70,7 @@ def backends(settings: Settings) -> BackendsConfig | None:
 
 def transcriber(settings: Settings) -> Callable[[], Transcriber]:
     """Makes the transcriber; to be called on the event loop that will use it."""
-    from ocr_pipeline.ocr.engines.cpu import cpu_transcriber
+    from ocr_pipeline.ocr.cpu import cpu_transcriber
 
     config = backends(settings)
     if config is None:

@@ -4,8 +4,6 @@ One step, since OCR of page 1 begins before page 2 is drawn and memory must not 
 assets, since either can be made again alone (`ocr_markdown` alone reads the page images that are in the lake).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg
@@ -49,7 +47,7 @@ def render_and_read(
     lake: dg.ResourceParam[Storage],
     ocr: dg.ResourceParam[OcrService],
     run_stamp: dg.ResourceParam[None],
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult[None]]:
     batch = batches.read(lake, context.partition_key)
     selected = context.selected_asset_keys
     counts = ocr.run(batch, render=RENDERED in selected, read=MARKDOWN in selected)
@@ -57,6 +55,4 @@ def render_and_read(
     if RENDERED in selected:
         yield dg.MaterializeResult(asset_key=RENDERED, metadata=metadata.of_rendering(lake, batch, counts))
     if MARKDOWN in selected:
-        yield dg.MaterializeResult(
-            asset_key=MARKDOWN, metadata=metadata.of_reading(lake, batch, counts, ocr.recipe_id)
-        )
+        yield dg.MaterializeResult(asset_key=MARKDOWN, metadata=metadata.of_reading(lake, batch, counts, ocr.recipe_id))

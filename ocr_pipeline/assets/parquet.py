@@ -1,7 +1,5 @@
 """Fourth hop: the batch's rows as Parquet in the lake, one file a table, published together by a manifest."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg
@@ -11,6 +9,7 @@ from ocr_pipeline.flow import tables
 from ocr_pipeline.lake import batches
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.partitions import BATCHES
+from ocr_pipeline.settings import Settings
 
 
 @dg.asset(
@@ -22,11 +21,11 @@ from ocr_pipeline.partitions import BATCHES
 )
 def ocr_parquet(
     context: dg.AssetExecutionContext, lake: dg.ResourceParam[Storage], run_stamp: dg.ResourceParam[None]
-) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """Documents, pages, regions and attempts of the batch: `tables/<table>/ingest_date=…/<batch>.parquet`."""
     batch = batches.read(lake, context.partition_key)
     results = tables.results(lake, batch)
     files = tables.publish(lake, batch, results)
-    yield dg.MaterializeResult(metadata=metadata.of_parquet(results, files))
+    yield dg.MaterializeResult(metadata=metadata.of_parquet(results, files, Settings().review_url))
     yield checks.ledger(batch, results)
     yield checks.nothing_failed(results)

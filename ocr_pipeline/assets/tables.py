@@ -1,7 +1,5 @@
 """Last hop: the batch's rows in the warehouse, all four tables in one transaction."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg
@@ -41,7 +39,7 @@ def load_tables(
     lake: dg.ResourceParam[Storage],
     warehouse: dg.ResourceParam[Warehouse],
     run_stamp: dg.ResourceParam[None],
-) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     batch = batches.read(lake, context.partition_key)
     loaded = tables.load(lake, warehouse, batch)
     for name in DESCRIPTIONS:

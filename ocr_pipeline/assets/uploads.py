@@ -1,7 +1,5 @@
 """The start of the graph: what people put into the inbox. External: the pipeline never changes it."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from ocr_pipeline.partitions import BATCHES

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, date
+from typing import Any
 
 from ocr_pipeline.flow.reading import PageReading, Reading
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
@@ -157,7 +158,7 @@ def _page(
     return page, parse(transcript) if transcript.status is PageStatus.OK else ParsedPage("")
 
 
-def _from_transcript(transcript: Transcript, document: RenderedDocument, number: int) -> dict[str, object]:
+def _from_transcript(transcript: Transcript, document: RenderedDocument, number: int) -> dict[str, Any]:
     return {
         "status": transcript.status,
         "reason": transcript.reason,
@@ -197,4 +198,3 @@ def _figure_links(upload_key: str, number: int, parsed: ParsedPage) -> str:
 def _commonest_reason(pages: Sequence[Page]) -> Reason | None:
     reasons = [page.reason for page in pages if page.status not in _GOOD and page.reason]
     return max(sorted(set(reasons)), key=reasons.count) if reasons else None
-

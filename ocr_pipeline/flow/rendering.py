@@ -1,8 +1,8 @@
 """Page images in the order they are wanted, at the pace they are used.
 
 A few render workers take the open documents in turn, first pages first: a short document is not kept behind a long
-one, and pages of several documents are at hand for servers that take only some of each. A page budget stops them before more images stand in
-memory than the engine can take; so memory does not grow with a document's length.
+one, and pages of several documents are at hand for servers that take only some of each. A page budget stops the
+workers before more images stand in memory than the engine can take; so memory does not grow with a document's length.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ class RenderPool:
 
 def ranges(page_count: int) -> list[tuple[int, int]]:
     """Page ranges that start small, so that the engine has page 1 while the rest is drawn: 1, 2-3, 4-7, 8-15, …"""
-    result, first = [], 1
+    result: list[tuple[int, int]] = []
+    first = 1
     for size in itertools.chain((1, 2, 4), itertools.repeat(RANGE)):
         if first > page_count:
             return result

@@ -15,7 +15,7 @@ import logging
 import tempfile
 import time
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,7 +42,7 @@ MAX_PAGES_IN_MEMORY = 256  # about 75 MB of A4 JPEGs
 class StreamOptions:
     """What the stream itself needs from the settings."""
 
-    limits: pdf.Limits = pdf.Limits()
+    limits: pdf.Limits = field(default_factory=pdf.Limits)
     render_workers: int = 2
     max_pdf_bytes: int = 1024**3
     text_layer: str = "fallback"  # "prefer", "never"
@@ -108,9 +108,14 @@ class BatchStream:
 
     def _finish(self, drawn: RenderedDocument, result: Reading) -> None:
         reading.write(self._storage, self._batch.name, result)
+        now = self._storage.stat(drawn.upload.key)
+        if now is not None and now.etag != drawn.upload.etag:
+            return  # an older batch, run again: the markdown file is the newer upload's
         if drawn.reason is None:
             rows = documents.result(self._batch, drawn, result, result.recipe_id, self._storage.uri_of)
             self._storage.write(keys.markdown(drawn.upload.key), documents.markdown_file(rows).encode())
+        else:
+            self._storage.delete([keys.markdown(drawn.upload.key)])  # of an earlier upload that could be read
 
     # --- drawing -----------------------------------------------------------------------------------------------
 
@@ -120,20 +125,19 @@ class BatchStream:
         head = RenderedDocument(upload=upload, document_id=document_id, rendered_at=datetime.now(UTC))
         path = folder / f"{order}.pdf"
         readings: list[PageReading] = []
-        async with asyncio.TaskGroup() as pages:
-            async with self._open_files:
-                try:
-                    head = await asyncio.to_thread(self._fetch, head, path)
-                    if head.reason:
-                        return head, []
-                    info = await self._pool.inspect(order, path)
-                    head = replace(head, page_count=info.page_count, title=info.title)
-                    self._progress.document_opened(upload.key, info.page_count)
-                    tasks = await self._draw_pages(order, head, path, pages, readings, read)
-                except pdf.PdfError as error:
-                    return replace(head, reason=error.reason, detail=error.detail), []
-                finally:
-                    path.unlink(missing_ok=True)
+        async with asyncio.TaskGroup() as pages, self._open_files:
+            try:
+                head = await asyncio.to_thread(self._fetch, head, path)
+                if head.reason:
+                    return head, []
+                info = await self._pool.inspect(order, path)
+                head = replace(head, page_count=info.page_count, title=info.title)
+                self._progress.document_opened(upload.key, info.page_count)
+                tasks = await self._draw_pages(order, head, path, pages, readings, read)
+            except pdf.PdfError as error:
+                return replace(head, reason=error.reason, detail=error.detail), []
+            finally:
+                path.unlink(missing_ok=True)
         drawn = tuple(task.result() for task in tasks)
         return replace(head, pages=drawn), sorted(readings, key=lambda page: page.number)
 
@@ -174,8 +178,8 @@ class BatchStream:
         )
         try:
             while jobs:  # popped: a finished job holds its images
-                for page in await jobs.popleft():
-                    tasks.append(group.create_task(self._page(head, page, readings, read)))
+                drawn = await jobs.popleft()
+                tasks += [group.create_task(self._page(head, page, readings, read)) for page in drawn]
         finally:
             for job in jobs:
                 job.cancel()

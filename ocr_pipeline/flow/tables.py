@@ -7,6 +7,7 @@ rebuild of the warehouse is the same load again.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +20,8 @@ from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch, DocumentResult
 from ocr_pipeline.warehouse import parquet
+from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.load import LoadCounts, load_batch, mark_deleted
 from ocr_pipeline.warehouse.schema import SCHEMA_VERSION
 
 
@@ -46,6 +49,16 @@ class Manifest:
     deleted: dict[str, datetime] = field(default_factory=dict)  # document id -> when its upload was gone
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a load did."""
+
+    rows: dict[str, int]  # by table, in the batch's files
+    superseded: int  # documents of the batch of which a newer upload was there already
+    differences: str  # between files and tables, "" where there are none
+    seconds: float
+
+
 _MANIFEST = TypeAdapter(Manifest)
 
 
@@ -63,9 +76,7 @@ def results(lake: Storage, batch: Batch) -> list[DocumentResult]:
             raise NotMade(f"batch {batch.name}: {hop} has no record of {upload.key!r}; materialise {hop} first")
         transcripts = reading.from_json(text)
         found.append(
-            documents.result(
-                batch, rendered.from_json(document), transcripts, transcripts.recipe_id, lake.uri_of
-            )
+            documents.result(batch, rendered.from_json(document), transcripts, transcripts.recipe_id, lake.uri_of)
         )
     return found
 
@@ -94,6 +105,54 @@ def read_manifest(lake: Storage, batch_name: str) -> Manifest:
 def read_tables(lake: Storage, manifest: Manifest) -> Mapping[str, pa.Table]:
     """The batch's rows as Arrow tables; empty when it has no files (a batch of deletions)."""
     return {name: parquet.from_bytes(name, lake.read(file.key)) for name, file in manifest.tables.items()}
+
+
+def load(lake: Storage, warehouse: Warehouse, batch: Batch) -> Loaded:
+    """The batch's published rows into the warehouse, then both compared. Raises ObjectMissing when not published."""
+    started = time.monotonic()
+    manifest = read_manifest(lake, batch.name)
+    counts = LoadCounts(0, 0, 0, 0, 0, 0)
+    differences = []
+    if manifest.tables:
+        arrow = read_tables(lake, manifest)
+        counts = load_batch(warehouse, batch.name, arrow)
+        differences = _differences(warehouse, arrow)
+    if manifest.deleted:
+        mark_deleted(warehouse, manifest.deleted)
+    return Loaded(
+        rows={name: file.rows for name, file in manifest.tables.items()},
+        superseded=counts.outranked,
+        differences="; ".join(differences),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _differences(warehouse: Warehouse, arrow: Mapping[str, pa.Table]) -> list[str]:
+    """Where the warehouse does not hold what the files say; documents with a newer upload are that upload's matter."""
+    found = []
+    with warehouse.read() as connection:
+        connection.register("published_documents", arrow["documents"])
+        for name in ("documents", "pages", "regions"):
+            connection.register("published", arrow[name])
+            columns = ", ".join(c for c in arrow[name].column_names if c != "deleted_at")
+            row = connection.execute(
+                f"""
+                WITH ours AS (
+                    SELECT document_id FROM published_documents p JOIN ocr.documents d USING (document_id)
+                    WHERE d.batch = p.batch
+                )
+                SELECT count(*) FROM (
+                    (SELECT {columns} FROM published WHERE document_id IN (FROM ours)
+                     EXCEPT ALL SELECT {columns} FROM ocr.{name} WHERE document_id IN (FROM ours))
+                    UNION ALL
+                    (SELECT {columns} FROM ocr.{name} WHERE document_id IN (FROM ours)
+                     EXCEPT ALL SELECT {columns} FROM published WHERE document_id IN (FROM ours))
+                )
+                """  # noqa: S608  (names of our own tables and columns)
+            ).fetchone()
+            if row and row[0]:
+                found.append(f"{name}: {row[0]} rows differ")
+    return found
 
 
 def _read_all(lake: Storage, wanted: list[str]) -> dict[str, bytes | None]:

@@ -29,11 +29,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The batches to write, and from where the next listing must look again."""
+    """The batches to write, and what is left for the next listing."""
 
     batches: tuple[Batch, ...]
-    since: datetime | None  # uploads older than this are all in some batch list; None: nothing was ever seen
     left: int  # uploads seen that are in no batch yet: over the cap, or held back until a batch is full
+    left_since: datetime | None  # last_modified of the oldest of them: a watermark must stay behind it
 
 
 def _order(upload: Upload) -> tuple[datetime, str, str]:
@@ -56,12 +56,15 @@ def name_floor(since: datetime) -> str:
 def _cut(uploads: list[Upload], limits: Limits, *, urgent: bool) -> list[Batch]:
     batches: list[Batch] = []
     group: list[Upload] = []
-    size = 0
+    size, keys = 0, set[str]()
     for upload in uploads:
-        if group and (len(group) >= limits.documents or size + upload.size > limits.bytes):
+        full = len(group) >= limits.documents or size + upload.size > limits.bytes
+        # two versions of one key would be two rows with one key
+        if group and (full or upload.key in keys):
             batches.append(Batch(name(group), tuple(group), urgent=urgent))
-            group, size = [], 0
+            group, size, keys = [], 0, set()
         group.append(upload)
+        keys.add(upload.key)
         size += upload.size
     if group:
         batches.append(Batch(name(group), tuple(group), urgent=urgent))
@@ -71,7 +74,6 @@ def _cut(uploads: list[Upload], limits: Limits, *, urgent: bool) -> list[Batch]:
 def plan(
     listing: Iterable[Upload],
     taken: Collection[Upload],
-    since: datetime | None,
     limits: Limits,
     *,
     urgent_prefix: str = "inbox/urgent/",
@@ -84,12 +86,12 @@ def plan(
     Memory is bounded by the limits, not by the listing: of a million new keys only the oldest are kept.
     """
     keep = limits.documents * limits.batches
-    newest, seen, urgent, normal = since, 0, [], []
+    seen = 0
+    urgent: list[Upload] = []
 
     def fresh() -> Iterable[Upload]:
-        nonlocal newest, seen
+        nonlocal seen
         for upload in listing:
-            newest = upload.last_modified if newest is None else max(newest, upload.last_modified)
             if upload not in taken:
                 seen += 1
                 yield upload
@@ -118,7 +120,7 @@ def plan(
     left = seen - len(done)
     if left > len(waiting):  # some were not even kept: they are younger than the youngest kept of their kind
         waiting += [max(u.last_modified for u in kind) for kind in (urgent, normal) if kind]
-    return Plan(tuple(batches), min(waiting, default=newest), left)
+    return Plan(tuple(batches), left, min(waiting, default=None))
 
 
 def _has_room(batch: Batch, limits: Limits) -> bool:
@@ -131,11 +133,11 @@ def retry(uploads: Collection[Upload], reasons: Iterable[Reason], at: datetime, 
     Named by the time of the request, and later than every batch in `after` (those it repeats), so that its rows win.
     """
     wanted = tuple(sorted(set(reasons)))
-    at = at.astimezone(UTC).replace(microsecond=0)
+    named = at.astimezone(UTC).replace(microsecond=0)
     for earlier in after:
-        at = max(at, datetime.strptime(earlier[:16], TIME_FORMAT).replace(tzinfo=UTC) + timedelta(seconds=1))
-    batch = Batch("", tuple(sorted(uploads, key=_order)), retry_reasons=wanted, created_at=at)
-    return replace(batch, name=name(batch.uploads, at, "retry:" + ",".join(wanted)))
+        named = max(named, datetime.strptime(earlier[:16], TIME_FORMAT).replace(tzinfo=UTC) + timedelta(seconds=1))
+    batch = Batch("", tuple(sorted(uploads, key=_order)), retry_reasons=wanted, created_at=at.astimezone(UTC))
+    return replace(batch, name=name(batch.uploads, named, "retry:" + ",".join(wanted)))
 
 
 def deletion(keys: Iterable[str], at: datetime) -> Batch:

@@ -1,0 +1,75 @@
+"""The `ocr-pipeline` command: its list of subcommands, and how errors become exit codes. Each subcommand is a module of
+`commands/`, imported when it is called, so that `--help` does not import Dagster.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+COMMANDS = {
+    "ingest": "Put PDFs into the inbox and take them all the way to the tables.",
+    "demo": "Take the sample PDFs through the whole pipeline and say what to look at.",
+    "doctor": "Check lake, warehouse and every backend; each failure with its mend.",
+    "dagster-home": "Print the folder where Dagster keeps its history (made where it is missing).",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"ocr_pipeline.commands.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ocr-pipeline")
+def cli() -> None:
+    """PDFs from a bucket become markdown in tables, Parquet and files.
+
+    Settings come from the environment and a .env file; `ocr-pipeline doctor` prints those in force.
+    """
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 fine, 1 something failed and is listed, 2 usage or configuration, 130 Ctrl-C."""
+    from pydantic import ValidationError
+
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+        click.echo(f"Error: the settings cannot be used: {lines}", err=True)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        code = _known(error)
+    sys.stdout.flush()
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _known(error: Exception) -> int:
+    """Errors that tell the user what to do are shown as they are; anything else is a bug and keeps its traceback."""
+    from ocr_pipeline.commands import errors
+
+    if not isinstance(error, errors.CONFIGURATION):
+        raise error
+    click.echo(f"Error: {error}", err=True)
+    return 2

@@ -1,0 +1,68 @@
+"""`ocr-pipeline demo`: the samples through the whole pipeline, then what to look at."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+
+from ocr_pipeline import samples
+from ocr_pipeline.commands.ingest import ingest
+from ocr_pipeline.commands.summary import Summary, show, terminal
+from ocr_pipeline.settings import Settings
+
+
+@click.command("demo")
+def command() -> int:
+    """Take the sample PDFs through the whole pipeline and say what to look at.
+
+    Exit code 0 when each sample ends as it should, the two that cannot be read included.
+    """
+    settings = Settings()
+    console = terminal()
+    summary = ingest(settings, samples.paths(), terminal(stderr=True))
+    show(summary, console)
+    wrong = surprises(summary)
+    for line in wrong:
+        console.print(f"[red]unexpected:[/] {line}", highlight=False)
+    if not wrong:
+        _what_next(console, settings)
+    return 1 if wrong else 0
+
+
+def surprises(summary: Summary) -> list[str]:
+    """Where the samples did not end as `samples/expected.json` says."""
+    found = []
+    by_name = {result.document.source_uri.rsplit("/", 1)[-1]: result for result in summary.results}
+    for name, expected in samples.expected().items():
+        result = by_name.get(name)
+        if result is None:
+            found.append(f"{name}: no row")
+            continue
+        reason = result.document.reason.value if result.document.reason else None
+        if (result.document.status.value, reason) != (expected["status"], expected["reason"]):
+            found.append(f"{name}: {result.document.status}, {reason}")
+        pages = [page.status.value for page in result.pages]
+        if pages != expected["pages"]:
+            found.append(f"{name}: pages {pages}")
+    return found
+
+
+def _what_next(console: Console, settings: Settings) -> None:
+    lake = settings.lake
+    console.print(
+        f"""
+All samples ended as they should; encrypted.pdf, damaged.pdf and not-really-a-pdf.pdf are meant to be rejected.
+
+Look at
+  {lake}/markdown/inbox/          one .md file a document
+  {lake}/tables/                  the same as Parquet
+  {settings.warehouse}            the tables, for example:
+      duckdb {settings.warehouse} "FROM ocr.documents"
+Then
+  make dev                            Dagster's UI on 127.0.0.1:3000; drop a PDF into {lake}/inbox/
+  ocr-pipeline ingest FOLDER          your own PDFs
+""",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )

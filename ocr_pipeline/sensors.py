@@ -1,0 +1,49 @@
+"""The sensor for new uploads: a few lines around `intake.look`, which decides."""
+
+import dagster as dg
+
+from ocr_pipeline import intake, runs, wiring
+from ocr_pipeline.jobs import SENSOR, process_batch
+from ocr_pipeline.lake import batches
+from ocr_pipeline.partitions import BATCHES
+from ocr_pipeline.settings import Settings
+
+
+def upload_sensor(settings: Settings) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=SENSOR,
+        job=process_batch,
+        minimum_interval_seconds=settings.sensor_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Cuts new uploads into batches and asks for a run of each. The batch list is written before the "
+        "cursor moves; the same uploads always make the same batch and the same run key.",
+    )
+    def sense(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        lake = wiring.lake(settings)
+        with wiring.queue(settings) as queue:
+            found = intake.look(lake, settings, context.cursor, hold_partial=runs.busy(context.instance), queue=queue)
+        cut = {batch.name: batch for batch in found.batches}
+        # a tick that died between the list and the run request left a list without a partition
+        orphans = runs.without_partition(context.instance, [name for name in found.recent if name not in cut])
+        fresh = [*found.batches, *(batches.read(lake, name) for name in orphans)]
+        names = [batch.name for batch in fresh]
+        return dg.SensorResult(
+            run_requests=[runs.request(batch) for batch in fresh],
+            dynamic_partitions_requests=[BATCHES.build_add_request(names)] if names else [],
+            cursor=found.cursor,
+            asset_events=[
+                dg.AssetMaterialization(
+                    "uploads",
+                    partition=batch.name,
+                    metadata={
+                        "documents": len(batch.uploads),
+                        "bytes": sum(upload.size for upload in batch.uploads),
+                        "urgent": batch.urgent,
+                    },
+                )
+                for batch in fresh
+            ],
+            skip_reason=None if fresh else dg.SkipReason(found.note),
+        )
+
+    return sense
