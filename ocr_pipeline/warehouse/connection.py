@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import duckdb
 from filelock import FileLock, Timeout
@@ -112,7 +112,7 @@ class Warehouse:
     @contextlib.contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection for questions: read-only on a file. A file that is not there yet reads as an empty warehouse."""
-        if self.path is not None and not self.path.exists():
+        if self._connect is None and self.path is not None and not self.path.exists():
             connection = duckdb.connect()
             connection.execute("SET TimeZone = 'UTC'")
             migrate(connection)
@@ -178,12 +178,9 @@ class Warehouse:
             return self._connect()
         if self.path is not None:
             return duckdb.connect(str(self.path), read_only=read_only)
-        # The token is in the configuration and not in the address, which stands in error messages. One process must open
-        # a MotherDuck database with one configuration only, so a reader has no other than a writer.
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "motherduck_token": self._token or "",
-            "custom_user_agent": "ocr-pipeline",
-        }
+        # The token is not in the address, which stands in error messages. One process must open a MotherDuck database
+        # with one configuration only, so a reader has no other than a writer.
+        config: dict[str, Any] = {"motherduck_token": self._token or "", "custom_user_agent": "ocr-pipeline"}
         try:
             return duckdb.connect(self.target, config=config)
         except duckdb.Error as error:
@@ -207,7 +204,7 @@ class Warehouse:
         A checkpoint writes each key's whole index again: 0.8 s at 80,000 pages, and growing with the table, for a load
         that takes 0.1 s itself. Small files are written at each close, as DuckDB does: the file alone is everything.
         """
-        if self.path is None:
+        if self.path is None or not self.path.exists():
             return
         size = self.path.stat().st_size
         if size < 64 * _MB:

@@ -21,17 +21,17 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0  # seconds
 def passes_by_itself(error: BaseException, *, remote: bool = False) -> bool:
     """Whether the same transaction may succeed on a fresh connection.
 
-    Two writers of one key: DuckDB lets one commit and gives the other a TransactionException, or a ConstraintException
-    where the row became visible in between; two that create the schema at once, a CatalogException. A file in use by
-    another process is an IOException, by another part of this process a ConnectionException. On MotherDuck (`remote`)
-    any IOException or HTTPException may be the network.
+    Two writers of one key: one commits, the other gets a TransactionException; two that create the schema at once: a
+    CatalogException. A file in use by another process is an IOException, by another part of this process a
+    ConnectionException. On MotherDuck (`remote`) there is no lock, so a key that is there twice may be another writer's
+    (on a file it is in the rows themselves), and any IOException or HTTPException may be the network.
     """
     text = str(error).lower()
     match error:
         case duckdb.TransactionException():
             return True
         case duckdb.ConstraintException():
-            return "duplicate key" in text or "primary key" in text
+            return remote and ("duplicate key" in text or "primary key" in text)
         case duckdb.CatalogException():
             return "conflict" in text or "already exists" in text
         case duckdb.ConnectionException():

@@ -69,5 +69,5 @@ def status(warehouse: Warehouse, key_or_part: str, limit: int = 20) -> list[Docu
                 pages[page_status] = pages.get(page_status, 0) + count
                 if reason is not None:
                     reasons[reason] = reasons.get(reason, 0) + count
-        states.append(DocumentState(*row, pages, reasons))
+        states.append(DocumentState(*(*row, pages, reasons)))
     return states

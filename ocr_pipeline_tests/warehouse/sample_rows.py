@@ -18,12 +18,12 @@ from ocr_pipeline.records import (
     Reason,
     Region,
 )
+from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.schema import TABLES
 
 DAY_ONE = datetime(2026, 11, 1, 8, 0, tzinfo=UTC)
 RECIPE = "r1"
-WORDS = tuple(
-    "invoice total amount page figure table the and of model river paper engine north claim section".split(" ")
-)
+WORDS = ("invoice", "total", "amount", "page", "figure", "table", "the", "and", "model", "river", "paper", "engine")
 
 
 def document_id(name: str) -> str:
@@ -153,3 +153,12 @@ def result(
         regions=tuple(region_rows),
         attempts=tuple(attempt_rows),
     )
+
+
+def contents(warehouse: Warehouse) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table that loads write, in one order."""
+    with warehouse.read() as connection:
+        return {
+            table: connection.execute(f"SELECT * FROM ocr.{table} ORDER BY ALL").fetchall()
+            for table in (*TABLES, "deletions")
+        }

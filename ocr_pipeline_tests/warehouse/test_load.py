@@ -1,0 +1,257 @@
+"""Loads: newest upload wins, nothing of an older one is left, and the order of loading never matters."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ocr_pipeline.records import Reason
+from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.load import LoadCounts, load_batch, mark_deleted, outcome
+from ocr_pipeline.warehouse.parquet import to_bytes
+from ocr_pipeline.warehouse.rebuild import rebuild
+from ocr_pipeline.warehouse.rows import to_tables
+from ocr_pipeline.warehouse.schema import TABLES
+from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, instant, result
+
+Tables = dict[str, pa.Table]
+
+
+def load(warehouse: Warehouse, *results: object) -> LoadCounts:
+    tables = to_tables(results)  # type: ignore[arg-type]
+    return load_batch(warehouse, tables["documents"]["batch"][0].as_py(), tables)
+
+
+def pages_of(warehouse: Warehouse, name: str) -> list[tuple[int, str]]:
+    with warehouse.read() as connection:
+        return connection.execute(
+            "SELECT page_number, batch FROM ocr.pages WHERE document_id = ? ORDER BY 1", [document_id(name)]
+        ).fetchall()
+
+
+def test_a_batch_is_loaded_row_for_row(warehouse: Warehouse) -> None:
+    tables = to_tables(
+        [
+            result("a.pdf", batch="b1", pages=3),
+            result("b.pdf", batch="b1"),
+            result("c", batch="b1", rejected=Reason.DAMAGED),
+        ]
+    )
+    counts = load_batch(warehouse, "b1", tables)
+    assert counts == LoadCounts(documents=3, pages=5, regions=10, attempts=5, replaced=0, outranked=0)
+    with warehouse.read() as connection:
+        for name, table in tables.items():
+            found = connection.execute(f"SELECT * FROM ocr.{name} ORDER BY ALL").to_arrow_table()
+            assert found.cast(pa.schema(list(TABLES[name]))).to_pylist() == table.to_pylist()
+
+
+def test_loading_the_same_batch_again_changes_nothing(warehouse: Warehouse) -> None:
+    load(warehouse, result("a.pdf", batch="b1"), result("b.pdf", batch="b1"))
+    before = contents(warehouse)
+    counts = load(warehouse, result("a.pdf", batch="b1"), result("b.pdf", batch="b1"))
+    assert contents(warehouse) == before
+    assert (counts.replaced, counts.attempts) == (2, 0)
+
+
+def test_surplus_pages_and_regions_of_an_older_upload_go_and_its_attempts_stay(warehouse: Warehouse) -> None:
+    load(warehouse, result("a.pdf", batch="b1", pages=5), result("other.pdf", batch="b1", pages=2))
+    load(warehouse, result("a.pdf", batch="b2", uploaded=10, pages=2, recipe_id="r2"))
+    assert pages_of(warehouse, "a.pdf") == [(1, "b2"), (2, "b2")]
+    assert pages_of(warehouse, "other.pdf") == [(1, "b1"), (2, "b1")]
+    with warehouse.read() as connection:
+        regions = "SELECT count(*) FROM ocr.regions WHERE document_id = ? AND page_number > 2"
+        assert connection.execute(regions, [document_id("a.pdf")]).fetchone() == (0,)
+        attempts = "SELECT recipe_id, count(*) FROM ocr.attempts WHERE document_id = ? GROUP BY ALL ORDER BY 1"
+        assert connection.execute(attempts, [document_id("a.pdf")]).fetchall() == [("r1", 5), ("r2", 2)]
+
+
+def test_an_older_upload_never_replaces_a_newer_one(warehouse: Warehouse) -> None:
+    load(warehouse, result("a.pdf", batch="b1", uploaded=10, pages=2))
+    before = contents(warehouse)
+    counts = load(warehouse, result("a.pdf", batch="b2", uploaded=5, pages=9, recipe_id="r1", asked=1))
+    after = contents(warehouse)
+    assert counts.outranked == 1
+    assert (counts.documents, counts.pages, counts.regions) == (0, 0, 0)
+    assert {name: after[name] for name in ("documents", "pages", "regions")} == {
+        name: before[name] for name in ("documents", "pages", "regions")
+    }
+
+
+@pytest.mark.parametrize("order", [("b1", "b2"), ("b2", "b1")])
+def test_of_two_batches_with_the_same_upload_the_later_name_wins(warehouse: Warehouse, order: tuple[str, str]) -> None:
+    for batch in order:
+        load(warehouse, result("a.pdf", batch=batch, uploaded=10, pages=3 if batch == "b1" else 2))
+    assert pages_of(warehouse, "a.pdf") == [(1, "b2"), (2, "b2")]
+
+
+def test_a_document_that_is_rejected_now_loses_the_pages_of_its_older_upload(warehouse: Warehouse) -> None:
+    load(warehouse, result("a.pdf", batch="b1", pages=3))
+    load(warehouse, result("a.pdf", batch="b2", uploaded=1, rejected=Reason.ENCRYPTED))
+    assert pages_of(warehouse, "a.pdf") == []
+    assert [row[8:10] for row in contents(warehouse)["documents"]] == [("rejected", "encrypted")]
+
+
+def test_a_second_run_of_a_batch_replaces_its_own_rows(warehouse: Warehouse) -> None:
+    load(warehouse, result("a.pdf", batch="b1", recipe_id="r2", asked=50))
+    load(warehouse, result("a.pdf", batch="b1", recipe_id="r1", asked=20))  # back to the recipe from before
+    assert {row[-4] for row in contents(warehouse)["pages"]} == {"r1"}
+
+
+def test_of_two_attempts_with_one_key_the_later_stays_and_of_equals_the_greater(warehouse: Warehouse) -> None:
+    first, second = result("a.pdf", batch="b1", pages=1, asked=1), result("a.pdf", batch="b2", pages=1, asked=9)
+    load(warehouse, second)
+    load(warehouse, first)
+    assert [row[7] for row in contents(warehouse)["attempts"]] == [second.attempts[0].attempt.started_at]
+    attempt = second.attempts[0]
+    twins = [
+        replace(second, attempts=(replace(attempt, attempt=replace(attempt.attempt, prompt_tokens=tokens)),))
+        for tokens in (7, None, 8)
+    ]
+    ends = []
+    for order in (twins, twins[::-1]):
+        for twin in order:
+            load(warehouse, twin)
+        ends.append(contents(warehouse)["attempts"])
+    assert ends[0] == ends[1]
+
+
+def test_rows_of_another_batch_and_missing_tables_are_refused(warehouse: Warehouse) -> None:
+    tables = to_tables([result("a.pdf", batch="b1")])
+    with pytest.raises(WarehouseError, match="batch b2: its documents are of the batch b1"):
+        load_batch(warehouse, "b2", tables)
+    with pytest.raises(WarehouseError, match="no rows were given for the tables attempts, regions"):
+        load_batch(warehouse, "b1", {name: tables[name] for name in ("documents", "pages")})
+    with pytest.raises(WarehouseError, match="table pages: these columns are not those"):
+        load_batch(warehouse, "b1", tables | {"pages": tables["pages"].drop_columns(["markdown"])})
+    assert contents(warehouse)["documents"] == []
+
+
+def test_a_load_that_fails_in_the_middle_leaves_nothing_of_it(warehouse: Warehouse) -> None:
+    load(warehouse, result("a.pdf", batch="b1", pages=3))
+    before = contents(warehouse)
+    tables = to_tables([result("a.pdf", batch="b2", uploaded=5, pages=1)])
+    doubled = pa.concat_tables(
+        [tables["regions"], tables["regions"]]
+    )  # breaks the key, after documents and pages went in
+    with pytest.raises(duckdb.ConstraintException):
+        load_batch(warehouse, "b2", tables | {"regions": doubled})
+    assert contents(warehouse) == before
+    load_batch(warehouse, "b2", tables)
+    assert pages_of(warehouse, "a.pdf") == [(1, "b2")]
+
+
+def test_parquet_files_load_by_address_as_their_rows_do(duckdb_file: Warehouse, tmp_path: Path) -> None:
+    tables = to_tables([result("it's.pdf", batch="b'1", pages=3)])
+    addresses = {}
+    for name, table in tables.items():
+        path = tmp_path / f"{name} of b'1.parquet"
+        path.write_bytes(to_bytes(name, table))
+        addresses[name] = str(path)
+    by_rows = Warehouse(str(tmp_path / "rows.duckdb"))
+    assert load_batch(duckdb_file, "b'1", addresses) == load_batch(by_rows, "b'1", tables)
+    assert contents(duckdb_file) == contents(by_rows)
+
+
+def test_a_deletion_hides_the_upload_and_a_reload_of_it_does_not_bring_it_back(warehouse: Warehouse) -> None:
+    load(warehouse, result("a.pdf", batch="b1", uploaded=10), result("b.pdf", batch="b1", uploaded=10))
+    assert mark_deleted(warehouse, {document_id("a.pdf"): instant(20)}) == 1
+    load(warehouse, result("a.pdf", batch="b2", uploaded=10))
+    with warehouse.read() as connection:
+        assert connection.execute("SELECT document_id FROM ocr.current_documents").fetchall() == [
+            (document_id("b.pdf"),)
+        ]
+        assert connection.execute("SELECT DISTINCT document_id FROM ocr.current_pages").fetchall() == [
+            (document_id("b.pdf"),)
+        ]
+
+
+def test_a_newer_upload_undoes_a_deletion_and_an_older_one_loaded_late_does_not(warehouse: Warehouse) -> None:
+    mark_deleted(warehouse, {document_id("a.pdf"): instant(20)})
+    load(warehouse, result("a.pdf", batch="b1", uploaded=10))
+    assert [row[-2] for row in contents(warehouse)["documents"]] == [instant(20)]
+    load(warehouse, result("a.pdf", batch="b2", uploaded=30))
+    assert [row[-2] for row in contents(warehouse)["documents"]] == [None]
+    mark_deleted(warehouse, {document_id("a.pdf"): instant(15)})  # an old message, delivered again
+    assert [row[-2] for row in contents(warehouse)["documents"]] == [None]
+    with pytest.raises(WarehouseError, match="without a time zone"):
+        mark_deleted(warehouse, {"x": instant(1).replace(tzinfo=None)})
+
+
+def test_which_documents_are_written_is_decided_by_upload_time_then_batch_name() -> None:
+    incoming = {
+        "new": (instant(1), "b"),
+        "same": (instant(1), "b"),
+        "older": (instant(1), "z"),
+        "name": (instant(1), "b"),
+    }
+    present = {"same": (instant(1), "b"), "older": (instant(2), "a"), "name": (instant(1), "a")}
+    assert outcome(incoming, present) == (["name", "new", "same"], ["name", "same"])
+
+
+@contextlib.contextmanager
+def in_memory() -> Iterator[Warehouse]:
+    """A warehouse without a file, for many small loads: connections come from the `connect` hook."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(duckdb.connect()) as database:
+        yield Warehouse(f"{folder}/never-made.duckdb", connect=database.cursor)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.lists(
+            st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.integers(0, 3), st.sampled_from(["r1", "r2"])),
+            min_size=1,
+            max_size=3,
+            unique_by=lambda row: row[0],
+        ),
+        st.booleans(),
+    ),
+    min_size=2,
+    max_size=5,
+)
+DELETIONS = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 4)), max_size=3)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(STEPS, DELETIONS, st.randoms(use_true_random=False))
+def test_the_end_state_depends_on_what_was_loaded_and_never_on_order_or_repeats(
+    steps: list[tuple[list[tuple[str, int, int, str]], bool]],
+    deletions: list[tuple[str, int]],
+    shuffle: random.Random,
+) -> None:
+    batches: list[tuple[str, Tables]] = []
+    for number, (rows, twice) in enumerate(steps):
+        name = f"b{number}"
+        tables = to_tables(
+            result(key, batch=name, uploaded=uploaded, pages=pages, regions=1, recipe_id=recipe, words=3)
+            for key, uploaded, pages, recipe in rows
+        )
+        batches += [(name, tables)] * (2 if twice else 1)
+    jobs: list[tuple[str, object]] = [*batches, *(("deletion", mark) for mark in deletions)]  # type: ignore[list-item]
+    with in_memory() as one, in_memory() as other, in_memory() as fresh:
+        for warehouse in (one, other):
+            for name, job in jobs:
+                if name == "deletion":
+                    mark_deleted(warehouse, {document_id(job[0]): instant(job[1])})  # type: ignore[index]
+                else:
+                    load_batch(warehouse, name, job)  # type: ignore[arg-type]
+            shuffle.shuffle(jobs)
+        first = contents(one)
+        assert contents(other) == first
+        rebuild(other, [tables for _, tables in batches[::-1]])
+        assert contents(other) == first
+        marks = {}
+        for key, at in deletions:
+            marks[document_id(key)] = max(instant(at), marks.get(document_id(key), instant(at)))
+        rebuild(fresh, [tables for _, tables in batches], marks)
+        assert contents(fresh) == first
