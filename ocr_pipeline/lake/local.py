@@ -374,7 +374,7 @@ def _info(key: str, status: os.stat_result) -> ObjectInfo:
         etag=_etag(status),
         size=status.st_size,
         last_modified=_time(status.st_mtime_ns),
-        arrived=_time(max(status.st_mtime_ns, status.st_ctime_ns)),
+        arrived=_time(status.st_ctime_ns),
     )
 
 

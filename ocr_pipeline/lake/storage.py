@@ -56,8 +56,8 @@ class ObjectInfo:
     arrived: datetime
     """When the object came to be under this key, UTC: what a watermark may be compared with.
 
-    On S3 the same as `last_modified`. On a local folder the later of modification and inode change time: a file that
-    was moved or copied with its old date (`mv`, `cp -p`, rsync) has a modification time of years ago.
+    On S3 the same as `last_modified`. On a local folder the inode's change time: a file that was moved or copied with
+    its date (`mv`, `cp -p`, rsync) has a modification time of years ago, and a wrong clock elsewhere one of tomorrow.
     """
 
 

@@ -1,0 +1,188 @@
+"""New uploads from R2's event notifications, by the HTTP pull API of a Cloudflare Queue.
+
+The order is the rule: `pull`, then the caller writes the batch lists, then `acknowledge`. A crash in between only
+brings the same events again. Here: the requests, and what becomes of each message. Not here: what an event says
+(`events.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from ocr_pipeline.lake import events
+from ocr_pipeline.lake.storage import Storage, side_by_side
+from ocr_pipeline.records import Upload
+
+log = logging.getLogger(__name__)
+
+MESSAGES = 100  # of one pull: the most that the API gives
+ATTEMPTS = 4
+RETRY_SECONDS = 60
+
+
+class QueueError(Exception):
+    """The queue could not be asked; the message says what to do. Nothing is lost: its messages come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOptions:
+    """Where the queue is. The token needs the right "Queues: read and write" and is never shown."""
+
+    api_url: str
+    account_id: str
+    queue_id: str
+    token: str = field(repr=False)
+    bucket: str
+    lake_prefix: str = ""  # the lake's place in the bucket, as in OCR_LAKE, without slashes at its ends
+    visibility_seconds: float = 600
+    """For how long pulled messages are ours: longer than it takes to write the batch lists of one tick."""
+
+
+@dataclass(slots=True)
+class Pulled:
+    """What the events of one pull come to, held against the store."""
+
+    uploads: list[Upload] = field(default_factory=list)  # as they stand now, each key once
+    deleted: list[str] = field(default_factory=list)  # keys of which nothing is there any more
+    more: bool = False  # time or count ran out before the queue was empty
+    undecodable: int = 0
+    foreign: int = 0  # about other buckets, prefixes, hidden files
+    leases: list[str] = field(default_factory=list, repr=False)
+    refused: list[str] = field(default_factory=list, repr=False)
+
+
+class QueuePull:
+    """One queue. A context manager: it holds an HTTP connection. `transport` is for tests."""
+
+    def __init__(self, options: QueueOptions, transport: httpx.BaseTransport | None = None) -> None:
+        self._options = options
+        self._client = httpx.Client(
+            base_url=f"{options.api_url.rstrip('/')}/accounts/{options.account_id}/queues/{options.queue_id}",
+            headers={"Authorization": f"Bearer {options.token}"},
+            timeout=30,
+            transport=transport,
+        )
+
+    def __enter__(self) -> QueuePull:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._client.close()
+
+    def pull(
+        self,
+        storage: Storage,
+        inbox: str,
+        *,
+        out_of_time: Callable[[], bool] = lambda: False,
+        most: int = 2000,
+    ) -> Pulled:
+        """Take events until the queue is empty, time is up or `most` messages are held; then ask the store what is.
+
+        Raises QueueError and StorageError; nothing is acknowledged then.
+        """
+        pulled = Pulled()
+        prefix = f"{self._options.lake_prefix.strip('/')}/".lstrip("/")
+        keys: dict[str, None] = {}
+        while True:
+            messages = self._pull_once()
+            for message in messages:
+                self._sort(message, pulled, keys, prefix, inbox)
+            if not messages:
+                break
+            if out_of_time() or len(pulled.leases) + len(pulled.refused) >= most:
+                pulled.more = True
+                break
+        for key, info in side_by_side(lambda key: (key, storage.stat(key)), keys):
+            if info is None:
+                pulled.deleted.append(key)
+            else:
+                pulled.uploads.append(Upload(info.key, info.etag, info.size, info.last_modified))
+        return pulled
+
+    def acknowledge(self, pulled: Pulled) -> None:
+        """Tell the queue that every upload and deletion of `pulled` is in a written batch list.
+
+        What could not be read as an event is given back, so that after the queue's `max_retries` it goes to the
+        dead-letter queue, and stands in nobody's way. Raises QueueError: the events come again, which is harmless.
+        """
+        acks = [{"lease_id": lease} for lease in pulled.leases]
+        retries = [{"lease_id": lease, "delay_seconds": RETRY_SECONDS} for lease in pulled.refused]
+        while acks or retries:
+            self._post("/messages/ack", {"acks": acks[:MESSAGES], "retries": retries[:MESSAGES]})
+            acks, retries = acks[MESSAGES:], retries[MESSAGES:]
+
+    def _sort(
+        self, message: dict[str, Any], pulled: Pulled, keys: dict[str, None], lake_prefix: str, inbox: str
+    ) -> None:
+        lease = message.get("lease_id")
+        if not isinstance(lease, str):
+            raise QueueError(f"{self._client.base_url} gave a message without a lease: is it the Queues API?")
+        event = events.decode(message)
+        if event is None:
+            log.warning("message %s of the queue is no R2 event; given back", ascii(message.get("id"))[:80])
+            pulled.undecodable += 1
+            pulled.refused.append(lease)
+            return
+        pulled.leases.append(lease)
+        key = events.upload_key(event, self._options.bucket, lake_prefix, inbox)
+        if key is None:
+            pulled.foreign += 1
+        else:
+            keys[key] = None
+
+    def _pull_once(self) -> list[dict[str, Any]]:
+        asked = {"batch_size": MESSAGES, "visibility_timeout_ms": int(self._options.visibility_seconds * 1000)}
+        result = self._post("/messages/pull", asked)
+        messages = result.get("messages") or []
+        if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+            raise QueueError(f"{self._client.base_url} answered something else than messages: is it the Queues API?")
+        return messages
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                answer = self._client.post(path, json=body)
+                error = None if answer.status_code == 200 else self._told(answer)
+                passes = answer.status_code == 429 or answer.status_code >= 500
+            except httpx.TransportError as fault:
+                error = QueueError(
+                    f"cannot reach {self._client.base_url} ({type(fault).__name__}): check OCR_QUEUE_API_URL and the "
+                    "network"
+                )
+                passes = True
+            if error is None:
+                return self._result(answer)
+            if not passes or attempt == ATTEMPTS:
+                raise error
+            time.sleep(random.uniform(0.5, 1.0) * 0.5 * 2 ** (attempt - 1))  # noqa: S311
+        raise AssertionError("unreachable")
+
+    def _result(self, answer: httpx.Response) -> dict[str, Any]:
+        try:
+            said = answer.json()
+            result = said["result"] if said["success"] else None
+        except (ValueError, KeyError, TypeError):
+            result = None
+        if not isinstance(result, dict):
+            raise QueueError(f"{self._client.base_url} answered: {answer.text[:200]!r}")
+        return result
+
+    def _told(self, answer: httpx.Response) -> QueueError:
+        mend = {
+            401: "the token is not accepted: check OCR_QUEUE_TOKEN",
+            403: "the token lacks the right: give it Queues read and write (OCR_QUEUE_TOKEN)",
+            404: "there is no such queue, or it has no HTTP pull consumer: check OCR_QUEUE_ID and R2_ACCOUNT_ID, and "
+            "run `wrangler queues consumer http add <queue>`",
+            429: "it asks to slow down, even after several attempts",
+        }.get(answer.status_code, f"it answered {answer.status_code}: {answer.text[:200]!r}")
+        return QueueError(f"{self._client.base_url}: {mend}")
+
