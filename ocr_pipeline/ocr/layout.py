@@ -42,7 +42,7 @@ def parse_lines(text: str, width: int, height: int) -> ParsedPage:
         blocks += new
     regions = [_region(block, slope, width, height) for block in blocks]
     if loose:
-        markdown += [escaped(line) for line in loose]
+        markdown.append("\n".join(escaped(line) for line in loose))
         regions.append(Region("text", 0.0, 0.0, 1.0, 1.0, "\n".join(loose)))
     return ParsedPage("\n\n".join(markdown), tuple(regions))
 
