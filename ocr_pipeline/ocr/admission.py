@@ -1,0 +1,119 @@
+"""How many pages one server is given at once: starts at the profile's number and follows what the server says.
+
+Here belongs the control law, pure: answers, refusals and the server's own queue go in, a limit comes out. Not here:
+who asks (station.py), and which page goes where (routing.py).
+
+The law. Several runs share a server with no coordinator, so each holds back by what it can see: W requests wait at the
+server, R run, x of all R + W are mine. On a first-come queue my share of the waiting is w = W * x / (R + W). Each
+client steers its own w towards one page (as TCP Vegas does with its packets in the queue): up when below, down when
+above. All clients see the same W, so w is equal for all only where x is equal for all: the fair point is the only
+resting point. And because one page of each always waits, no slot idles while an answer travels.
+AIMD on W alone does not do this: between "grow" and "shrink" it rests wherever it happens to be, at 1 and 4 of 5.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median
+
+TARGET = 1.0  # pages of one's own that wait at the server
+BAND = 0.25  # around the target: no change
+FLOODED = 4.0  # own waiting pages above which the way down is quicker
+RISE = 0.5  # pages a look (looks come about once a second)
+SMOOTHING = 0.5  # of the waiting, look to look
+WINDOW = 16  # answers a look at the latency
+FLOOR_DRIFT = 1.05  # a window; a server that stays slower is believed after a while
+SLOW = 3.0  # times the floor
+
+
+class Admission:
+    """One server's limit of pages in flight, from 1 to `most + standing`.
+
+    `most` is the profile's number of pages the server works on at once. Where the server shows that it cannot take
+    more than that (the next one waits), `standing` further pages are sent to wait there, so that a slot is filled
+    again at once and not one round trip later.
+    """
+
+    def __init__(self, most: int, *, standing: int | None = None) -> None:
+        if most < 1:
+            raise ValueError(f"max_in_flight must be at least 1, not {most}")
+        self.most = most
+        self.standing = max(1, round(most / 8)) if standing is None else standing
+        self._limit = float(most)
+        self._ramping = False
+        self._own_waiting: float | None = None
+        self._listens = False  # the server tells its queue
+        self._pushed_at: float | None = None
+        self._latencies: deque[float] = deque(maxlen=WINDOW)
+        self._floor: float | None = None
+
+    @property
+    def limit(self) -> int:
+        return max(1, int(self._limit + 1e-9))
+
+    @property
+    def ceiling(self) -> int:
+        return self.most + self.standing
+
+    def recovered(self) -> None:
+        """The server is back after trouble: one page first, then twice as many with each round of good answers."""
+        self._set(1.0)
+        self._ramping = True
+        self._own_waiting = None
+
+    def answered(self, seconds: float, in_flight: int) -> None:
+        """A good answer after `seconds`, with `in_flight` pages there (this one counted)."""
+        if self._ramping:
+            self._rise(1.0, self.most)
+            self._ramping = self._limit < self.most
+            return
+        if self._listens:
+            return  # the queue says more than the latency, which also grows with a page's length
+        if in_flight >= self.limit:
+            self._rise(1.0 / self._limit, self.most)
+        self._latencies.append(seconds)
+        if len(self._latencies) == WINDOW:
+            self._judge(median(self._latencies))
+
+    def pushed_back(self, now: float) -> None:
+        """429 or 503: half, at most once a second, since one full queue refuses many pages at once."""
+        self._ramping = False
+        if self._pushed_at is None or now - self._pushed_at >= 1.0:
+            self._pushed_at = now
+            self._set(self._limit / 2)
+
+    def looked(self, running: float | None, waiting: float | None, in_flight: int) -> None:
+        """One look at the server's own queue, about once a second. `in_flight` is our own number."""
+        self._listens = waiting is not None
+        if waiting is None or in_flight == 0:
+            self._own_waiting = None
+            return
+        total = max((running or 0.0) + waiting, float(in_flight))
+        own = waiting * in_flight / total
+        before = own if self._own_waiting is None else self._own_waiting
+        self._own_waiting = before + SMOOTHING * (own - before)
+        if self._own_waiting > FLOODED * TARGET:
+            self._ramping = False
+            self._set(self._limit * 0.75)
+        elif self._own_waiting > TARGET + BAND:
+            self._ramping = False
+            self._set(self._limit * 0.9)
+        elif self._own_waiting < TARGET - BAND and not self._ramping and in_flight >= self.limit:
+            self._rise(RISE, self.ceiling)
+        if self.limit > self.most and not waiting and (running or 0.0) > self.most:
+            self.standing = 0  # the server has more slots than the profile's number: the number is then the wish
+            self._set(float(self.most))
+
+    def _judge(self, latest: float) -> None:
+        """Once a window, for servers that do not tell their queue: far above the floor means that pages queue."""
+        self._latencies.clear()
+        self._floor = latest if self._floor is None else min(self._floor * FLOOR_DRIFT, latest)
+        if latest > SLOW * self._floor:
+            self._set(self._limit * 0.8)
+
+    def _rise(self, step: float, most: int) -> None:
+        if self._limit < most:
+            self._set(min(self._limit + step, float(most)))
+
+    def _set(self, limit: float) -> None:
+        self._limit = min(max(limit, 1.0), float(self.ceiling))

@@ -1,0 +1,109 @@
+"""The order in which waiting pages are looked at: urgent first, then the documents in turn.
+
+Here belongs the line, pure. Not here: which server takes the page at its head (routing.py).
+
+Among equals the documents take turns (start-time fair queueing): a document of 3,000 pages gets a place, and a letter
+that comes after it gets the next one. Within a document a page that was asked before goes first, then by number, so
+that documents end and their memory is freed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Generic, Protocol, TypeVar
+
+
+class Waiting(Protocol):
+    """What the line must know of a page."""
+
+    @property
+    def document_id(self) -> str: ...
+    @property
+    def page_number(self) -> int: ...
+    @property
+    def urgent(self) -> bool: ...
+    @property
+    def asked_before(self) -> bool: ...
+
+
+W = TypeVar("W", bound=Waiting)
+
+
+@dataclass
+class _Class(Generic[W]):
+    """The documents of one urgency. `turn` of a document: how often it was served, counted in common time."""
+
+    pages: dict[str, list[tuple[bool, int, int, W]]] = field(default_factory=dict)  # by document; each list is a heap
+    turns: dict[str, int] = field(default_factory=dict)
+    arrived: dict[str, int] = field(default_factory=dict)
+    now: int = 0  # the turn that was served last
+
+
+class WaitingLine(Generic[W]):
+    """Waiting pages. Adding and taking cost the logarithm of one document's waiting pages."""
+
+    def __init__(self) -> None:
+        self._classes: tuple[_Class[W], _Class[W]] = (_Class(), _Class())
+        self._order = count()
+        self._inside: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._inside)
+
+    def __contains__(self, page: W) -> bool:
+        return id(page) in self._inside
+
+    def add(self, page: W) -> None:
+        line = self._line(page)
+        document = page.document_id
+        order = next(self._order)
+        if document not in line.pages:
+            line.pages[document] = []
+            line.turns[document] = max(line.now, line.turns.get(document, 0))
+            line.arrived[document] = order
+        heapq.heappush(line.pages[document], (not page.asked_before, page.page_number, order, page))
+        self._inside.add(id(page))
+
+    def take(self, page: W) -> None:
+        """The page is served: its document has had its turn."""
+        line = self._line(page)
+        line.now = max(line.now, line.turns[page.document_id])
+        line.turns[page.document_id] += 1
+        self.remove(page)
+
+    def remove(self, page: W) -> None:
+        """The page left the line unserved."""
+        line = self._line(page)
+        self._inside.discard(id(page))
+        heap = line.pages[page.document_id]
+        heap[:] = [entry for entry in heap if entry[3] is not page]
+        heapq.heapify(heap)
+        if heap:
+            return
+        del line.pages[page.document_id]
+        del line.arrived[page.document_id]
+        if len(line.turns) > 1000:  # a document whose turn has passed starts afresh, so its turn need not be kept
+            line.turns = {d: t for d, t in line.turns.items() if d in line.pages or t > line.now}
+
+    def in_turn(self) -> Iterator[W]:
+        """All waiting pages in their order. Take or add nothing while it runs: make a list of what is needed."""
+        for line in self._classes:
+            heads = [(line.turns[document], line.arrived[document], document, 0) for document in line.pages]
+            heapq.heapify(heads)
+            ordered: dict[str, list[tuple[bool, int, int, W]]] = {}
+            while heads:
+                turn, arrived, document, index = heapq.heappop(heads)
+                pages = ordered.setdefault(document, sorted(line.pages[document], key=lambda entry: entry[:3]))
+                yield pages[index][3]
+                if index + 1 < len(pages):
+                    heapq.heappush(heads, (turn + 1, arrived, document, index + 1))
+
+    def documents(self) -> set[str]:
+        """Documents with a waiting page."""
+        return {document for line in self._classes for document in line.pages}
+
+    def _line(self, page: W) -> _Class[W]:
+        return self._classes[0 if page.urgent else 1]
