@@ -26,6 +26,8 @@ from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, instant, result
 
 Tables = dict[str, pa.Table]
+Steps = list[tuple[list[tuple[str, int, int, str]], bool]]  # rows (document, upload, pages, recipe) of a batch; twice?
+Deletions = list[tuple[str, int]]  # document, minute
 
 
 def load(warehouse: Warehouse, *results: object) -> LoadCounts:
@@ -222,13 +224,7 @@ STEPS = st.lists(
 DELETIONS = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 4)), max_size=3)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(STEPS, DELETIONS, st.randoms(use_true_random=False))
-def test_the_end_state_depends_on_what_was_loaded_and_never_on_order_or_repeats(
-    steps: list[tuple[list[tuple[str, int, int, str]], bool]],
-    deletions: list[tuple[str, int]],
-    shuffle: random.Random,
-) -> None:
+def check_that_order_and_repeats_change_nothing(steps: Steps, deletions: Deletions, shuffle: random.Random) -> None:
     batches: list[tuple[str, Tables]] = []
     for number, (rows, twice) in enumerate(steps):
         name = f"b{number}"
@@ -255,3 +251,20 @@ def test_the_end_state_depends_on_what_was_loaded_and_never_on_order_or_repeats(
             marks[document_id(key)] = max(instant(at), marks.get(document_id(key), instant(at)))
         rebuild(fresh, [tables for _, tables in batches], marks)
         assert contents(fresh) == first
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(STEPS, DELETIONS, st.randoms(use_true_random=False))
+def test_the_end_state_depends_on_what_was_loaded_and_never_on_order_or_repeats(
+    steps: Steps, deletions: Deletions, shuffle: random.Random
+) -> None:
+    check_that_order_and_repeats_change_nothing(steps, deletions, shuffle)
+
+
+@pytest.mark.slow
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(STEPS, DELETIONS, st.randoms(use_true_random=False))
+def test_the_end_state_depends_on_what_was_loaded_and_never_on_order_or_repeats_at_length(
+    steps: Steps, deletions: Deletions, shuffle: random.Random
+) -> None:
+    check_that_order_and_repeats_change_nothing(steps, deletions, shuffle)

@@ -1,0 +1,16 @@
+-- A warehouse as version 1 left it, rows and all. Never edited: this is what an old file looks like.
+CREATE SCHEMA ocr;
+CREATE TABLE ocr.documents (document_id VARCHAR NOT NULL, source_uri VARCHAR NOT NULL, etag VARCHAR NOT NULL, uploaded_at TIMESTAMPTZ NOT NULL, size_bytes BIGINT NOT NULL, content_sha256 VARCHAR, page_count INTEGER NOT NULL, title VARCHAR, status VARCHAR NOT NULL, reason VARCHAR, detail VARCHAR, batch VARCHAR NOT NULL, ingest_date DATE NOT NULL, markdown_uri VARCHAR, recipe_id VARCHAR NOT NULL, deleted_at TIMESTAMPTZ, processed_at TIMESTAMPTZ NOT NULL, PRIMARY KEY (document_id));
+CREATE TABLE ocr.pages (document_id VARCHAR NOT NULL, page_number INTEGER NOT NULL, status VARCHAR NOT NULL, reason VARCHAR, detail VARCHAR, markdown VARCHAR NOT NULL, engine VARCHAR, backend VARCHAR, model VARCHAR, attempts INTEGER NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER, seconds DOUBLE, finish_reason VARCHAR, quality DOUBLE, agreement DOUBLE, width INTEGER, height INTEGER, rotation INTEGER NOT NULL, image_uri VARCHAR, image_sha256 VARCHAR, recipe_id VARCHAR NOT NULL, batch VARCHAR NOT NULL, ingest_date DATE NOT NULL, processed_at TIMESTAMPTZ NOT NULL, PRIMARY KEY (document_id, page_number));
+CREATE TABLE ocr.regions (document_id VARCHAR NOT NULL, page_number INTEGER NOT NULL, region_index INTEGER NOT NULL, label VARCHAR NOT NULL, x0 DOUBLE NOT NULL, y0 DOUBLE NOT NULL, x1 DOUBLE NOT NULL, y1 DOUBLE NOT NULL, "text" VARCHAR NOT NULL, PRIMARY KEY (document_id, page_number, region_index));
+CREATE TABLE ocr.attempts (document_id VARCHAR NOT NULL, page_number INTEGER NOT NULL, recipe_id VARCHAR NOT NULL, attempt INTEGER NOT NULL, backend VARCHAR NOT NULL, model VARCHAR NOT NULL, choice VARCHAR NOT NULL, started_at TIMESTAMPTZ NOT NULL, seconds DOUBLE NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER, finish_reason VARCHAR, outcome VARCHAR NOT NULL, PRIMARY KEY (document_id, page_number, recipe_id, attempt));
+CREATE TABLE ocr.schema_version (version INTEGER NOT NULL, applied_at TIMESTAMPTZ NOT NULL, PRIMARY KEY (version));
+INSERT INTO ocr.schema_version VALUES (1, '2026-10-01 12:00:00+00');
+INSERT INTO ocr.documents VALUES
+ ('d1', 's3://docs.example/inbox/one.pdf', 'e1', '2026-10-01 10:00:00+00', 1000, 'aa', 1, 'One', 'ok', NULL, NULL, 'b1', '2026-10-01', 'markdown/one.pdf.md', 'r1', NULL, '2026-10-01 11:00:00+00'),
+ ('d2', 's3://docs.example/inbox/two.pdf', 'e2', '2026-10-01 10:00:00+00', 2000, 'bb', 1, NULL, 'failed', NULL, NULL, 'b1', '2026-10-01', 'markdown/two.pdf.md', 'r1', '2026-10-02 09:00:00+00', '2026-10-01 11:00:00+00');
+INSERT INTO ocr.pages VALUES
+ ('d1', 1, 'ok', NULL, NULL, '# One', 'vllm', 'rtx4090', 'm', 1, 900, 10, 1.5, 'stop', 0.9, NULL, 1240, 1754, 0, 'pages/b1/d1/0001.jpg', 'cc', 'r1', 'b1', '2026-10-01', '2026-10-01 11:00:00+00'),
+ ('d2', 1, 'failed', 'repetition', 'said the same', '', NULL, NULL, NULL, 3, NULL, NULL, NULL, NULL, NULL, NULL, 1240, 1754, 0, 'pages/b1/d2/0001.jpg', 'dd', 'r1', 'b1', '2026-10-01', '2026-10-01 11:00:00+00');
+INSERT INTO ocr.regions VALUES ('d1', 1, 0, 'title', 0.1, 0.1, 0.9, 0.2, 'One');
+INSERT INTO ocr.attempts VALUES ('d1', 1, 'r1', 1, 'rtx4090', 'm', 'default', '2026-10-01 10:59:00+00', 1.5, 900, 10, 'stop', 'ok');
