@@ -282,7 +282,8 @@ def _lost(error: Exception, wire: _Wire, *, carried_a_page: bool) -> Reading:
             return Reading("tls_failed", Fault.CONFIG, f"the server's certificate is not trusted ({detail})")
         return Reading("connect_failed", Fault.TRANSIENT, detail)
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-        return Reading("bad_request", Fault.CONFIG, detail)
+        # The exception's text would show the header's value.
+        return Reading("bad_request", Fault.CONFIG, "the url or a header cannot be sent: look at url and headers_env")
     if not isinstance(error, httpx.TransportError | OSError):
         return Reading("client_failed", Fault.TRANSIENT, detail)
     if isinstance(error, httpx.RemoteProtocolError) and not _CLOSED.search(str(error)):
