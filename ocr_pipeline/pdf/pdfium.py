@@ -20,6 +20,9 @@ from ocr_pipeline.pdf.opinions import Opening
 MAX_TEXT = 200_000
 """Characters of a text layer that are kept. A dense page of a newspaper has about 30,000."""
 
+_REOPEN_AFTER = 200
+"""Page loads. PDFium keeps 90 kB of each page that it drew as long as the document is open: 270 MB after 3,000."""
+
 _HEAVY_IMAGE = 1 << 28  # bytes
 _SMALL_PAGE = 400.0  # points; see `_may_have_units`
 _UNIT = re.compile(rb"/UserUnit\s+([\d.]+)")
@@ -38,9 +41,21 @@ class Document:
 
     def __init__(self, path: Path) -> None:
         """Raises pypdfium2.PdfiumError."""
-        self._pdf = pypdfium2.PdfDocument(path)
-        self._pdf.init_forms()  # without it the fields of a form are not drawn
+        self._path = path
         self._may_have_units = _may_have_units(path)
+        self._reopen()
+
+    def _reopen(self) -> None:
+        self._loaded = 0
+        self._pdf = pypdfium2.PdfDocument(self._path)
+        self._pdf.init_forms()  # without it the fields of a form are not drawn
+
+    def _load(self, number: int) -> pypdfium2.PdfPage:
+        self._loaded += 1
+        if self._loaded > _REOPEN_AFTER:
+            self._pdf.close()
+            self._reopen()
+        return self._pdf[number - 1]
 
     def close(self) -> None:
         self._pdf.close()
@@ -97,7 +112,7 @@ class Document:
 
     def draw(self, number: int, dpi: float, quality: int) -> Drawing:
         """The page's image as JPEG at `dpi` dots to 72 units of the page. Raises pypdfium2.PdfiumError."""
-        page = self._pdf[number - 1]
+        page = self._load(number)
         try:
             bitmap = page.render(scale=dpi / 72, rev_byteorder=True, limit_image_cache=True)
             try:
@@ -113,7 +128,7 @@ class Document:
     def heavy_images(self, number: int) -> int:
         """Images on the page that take more than 256 MB when they are decoded: PDFium leaves out, without an error,
         what it finds no memory for."""
-        page = self._pdf[number - 1]
+        page = self._load(number)
         try:
             images = page.get_objects(filter=(pdfium_c.FPDF_PAGEOBJ_IMAGE,))
             return sum(_decoded_bytes(image.get_metadata()) > _HEAVY_IMAGE for image in images)
@@ -122,7 +137,7 @@ class Document:
 
     def layer(self, number: int) -> tuple[int, str]:
         """/Rotate in degrees, and the page's own text ("" where it has none). Raises pypdfium2.PdfiumError."""
-        page = self._pdf[number - 1]
+        page = self._load(number)
         try:
             rotation = int(page.get_rotation())
             textpage = page.get_textpage()

@@ -22,7 +22,7 @@ from typing import Self
 
 from ocr_pipeline.pdf import opinions
 from ocr_pipeline.pdf.frames import Frame
-from ocr_pipeline.pdf.geometry import effective_dpi, has_area, is_too_large
+from ocr_pipeline.pdf.geometry import effective_dpi, has_area, is_too_large, pixel_size
 from ocr_pipeline.pdf.ink import BLANK_INK
 from ocr_pipeline.pdf.isolation import Document, IsolatedWorker
 from ocr_pipeline.pdf.opinions import Image, NoImage, Opening
@@ -40,6 +40,7 @@ _LAYER_SECONDS = 10.0  # a text layer is worth no more; it takes 2 ms
 class _Plan:
     number: int
     dpi: float  # dots to 72 units of the page
+    pixels: tuple[int, int]
     rotation: int
 
 
@@ -141,8 +142,13 @@ class Renderer:
             return NoImage(f"{width:.1f} x {height:.1f} inches; {limit}", Reason.PAGE_TOO_LARGE)
         if not has_area(width, height):
             return NoImage(f"the page has no area: {width:g} x {height:g} inches")
-        dpi = effective_dpi(width, height, geometry) * found[0]["unit"]
-        return _Plan(number, dpi, found[0].get("rotation", 0))
+        dpi = effective_dpi(width, height, geometry)
+        return _Plan(
+            number,
+            dpi * found[0]["unit"],
+            pixel_size(width, height, dpi),
+            found[0].get("rotation", 0),
+        )
 
     def _draw(self, document: Document, plans: Sequence[_Plan], geometry: Geometry) -> dict[int, Image | NoImage]:
         if not (self._poppler and document.poppler):
@@ -169,7 +175,7 @@ class Renderer:
         fields = {"dpi": run[0].dpi, "quality": geometry.jpeg_quality}
         numbers = [plan.number for plan in run]
         answers = self._worker.ask_pages("draw_poppler", document, numbers, self._limits.seconds, lambda _: fields)
-        return {number: _image(answer, "poppler", geometry) for number, answer in answers.items()}
+        return {plan.number: _image(answers[plan.number], "poppler", plan) for plan in run}
 
     def _draw_with_pdfium(
         self, document: Document, plans: Sequence[_Plan], geometry: Geometry
@@ -182,7 +188,7 @@ class Renderer:
             self._limits.seconds,
             lambda pages: {"dpi": [dpi[number] for number in pages], "quality": geometry.jpeg_quality},
         )
-        return {number: _image(answer, "pdfium", geometry) for number, answer in answers.items()}
+        return {plan.number: _image(answers[plan.number], "pdfium", plan) for plan in plans}
 
     def _layers(self, document: Document, numbers: Sequence[int]) -> dict[int, tuple[int, str]]:
         """/Rotate and text of each page that PDFium can load."""
@@ -212,16 +218,17 @@ def _can_be_loaded(outcome: Image | NoImage | None) -> bool:
     return not isinstance(outcome, NoImage)
 
 
-def _image(answer: Frame | WorkerLost, renderer: str, geometry: Geometry) -> Image | NoImage:
+def _image(answer: Frame | WorkerLost, renderer: str, plan: _Plan) -> Image | NoImage:
     if isinstance(answer, WorkerLost):
         return NoImage(answer.detail, Reason.RENDER_TIMEOUT if answer.timed_out else Reason.RENDER_FAILED)
     said, jpeg = answer
     if "error" in said:
         return NoImage(str(said["error"]) or "no image")
     width, height = said["width"], said["height"]
-    if max(width, height) > geometry.max_long_side or min(width, height) > geometry.max_short_side:
-        # The size was PDFium's, and this one took the page to be larger.
-        return NoImage(f"an image of {width} x {height} pixels, larger than planned")
+    if abs(width - plan.pixels[0]) > 1 or abs(height - plan.pixels[1]) > 1:
+        # The size was PDFium's. poppler makes an image of 1 x 1 for a page that it does not find.
+        planned = f"{plan.pixels[0]} x {plan.pixels[1]}"
+        return NoImage(f"an image of {width} x {height} pixels where {planned} were planned")
     if said["heavy_images"]:
         return NoImage("an empty image of a page that holds an image too large to decode")
     return Image(jpeg, width, height, said["ink"], renderer, said["objects"])

@@ -1,0 +1,45 @@
+"""Renderers for the tests of the PDF room: with poppler, and as on a machine without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ocr_pipeline.pdf.renderer import Limits, Renderer, poppler_installed
+from ocr_pipeline.records import Geometry
+
+
+@pytest.fixture(scope="session")
+def geometry() -> Geometry:
+    return Geometry(dpi=150, max_long_side=1920, max_short_side=1280)
+
+
+@pytest.fixture(scope="module")
+def with_poppler() -> Iterator[Renderer]:
+    if not poppler_installed():
+        pytest.skip("poppler is not installed here")
+    with Renderer(Limits()) as renderer:
+        yield renderer
+
+
+@pytest.fixture(scope="module")
+def without_poppler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Renderer]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
+        assert not poppler_installed()
+        renderer = Renderer(Limits())
+    with renderer:
+        yield renderer
+
+
+@pytest.fixture(scope="module", params=["poppler", "pdfium"])
+def renderer(request: pytest.FixtureRequest) -> Renderer:
+    """Each test runs with both."""
+    return request.getfixturevalue("with_poppler" if request.param == "poppler" else "without_poppler")
+
+
+@pytest.fixture
+def pdf(tmp_path: Path) -> Path:
+    return tmp_path / "document.pdf"
