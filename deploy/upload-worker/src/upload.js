@@ -42,7 +42,8 @@ async function streamed(request, env, { name, urgent, size, said }) {
   const reader = request.body.getReader();
   const first = await start(reader);
   if (!hasMagic(first)) {
-    await reader.cancel();
+    // Read to the end and dropped: a client that is cut off while it sends does not see the answer.
+    while (!(await reader.read()).done);
     throw notPdf();
   }
   // FixedLengthStream fails when fewer or more bytes come than were promised: a cut connection stores nothing.
