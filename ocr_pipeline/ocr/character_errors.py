@@ -23,10 +23,14 @@ def character_error_rate(text: str, known: str) -> float:
 
 def plain_text(markdown: str) -> str:
     """The words of markdown as this package writes it: without heading marks, table rules and escapes."""
-    lines = [line for line in markdown.splitlines() if not re.fullmatch(r"\|(?: --- \|)+", line)]
-    text = "\n".join(re.sub(r"^#{1,6} ", "", line) for line in lines)
-    text = re.sub(r"(?<!\\)\|", " ", text)
-    return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text)
+    words = []
+    for line in markdown.splitlines():
+        if re.fullmatch(r"\|(?: --- \|)+", line):
+            continue
+        line = re.sub(r"^#{1,6} ", "", line)
+        line = re.sub(r"(?<!\\)\|", " ", line) if line.startswith("| ") else line
+        words.append(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", line))
+    return "\n".join(words)
 
 
 def edit_distance(a: str, b: str) -> int:

@@ -50,7 +50,8 @@ class TypeSize:
 
     def of(self, row: Row) -> float:
         """Size of the row's type in units of the running text. Boxes are padded and bold type is wide: take both."""
-        height = max(line.height for line in row) / self.height
+        # Text that runs up or down the page: its box is as wide as its type is high.
+        height = max(min(line.height, max(line.width, self.height)) for line in row) / self.height
         units = sum(_units(line.text) for line in row)
         if units < 8:  # too few characters for their width to mean anything
             return height
@@ -86,9 +87,9 @@ def paragraphs(rows: Sequence[Row], size: TypeSize) -> list[Block]:
 
 def _begins_anew(above: Row, row: Row, size: TypeSize, usual: float, left: float, right: float) -> bool:
     pitch = _middle(row) - _middle(above)
-    if pitch > 1.3 * usual or pitch < 0:
-        return True
     sizes = size.of(above), size.of(row)
+    if pitch < 0 or pitch > 1.3 * usual * max(1.0, min(sizes)):
+        return True
     if max(sizes) > _HEADING * min(sizes):
         return True
     if max(sizes) >= _HEADING:  # a heading of several lines
@@ -143,9 +144,12 @@ def joined_lines(texts: Sequence[str]) -> str:
 
 
 def goes_on(before: Block, after: Block) -> bool:
-    """Whether a paragraph goes on in the next column: no end of a sentence here, no beginning of one there."""
+    """Whether a paragraph goes on at the top of the next column: no end of a sentence here, no beginning there."""
+    here, there = before.lines[-1], after.lines[0]
     return (
         before.label == after.label == "text"
+        and there.y1 < here.y0
+        and max(here.height, there.height) < 1.5 * min(here.height, there.height)
         and "\n" not in before.text + after.text
         and (before.text[-1].isalpha() or before.text[-1] in ",-")
         and after.text[0].islower()

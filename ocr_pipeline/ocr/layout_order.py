@@ -26,7 +26,7 @@ _APART = 3.0  # line heights of white above a strip that belongs to no band befo
 _SHRINK = 0.2  # of a box's height at each edge: detectors pad, so that neighbouring lines overlap
 _PROSE_CHARACTERS = 18  # median length of a line from which a column may be running text
 _PROSE_FILL = 0.55  # median share of the column's width that its lines fill
-_PROSE_LINES = 3
+_PROSE_LINES = 2
 _MARKER_CHARACTERS = 3  # bullets, "12."
 _DEEPEST = 12  # nested columns; beyond this the input is hostile
 
@@ -65,7 +65,7 @@ def in_reading_order(lines: Sequence[Line]) -> list[Column | Grid]:
     upright = [line for line in lines if not _runs_vertically(line, height)]
     vertical = [line for line in lines if _runs_vertically(line, height)]
     blocks = _blocks(upright, height, 0) if upright else []
-    return _joined(blocks) + [Column(((line,),)) for line in vertical]
+    return _joined(blocks, height) + [Column(((line,),)) for line in vertical]
 
 
 def _runs_vertically(line: Line, height: float) -> bool:
@@ -74,21 +74,35 @@ def _runs_vertically(line: Line, height: float) -> bool:
 
 def _blocks(lines: Sequence[Line], height: float, depth: int) -> list[Column | Grid]:
     blocks: list[Column | Grid] = []
-    for band in _bands(_strips(lines), height):
+    rows: list[Row] = []  # of bands one below the other that have no gutter
+    bands = _bands(_strips(lines), height)
+    for above, band in pairwise([_Band(), *bands]):
+        if _is_columns(band):
+            _take_back(above, band, height)
+    for band in bands:
+        if len(band.spans) < 2 or len(_rows(band.lines)) == 1:
+            rows += _rows(band.lines)
+            continue
+        if rows:
+            blocks.append(Column(tuple(rows)))
+            rows = []
         blocks += _band_blocks(band, height, depth)
-    return blocks
+    return [*blocks, Column(tuple(rows))] if rows else blocks
+
+
+def _is_columns(band: _Band) -> bool:
+    return len(band.spans) > 1 and sum(map(_is_prose, _columns(band.lines, band.spans))) > 1
 
 
 def _band_blocks(band: _Band, height: float, depth: int) -> list[Column | Grid]:
+    """A band with gutters: columns of text one after the other, or a grid of cells."""
     lines = band.lines
     rows = _rows(lines)
-    if len(band.spans) < 2 or len(rows) == 1:
-        return [Column(tuple(rows))]
     columns = _with_markers_joined(_columns(lines, band.spans))
     prose = [_is_prose(column) for column in columns]
     if len(columns) == 1:
         return [Column(tuple(rows))]
-    if sum(prose) >= 2 and depth < _DEEPEST:
+    if sum(prose) > 1 and depth < _DEEPEST:
         return [block for group in _prose_groups(columns, prose) for block in _blocks(group, height, depth + 1)]
     if len(rows) < 3 and len(columns) < 3:
         return [Column(tuple(rows))]
@@ -119,12 +133,7 @@ def _bands(strips: Sequence[list[Line]], height: float) -> list[_Band]:
             band.strips.append(strip)
             band.spans = _merged(band.spans + spans, gap) if len(band.spans) > 1 else _hull(band.spans + spans)
             continue
-        new = _Band([strip], spans)
-        if band and len(spans) > 1:
-            _take_back(band, new, gap, height)
-            if not band.strips:
-                bands.pop()
-        bands.append(new)
+        bands.append(_Band([strip], spans))
     return bands
 
 
@@ -144,18 +153,17 @@ def _continues(band: _Band, strip: Sequence[Line], spans: Sequence[Span], gap: f
     return together >= max(before, here) or spanning_cell
 
 
-def _take_back(band: _Band, new: _Band, gap: float, height: float) -> None:
-    """Moves lines of the right-hand columns that begin higher than the left one out of the text above."""
-    while len(band.strips) and len(band.spans) == 1:
-        strip = band.strips[-1]
-        x0 = min(line.x0 for line in strip)
-        x1 = max(line.x1 for line in strip)
-        if _white_between(strip, new.strips[0]) > height or not any(
-            left - gap <= x0 and x1 <= right + gap for left, right in new.spans[1:]
-        ):
+def _take_back(above: _Band, columns: _Band, height: float) -> None:
+    """Moves into the columns what is in the text above them only because one column begins higher than the other."""
+    gap = _GUTTER * height
+    while above.strips and len(above.spans) == 1:
+        strip = above.strips[-1]
+        x0, x1 = min(line.x0 for line in strip), max(line.x1 for line in strip)
+        spans = _merged([*columns.spans, (x0, x1)], gap)
+        if len(spans) != len(columns.spans) or _white_between(strip, columns.strips[0]) > height:
             return
-        new.strips.insert(0, band.strips.pop())
-        new.spans = _merged([*new.spans, (x0, x1)], gap)
+        columns.strips.insert(0, above.strips.pop())
+        columns.spans = spans
 
 
 def _white_between(above: Sequence[Line], below: Sequence[Line]) -> float:
@@ -260,17 +268,26 @@ def _without_tail(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     return rows[:end], rows[end:]
 
 
-def _joined(blocks: Sequence[Column | Grid]) -> list[Column | Grid]:
-    """Neighbouring columns one below the other are one; what stands beside its forerunner begins anew."""
+def _joined(blocks: Sequence[Column | Grid], height: float) -> list[Column | Grid]:
+    """A column goes on below itself, whatever the bands were cut by; one with other edges is another column."""
     joined: list[Column | Grid] = []
     for block in blocks:
         before = joined[-1] if joined else None
-        if isinstance(block, Column) and isinstance(before, Column) and _is_below(before, block):
+        if isinstance(block, Column) and isinstance(before, Column) and _goes_on(before, block, 2 * height):
             joined[-1] = Column(before.rows + block.rows)
         else:
             joined.append(block)
     return joined
 
 
-def _is_below(above: Column, below: Column) -> bool:
-    return max(line.y1 for line in above.rows[-1]) <= min(line.middle for line in below.rows[0])
+def _goes_on(above: Column, below: Column, tolerance: float) -> bool:
+    (left, right), (below_left, below_right) = _edges(above), _edges(below)
+    return (
+        max(line.y1 for line in above.rows[-1]) <= min(line.middle for line in below.rows[0])
+        and abs(left - below_left) < tolerance
+        and abs(right - below_right) < tolerance
+    )
+
+
+def _edges(column: Column) -> Span:
+    return min(row[0].x0 for row in column.rows), max(line.x1 for row in column.rows for line in row)

@@ -14,10 +14,10 @@ _INLINE = re.compile(
         \*(?=\S) | (?<=\S)\* | (?<![^\W_])_(?=\S) | (?<=\S)_(?![^\W_]) | &(?=\#?\w+;)""",
     re.VERBOSE,
 )
-# At the start of a paragraph: headings, quotes, rules and fences made of one repeated sign, and year-like numbers
+# At the start of a paragraph: headings, quotes, tables, rules and fences of one repeated sign, and year-like numbers
 # ("2025. The …"), which would begin a list at that number. Real bullets and short numbers are lists: let them be.
 _START = re.compile(
-    r"^(?:(?P<mark>\#{1,6}(?=\s|$)|>|=+\s*$|[-*_](?:\s*[-*_])*\s*$|~{3,})|(?P<number>\d{3,9})(?=[.)](?:\s|$)))"
+    r"^(?:(?P<mark>\#{1,6}(?=\s|$)|[>|]|=+\s*$|[-*_](?:\s*[-*_])*\s*$|~{3,})|(?P<number>\d{3,9})(?=[.)](?:\s|$)))"
 )
 
 

@@ -201,7 +201,7 @@ TIMETABLE: list[list[str]] = [
     ["Universität", "06:42", "07:28", "08:28", "121"],
 ]
 TIMETABLE_NOTE = (
-    "Buses run every 12 minutes until 20:00 and every 20 minutes afterwards. On public holidays the Sunday times apply. "
+    "Buses run every 12 minutes until 20:00 and every 20 minutes afterwards. On holidays the Sunday times apply. "
     "Bicycles travel free after 9 o'clock."
 )
 
