@@ -1,0 +1,77 @@
+"""Each test of the contract runs on the simulator and, marked `vllm`, on the real vLLM of the lab."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from ocr_pipeline_tests.vllm_contract.servers import (
+    LAB_KEY,
+    RealVllm,
+    ServerUnderTest,
+    Simulator,
+    Unavailable,
+    servers_required,
+)
+
+
+@pytest.fixture(
+    scope="session", params=["simulator", pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.timeout(600)])]
+)
+def any_server(request: pytest.FixtureRequest) -> Iterator[ServerUnderTest]:
+    """A server in no particular variant, possibly dead."""
+    under_test: ServerUnderTest = Simulator() if request.param == "simulator" else RealVllm()
+    yield under_test
+    under_test.close()
+
+
+def _ensured(server: ServerUnderTest, variant: str) -> ServerUnderTest:
+    try:
+        server.ensure(variant)
+    except Unavailable as reason:
+        if servers_required():
+            pytest.fail(str(reason))
+        pytest.skip(str(reason))
+    return server
+
+
+@pytest.fixture
+def server(any_server: ServerUnderTest) -> ServerUnderTest:
+    """As the lab serves it: with the logits processor, 8 slots, a context of 8192 tokens."""
+    return _ensured(any_server, "standard")
+
+
+@pytest.fixture
+def plain_server(any_server: ServerUnderTest) -> ServerUnderTest:
+    """Without the logits processor."""
+    return _ensured(any_server, "plain")
+
+
+@pytest.fixture
+def strict_server(any_server: ServerUnderTest) -> ServerUnderTest:
+    """API key, at most 2 requests in all, a context of 1024 tokens, one image a prompt, load tracking, priorities."""
+    return _ensured(any_server, "strict")
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[ServerUnderTest], httpx.Client]]:
+    """Opens clients, a new connection pool each; closes them after the test."""
+    clients: list[httpx.Client] = []
+
+    def open_client(server: ServerUnderTest) -> httpx.Client:
+        client = httpx.Client(
+            base_url=server.url, timeout=120, trust_env=False, headers={"Authorization": f"Bearer {LAB_KEY}"}
+        )
+        clients.append(client)
+        return client
+
+    yield open_client
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def http(server: ServerUnderTest, connect: Callable[[ServerUnderTest], httpx.Client]) -> httpx.Client:
+    return connect(server)
