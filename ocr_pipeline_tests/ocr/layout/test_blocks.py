@@ -114,3 +114,22 @@ def test_regions_lie_where_their_lines_were_found_on_the_scan() -> None:
 def test_a_page_without_lines_is_empty() -> None:
     assert page([]).markdown == ""
     assert page([]).regions == ()
+
+
+def test_an_initial_or_a_date_at_the_beginning_of_a_line_does_not_begin_a_list() -> None:
+    text = [
+        "Present were J. Adeyemi in the chair, L. Novák, and",
+        "T. Brandt; the next meeting is to be held either on",
+        "12. May.",
+    ]
+    assert blocks(lines(text, 130, 300)) == [" ".join(text)]
+
+
+def test_items_of_a_list_are_paragraphs_of_their_own() -> None:
+    text = [
+        "- the first thing, which is so long that it fills",
+        "a second line",
+        "- another",
+        "1. and one with a number",
+    ]
+    assert blocks(lines(text, 130, 300)) == [" ".join(text[:2]), *text[2:]]
