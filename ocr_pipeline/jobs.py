@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import dagster as dg
 
-from ocr_pipeline.partitions import BATCHES
-
 SENSOR = "upload_sensor"
 
 process_batch = dg.define_asset_job(
     "process_batch",
     selection=dg.AssetSelection.all() - dg.AssetSelection.assets("uploads"),
-    partitions_def=BATCHES,
     description="From the uploads of one batch to rows in the warehouse.",
 )

@@ -1,0 +1,61 @@
+"""The whole pipeline as Dagster sees it: an instance of its own, the lake of the settings, OCR that costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import dagster as dg
+import pytest
+
+from ocr_pipeline import intake, runs, wiring
+from ocr_pipeline.definitions import build_defs
+from ocr_pipeline.inbox import upload_of
+from ocr_pipeline.lake import planner
+from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.records import Batch
+from ocr_pipeline.settings import Settings
+
+Put = Callable[[dict[str, bytes]], Batch]
+RunBatch = Callable[..., dg.ExecuteInProcessResult]
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:  # SQLite, as on a laptop
+        yield instance
+
+
+@pytest.fixture
+def lake(settings: Settings) -> Storage:
+    return wiring.lake(settings)
+
+
+@pytest.fixture
+def put(lake: Storage, instance: dg.DagsterInstance) -> Put:
+    """Uploads files and cuts them into one batch, as the sensor would."""
+
+    def put(files: dict[str, bytes]) -> Batch:
+        for name, data in files.items():
+            lake.write(f"inbox/{name}", data)
+        found = [lake.stat(f"inbox/{name}") for name in files]
+        plan = intake.cut(lake, [upload_of(info) for info in found if info], planner.Limits(), inbox="inbox/")
+        runs.add_partitions(instance, [batch.name for batch in plan.batches])
+        return plan.batches[0]
+
+    return put
+
+
+@pytest.fixture
+def run(settings: Settings, instance: dg.DagsterInstance) -> RunBatch:
+    """Runs the job, or some of its assets, for one batch."""
+
+    def run(batch: Batch, *assets: str) -> dg.ExecuteInProcessResult:
+        job = build_defs(settings).resolve_job_def("process_batch")
+        return job.execute_in_process(
+            instance=instance,
+            partition_key=batch.name,
+            asset_selection=[dg.AssetKey(name) for name in assets] or None,
+            raise_on_error=False,
+        )
+
+    return run

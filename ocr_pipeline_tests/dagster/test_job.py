@@ -1,0 +1,102 @@
+"""One batch through Dagster: assets, checks, metadata, and the rows at the end."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from ocr_pipeline import samples, wiring
+from ocr_pipeline.definitions import build_defs
+from ocr_pipeline.settings import Settings
+from ocr_pipeline_tests.dagster.conftest import Put, RunBatch
+from ocr_pipeline_tests.pdfs import numbered
+
+ASSETS = ["rendered_pages", "ocr_markdown", "ocr_parquet", "documents", "pages", "regions", "attempts"]
+
+
+def rows(settings: Settings, query: str) -> list[tuple[object, ...]]:
+    with wiring.warehouse(settings).read() as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_the_samples_end_as_rows_with_their_reasons(settings: Settings, put: Put, run: RunBatch) -> None:
+    batch = put({path.name: path.read_bytes() for path in samples.paths()})
+    assert run(batch).success
+    found = dict(
+        rows(settings, "SELECT parse_filename(source_uri), status || ' ' || coalesce(reason, '') FROM ocr.documents")
+    )
+    assert found["encrypted.pdf"] == "rejected encrypted"
+    assert found["damaged.pdf"] == "rejected damaged"
+    assert found["annual-report.pdf"] == "ok "
+    assert len(found) == len(samples.paths())
+    pages = dict(rows(settings, "SELECT document_id, count(*) FROM ocr.pages GROUP BY ALL"))
+    for document_id, count in rows(settings, "SELECT document_id, page_count FROM ocr.documents"):
+        assert pages.get(document_id, 0) == count
+
+
+def test_every_asset_is_materialised_with_checks_and_metadata_for_people(put: Put, run: RunBatch) -> None:
+    result = run(put({"a.pdf": numbered(3), "bad.pdf": b"nothing"}))
+    made = {
+        event.asset_key.to_user_string(): event
+        for event in result.get_asset_materialization_events()
+        if event.asset_key
+    }
+    assert sorted(made) == sorted(ASSETS)
+    checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+    assert checks == {"ledger_balances": True, "nothing_failed": False, "parquet_and_tables_agree": True}
+    reading = made["ocr_markdown"].step_materialization_data.materialization.metadata
+    assert reading["pages"].value == 3
+    assert reading["failed_share"].value == 0
+    assert "This is page 1" in str(reading["excerpt"].value)
+    picture = made["rendered_pages"].step_materialization_data.materialization.metadata["first_page"].value
+    assert str(picture).startswith("![page 1](data:image/jpeg;base64,")
+    assert len(str(picture)) < 60_000  # it is kept in Dagster's event log
+    table = made["ocr_parquet"].step_materialization_data.materialization.metadata["documents"].value
+    assert {(r.data["document"], r.data["status"], r.data["reason"]) for r in table.records} == {
+        ("a.pdf", "ok", ""),
+        ("bad.pdf", "rejected", "not_a_pdf"),
+    }
+
+
+def test_a_second_run_changes_no_row(settings: Settings, put: Put, run: RunBatch) -> None:
+    batch = put({"a.pdf": numbered(3), "b.pdf": b"%PDF-1.4 broken"})
+    tables = ["documents", "pages", "regions", "attempts"]
+    assert run(batch).success
+    before = [rows(settings, f"FROM ocr.{table} ORDER BY ALL") for table in tables]
+    assert run(batch).success
+    assert [rows(settings, f"FROM ocr.{table} ORDER BY ALL") for table in tables] == before
+
+
+def test_each_hop_can_be_asked_for_alone(put: Put, run: RunBatch) -> None:
+    batch = put({"a.pdf": numbered(2)})
+    for asset in ("rendered_pages", "ocr_markdown", "ocr_parquet"):
+        result = run(batch, asset)
+        assert result.success, asset
+        made = [
+            event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key
+        ]
+        assert made == [asset]
+
+
+def test_a_hop_whose_input_was_never_made_fails_and_says_which(put: Put, run: RunBatch) -> None:
+    result = run(put({"a.pdf": numbered(1)}), "ocr_parquet")
+    assert not result.success
+    errors = [str(event.step_failure_data.error) for event in result.all_events if event.is_step_failure]
+    assert "rendered_pages has no record" in errors[0]
+
+
+@pytest.mark.parametrize("documents", [1, 40])
+def test_a_batch_makes_few_events_however_many_documents_it_has(put: Put, run: RunBatch, documents: int) -> None:
+    result = run(put({f"{number}.pdf": numbered(1, str(number)) for number in range(documents)}))
+    assert result.success
+    assert len(result.all_events) <= 60
+
+
+def test_a_run_stamps_itself_with_its_process(put: Put, run: RunBatch, instance: dg.DagsterInstance) -> None:
+    result = run(put({"a.pdf": numbered(1)}))
+    tags = instance.get_run_by_id(result.run_id).tags  # type: ignore[union-attr]
+    assert {"ocr_pipeline/host", "ocr_pipeline/pid", "ocr_pipeline/process_started"} <= set(tags)
+
+
+def test_definitions_load_with_every_resource_they_need(settings: Settings) -> None:
+    dg.Definitions.validate_loadable(build_defs(settings))

@@ -1,0 +1,202 @@
+"""The sensor and the schedule: nothing seen is lost, nothing is run twice, whatever dies between."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster import DagsterRunStatus
+
+from ocr_pipeline import intake, runs
+from ocr_pipeline.definitions import build_defs
+from ocr_pipeline.lake import batches, keys
+from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.schedules import MAX_FAILED_RUNS, reconcile
+from ocr_pipeline.sensors import upload_sensor
+from ocr_pipeline.settings import Settings
+from ocr_pipeline_tests.dagster.conftest import Put, RunBatch
+from ocr_pipeline_tests.pdfs import numbered
+
+
+@pytest.fixture(autouse=True)
+def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCR_SETTLE_SECONDS", "0")
+
+
+def tick(instance: dg.DagsterInstance, cursor: str | None = None, *, dies_before: str = "") -> dg.SensorResult:
+    """One tick of the sensor; what it asks of the daemon is done here unless the daemon dies before."""
+    with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
+        result = upload_sensor(Settings())(context)
+    assert isinstance(result, dg.SensorResult)
+    if dies_before != "partitions":
+        for asked in result.dynamic_partitions_requests or []:
+            instance.add_dynamic_partitions("batches", list(asked.partition_keys))
+    return result
+
+
+def requested(result: dg.SensorResult) -> list[str]:
+    return [str(request.partition_key) for request in result.run_requests or []]
+
+
+def test_new_uploads_become_a_batch_list_a_partition_and_a_run_request(
+    settings: Settings, lake: Storage, instance: dg.DagsterInstance
+) -> None:
+    lake.write("inbox/a.pdf", numbered(1))
+    lake.write("inbox/.hidden/b.pdf".replace(".hidden", "deep"), numbered(1))
+    result = tick(instance)
+    (name,) = requested(result)
+    assert [upload.key for upload in batches.read(lake, name).uploads] == ["inbox/a.pdf", "inbox/deep/b.pdf"]
+    assert (result.run_requests or [])[0].run_key == name
+    assert instance.has_dynamic_partition("batches", name)
+    assert len(result.cursor or "") < 1000
+    assert requested(tick(instance, result.cursor)) == []
+
+
+def test_urgent_uploads_go_first_in_dagsters_queue(
+    settings: Settings, lake: Storage, instance: dg.DagsterInstance
+) -> None:
+    lake.write("inbox/a.pdf", numbered(1))
+    lake.write("inbox/urgent/b.pdf", numbered(1))
+    priorities = [request.tags.get("dagster/priority") for request in tick(instance).run_requests or []]
+    assert priorities == ["10", None]
+
+
+@pytest.mark.parametrize("gap", ["list and partition", "partition and cursor"])
+def test_a_tick_that_dies_leaves_nothing_behind_that_the_next_one_does_not_take_up(
+    settings: Settings, lake: Storage, instance: dg.DagsterInstance, gap: str
+) -> None:
+    lake.write("inbox/a.pdf", numbered(1))
+    died = tick(instance, dies_before="partitions" if gap == "list and partition" else "")
+    (name,) = requested(died)
+    again = tick(instance, None)  # the cursor was never moved
+    if gap == "list and partition":
+        assert requested(again) == [name]
+    else:  # the partition is there, the run may not be: the schedule asks for it
+        assert name in [request.partition_key for request in reconciled(instance)]
+    assert [batch.name for batch in batches.load(lake)] == [name]
+
+
+def test_two_sensors_on_one_inbox_cut_the_same_batch(
+    settings: Settings, lake: Storage, instance: dg.DagsterInstance
+) -> None:
+    lake.write("inbox/a.pdf", numbered(1))
+    with dg.DagsterInstance.ephemeral() as other:
+        assert requested(tick(instance)) == requested(tick(other))
+    assert len(list(batches.names(lake))) == 1
+
+
+def test_a_cap_on_batches_a_tick_holds_and_the_rest_comes_next_time(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, lake: Storage, instance: dg.DagsterInstance
+) -> None:
+    monkeypatch.setenv("OCR_BATCH_DOCUMENTS", "2")
+    monkeypatch.setenv("OCR_BATCHES_PER_TICK", "2")
+    for number in range(7):
+        lake.write(f"inbox/{number}.pdf", numbered(1))
+    first = tick(instance)
+    second = tick(instance, first.cursor)
+    assert (len(requested(first)), len(requested(second))) == (2, 2)
+    assert requested(tick(instance, second.cursor)) == []
+
+
+def test_a_file_that_is_still_being_written_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, lake: Storage, instance: dg.DagsterInstance
+) -> None:
+    monkeypatch.setenv("OCR_SETTLE_SECONDS", "0.5")
+    path = Path(settings.lake) / "inbox" / "growing.pdf"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"%PDF-1.7 ")
+    done = threading.Event()
+
+    def write_on() -> None:
+        while not done.wait(0.02):
+            with path.open("ab") as file:
+                file.write(b"more")
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        first = tick(instance)
+    finally:
+        done.set()
+        writer.join()
+    assert requested(first) == []
+    assert len(requested(tick(instance, first.cursor))) == 1
+
+
+def reconciled(instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    with dg.build_schedule_context(instance=instance) as context:
+        asked = list(reconcile(context))  # type: ignore[call-overload]
+    return [one for one in asked if isinstance(one, dg.RunRequest)]
+
+
+def test_reconcile_cuts_what_the_sensor_missed_and_asks_for_it(
+    settings: Settings, lake: Storage, instance: dg.DagsterInstance
+) -> None:
+    lake.write("inbox/missed.pdf", numbered(1))
+    (request,) = reconciled(instance)
+    assert [u.key for u in batches.read(lake, str(request.partition_key)).uploads] == ["inbox/missed.pdf"]
+    assert instance.has_dynamic_partition("batches", str(request.partition_key))
+
+
+def test_reconcile_leaves_finished_and_live_batches_alone(
+    lake: Storage, instance: dg.DagsterInstance, put: Put, run: RunBatch
+) -> None:
+    done = put({"done.pdf": numbered(1)})
+    assert run(done).success
+    live = put({"live.pdf": numbered(1)})
+    instance.create_run_for_job(
+        build_defs().resolve_job_def("process_batch"),
+        status=DagsterRunStatus.STARTED,
+        tags={runs.PARTITION_TAG: live.name},
+    )
+    assert reconciled(instance) == []
+
+
+def test_reconcile_gives_up_on_a_batch_that_failed_too_often(
+    settings: Settings, lake: Storage, instance: dg.DagsterInstance, put: Put
+) -> None:
+    bad = put({"bad.pdf": numbered(1)})
+    keys_asked = set()
+    for _ in range(MAX_FAILED_RUNS):
+        (request,) = reconciled(instance)
+        keys_asked.add(request.run_key)
+        instance.create_run_for_job(
+            build_defs().resolve_job_def("process_batch"),
+            status=DagsterRunStatus.FAILURE,
+            tags={runs.PARTITION_TAG: bad.name},
+        )
+    assert len(keys_asked) == MAX_FAILED_RUNS  # a used run key would be skipped for ever
+    assert reconciled(instance) == []
+
+
+def test_an_upload_that_is_gone_is_marked_deleted_and_a_new_one_undoes_it(
+    settings: Settings, lake: Storage, instance: dg.DagsterInstance, put: Put, run: RunBatch
+) -> None:
+    assert run(put({"a.pdf": numbered(1)})).success
+    lake.delete(["inbox/a.pdf"])
+    (request,) = reconciled(instance)
+    gone = batches.read(lake, str(request.partition_key))
+    assert gone.deleted == ("inbox/a.pdf",)
+    assert run(gone).success
+    assert deleted(settings) == [True]
+    assert reconciled(instance) == []  # told once
+    assert run(put({"a.pdf": numbered(2)})).success
+    assert deleted(settings) == [False]
+
+
+def deleted(settings: Settings) -> list[bool]:
+    from ocr_pipeline import wiring
+
+    with wiring.warehouse(settings).read() as connection:
+        return [row[0] for row in connection.execute("SELECT deleted_at IS NOT NULL FROM ocr.documents").fetchall()]
+
+
+def test_a_look_is_bounded_by_what_is_new_and_not_by_what_is_known(settings: Settings, lake: Storage) -> None:
+    lake.write("inbox/a.pdf", numbered(1))
+    first = intake.look(lake, settings, None)
+    moved = json.loads(first.cursor)
+    assert list(moved) == ["inbox/"]
+    assert keys.batch(first.batches[0].name) in [info.key for info in lake.list(keys.BATCHES)]

@@ -1,0 +1,269 @@
+"""One batch as a stream on a real folder and real PDFs: what is asked, what is kept, what each bad thing becomes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ocr_pipeline import checks
+from ocr_pipeline.flow import tables
+from ocr_pipeline.flow.service import OcrService
+from ocr_pipeline.flow.stream import StreamOptions
+from ocr_pipeline.inbox import upload_of
+from ocr_pipeline.lake import batches, keys, planner
+from ocr_pipeline.lake.storage import Storage, open_storage
+from ocr_pipeline.records import Batch, DocumentResult, PageImage, PageStatus, Reason
+from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
+from ocr_pipeline_tests.pdfs import numbered, pdf
+
+Run = Callable[..., list[DocumentResult]]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def transcriber() -> ScriptedTranscriber:
+    return ScriptedTranscriber()
+
+
+@pytest.fixture
+def service(lake: Storage, transcriber: ScriptedTranscriber) -> Iterator[OcrService]:
+    with_service = OcrService(lake, lambda: transcriber, StreamOptions(render_workers=1))
+    yield with_service
+    with_service.close()
+
+
+def put(lake: Storage, files: dict[str, bytes]) -> Batch:
+    """Writes uploads and cuts them into one batch."""
+    for name, data in files.items():
+        lake.write(f"inbox/{name}", data)
+    stats = [lake.stat(f"inbox/{name}") for name in files]
+    plan = planner.plan([upload_of(info) for info in stats if info], set(), planner.Limits())
+    batches.write(lake, plan.batches[0])
+    return plan.batches[0]
+
+
+def statuses(result: DocumentResult) -> list[str]:
+    return [page.status.value for page in result.pages]
+
+
+def test_each_page_becomes_a_row_a_transcript_and_a_part_of_the_markdown_file(
+    lake: Storage, service: OcrService
+) -> None:
+    batch = put(lake, {"a.pdf": numbered(12)})
+    service.run(batch)
+    (result,) = tables.results(lake, batch)
+    assert statuses(result) == ["ok"] * 12
+    assert checks.imbalances(batch, [result]) == []
+    assert [page.page_number for page in result.pages] == list(range(1, 13))
+    markdown = lake.read(keys.markdown("inbox/a.pdf")).decode()
+    assert markdown.index("This is page 2 of") < markdown.index("This is page 11 of")
+    assert len(list(lake.list(keys.TRANSCRIPTS))) == 12
+
+
+def test_a_second_run_asks_nothing_and_gives_the_same_rows(
+    lake: Storage, service: OcrService, transcriber: ScriptedTranscriber
+) -> None:
+    batch = put(lake, {"a.pdf": numbered(5), "b.pdf": b"no pdf", "c.pdf": pdf(["", "text"])})
+    service.run(batch)
+    first, asked = tables.results(lake, batch), transcriber.asked.total()
+    service.run(batch)
+    assert transcriber.asked.total() == asked == 6
+    assert tables.results(lake, batch) == first
+
+
+def test_an_edited_pdf_asks_only_for_its_changed_page(
+    lake: Storage, service: OcrService, transcriber: ScriptedTranscriber
+) -> None:
+    texts = [f"Page {number} says this." for number in range(1, 7)]
+    service.run(put(lake, {"a.pdf": pdf(texts)}))
+    transcriber.asked.clear()
+    texts[3] = "Page 4 says something else."
+    batch = put(lake, {"a.pdf": pdf(texts)})
+    service.run(batch)
+    assert list(transcriber.asked) == [(keys.document_id("inbox/a.pdf"), 4)]
+    (result,) = tables.results(lake, batch)
+    assert "something else" in result.pages[3].markdown
+    assert len(result.attempts) == 6  # the five reused transcripts are still this document's own requests
+
+
+def test_the_same_page_in_two_documents_is_asked_once_and_is_one_attempt(
+    lake: Storage, service: OcrService, transcriber: ScriptedTranscriber
+) -> None:
+    batch = put(lake, {"a.pdf": pdf(["the same page"]), "b.pdf": pdf(["the same page"])})
+    service.run(batch)
+    results = tables.results(lake, batch)
+    assert transcriber.asked.total() == 1
+    assert [statuses(result) for result in results] == [["ok"], ["ok"]]
+    assert sum(len(result.attempts) for result in results) == 1
+
+
+def test_a_blank_page_is_recognised_before_any_engine_sees_it(
+    lake: Storage, service: OcrService, transcriber: ScriptedTranscriber
+) -> None:
+    batch = put(lake, {"a.pdf": pdf(["first", "", "third"])})
+    service.run(batch)
+    (result,) = tables.results(lake, batch)
+    assert statuses(result) == ["ok", "blank", "ok"]
+    assert transcriber.asked.total() == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"", Reason.EMPTY_FILE), (b"hello", Reason.NOT_A_PDF), (b"%PDF-1.7\n" + b"\0" * 5000, Reason.DAMAGED)],
+)
+def test_a_bad_upload_is_one_rejected_row_and_the_rest_goes_on(
+    lake: Storage, service: OcrService, data: bytes, reason: Reason
+) -> None:
+    batch = put(lake, {"bad.pdf": data, "good.pdf": numbered(2)})
+    service.run(batch)
+    by_name = {r.document.source_uri.rsplit("/", 1)[-1]: r for r in tables.results(lake, batch)}
+    assert (by_name["bad.pdf"].document.status, by_name["bad.pdf"].document.reason) == ("rejected", reason)
+    assert statuses(by_name["good.pdf"]) == ["ok", "ok"]
+
+
+def test_a_failed_page_falls_back_to_the_text_layer_and_says_why(
+    lake: Storage, service: OcrService, transcriber: ScriptedTranscriber
+) -> None:
+    transcriber.script = lambda image: Reason.REPETITION if image.page_number == 2 else None
+    batch = put(lake, {"a.pdf": numbered(3)})
+    service.run(batch)
+    (result,) = tables.results(lake, batch)
+    assert statuses(result) == ["ok", "fallback", "ok"]
+    assert result.pages[1].reason is Reason.REPETITION
+    assert "This is page 2" in result.pages[1].markdown
+
+
+def test_pages_that_no_backend_could_be_had_for_are_asked_again_and_others_are_not(
+    lake: Storage, transcriber: ScriptedTranscriber
+) -> None:
+    def down(image: PageImage) -> Answer | None:
+        return {1: Reason.BACKEND_UNAVAILABLE, 2: Reason.REFUSED}.get(image.page_number)
+
+    transcriber.script = down
+    service = OcrService(lake, lambda: transcriber, StreamOptions(render_workers=1, text_layer="never"))
+    try:
+        batch = put(lake, {"a.pdf": numbered(3)})
+        service.run(batch)
+        (result,) = tables.results(lake, batch)
+        assert statuses(result) == ["failed", "failed", "ok"]
+        transcriber.script = lambda image: None
+        transcriber.asked.clear()
+        service.run(batch)
+        assert list(transcriber.asked.values()) == [1]
+        (result,) = tables.results(lake, batch)
+        assert statuses(result) == ["ok", "failed", "ok"]
+        assert [row.attempt.attempt for row in result.attempts if row.attempt.page_number == 1] == [1, 2]
+    finally:
+        service.close()
+
+
+def test_a_retry_asks_for_the_pages_with_its_reason_once(lake: Storage, transcriber: ScriptedTranscriber) -> None:
+    transcriber.script = lambda image: {1: Reason.REPETITION, 2: Reason.TRUNCATED}.get(image.page_number)
+    service = OcrService(lake, lambda: transcriber, StreamOptions(render_workers=1, text_layer="never"))
+    try:
+        batch = put(lake, {"a.pdf": numbered(3)})
+        service.run(batch)
+        transcriber.asked.clear()
+        again = planner.retry(batch.uploads, [Reason.REPETITION], datetime.now(UTC), [batch.name])
+        for _ in range(2):
+            service.run(again)
+        assert dict(transcriber.asked) == {(keys.document_id("inbox/a.pdf"), 1): 1}
+    finally:
+        service.close()
+
+
+def test_an_upload_that_was_replaced_or_deleted_since_its_batch_was_cut_says_so(
+    lake: Storage, service: OcrService
+) -> None:
+    batch = put(lake, {"a.pdf": numbered(1), "b.pdf": numbered(1)})
+    lake.write("inbox/a.pdf", numbered(2))
+    lake.delete(["inbox/b.pdf"])
+    service.run(batch)
+    reasons = {r.document.source_uri[-5:]: r.document.reason for r in tables.results(lake, batch)}
+    assert reasons == {"a.pdf": Reason.REPLACED, "b.pdf": Reason.MISSING}
+
+
+def test_an_older_batch_run_again_leaves_the_newer_markdown_file_alone(lake: Storage, service: OcrService) -> None:
+    old = put(lake, {"a.pdf": pdf(["the old text"])})
+    service.run(old)
+    new = put(lake, {"a.pdf": pdf(["the new text"])})
+    service.run(new)
+    service.run(old, render=False)
+    assert "the new text" in lake.read(keys.markdown("inbox/a.pdf")).decode()
+
+
+def test_either_asset_can_be_made_again_alone(
+    lake: Storage, service: OcrService, transcriber: ScriptedTranscriber
+) -> None:
+    batch = put(lake, {"a.pdf": numbered(4)})
+    service.run(batch, read=False)
+    assert transcriber.asked.total() == 0
+    with pytest.raises(tables.NotMade, match="ocr_markdown"):
+        tables.results(lake, batch)
+    lake.delete([keys.page_image(batch.name, keys.document_id("inbox/a.pdf"), 3)])
+    service.run(batch, render=False)
+    (result,) = tables.results(lake, batch)
+    assert statuses(result) == ["ok", "ok", "failed", "ok"]
+    assert result.pages[2].reason is Reason.IMAGE_GONE
+
+
+def test_a_file_above_the_limit_is_rejected_before_it_is_fetched(lake: Storage) -> None:
+    service = OcrService(lake, ScriptedTranscriber, StreamOptions(render_workers=1, max_pdf_bytes=1000))
+    try:
+        batch = put(lake, {"a.pdf": numbered(3)})
+        service.run(batch)
+        (result,) = tables.results(lake, batch)
+        assert result.document.reason is Reason.TOO_LARGE
+    finally:
+        service.close()
+
+
+def test_pages_are_read_while_others_are_still_drawn_and_no_more_at_once_than_the_engine_takes(
+    lake: Storage, service: OcrService, transcriber: ScriptedTranscriber
+) -> None:
+    batch = put(lake, {"a.pdf": numbered(60)})
+    counts = service.run(batch)
+    assert counts.pages == counts.asked == 60
+    assert transcriber.most_at_once <= transcriber.max_in_flight + 16
+
+
+def test_the_ledger_says_when_a_page_has_no_row(lake: Storage, service: OcrService) -> None:
+    batch = put(lake, {"a.pdf": numbered(3)})
+    service.run(batch)
+    (result,) = tables.results(lake, batch)
+    lost = dataclasses.replace(result, pages=result.pages[:2])
+    assert len(checks.imbalances(batch, [lost])) == 1
+    assert len(checks.imbalances(batch, [])) == 1
+
+
+def test_a_deletion_time_is_kept_apart_from_uploads(lake: Storage) -> None:
+    gone = planner.deletion(["inbox/a.pdf"], datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=1))
+    manifest = tables.publish(lake, gone, [])
+    assert manifest.deleted == {keys.document_id("inbox/a.pdf"): gone.created_at}
+
+
+def test_a_figure_is_cut_out_and_linked_from_the_markdown_file(lake: Storage) -> None:
+    transcriber = ScriptedTranscriber(lambda image: "<|ref|>image<|/ref|><|det|>[[100, 100, 500, 300]]<|/det|>\n")
+    original = transcriber.transcribe
+
+    async def grounded(image: PageImage, previous: object = None) -> object:
+        return dataclasses.replace(await original(image), format="grounding")
+
+    transcriber.transcribe = grounded  # type: ignore[method-assign, assignment]
+    service = OcrService(lake, lambda: transcriber, StreamOptions(render_workers=1))
+    try:
+        batch = put(lake, {"sub/a b.pdf": numbered(1)})
+        service.run(batch)
+    finally:
+        service.close()
+    assert lake.read(keys.figure("inbox/sub/a b.pdf", 1, 0)).startswith(b"\xff\xd8")
+    assert "(<a b.pdf.files/0001-0.jpg>)" in lake.read(keys.markdown("inbox/sub/a b.pdf")).decode()
+    assert PageStatus.OK in {page.status for page in tables.results(lake, batch)[0].pages}
