@@ -23,6 +23,8 @@ _OWN_LINK = re.compile(r"\(figure:(?=\d)")  # only the parser links figures; a m
 
 def clean(text: str) -> str:
     """The text of a block or a page. Keeps the words; idempotent but for formulas already converted."""
+    if not text.strip():
+        return ""
     text = _LINE_END.sub("\n", text)
     text = _SURROGATE.sub("\ufffd", _INVISIBLE.sub("", text))
     text = without_tokens(text)
