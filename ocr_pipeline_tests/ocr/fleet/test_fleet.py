@@ -1,0 +1,470 @@
+"""The fleet on simulated servers with real sockets: what becomes of pages when servers misbehave, in short runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import pytest
+from pydantic import SecretStr
+
+from ocr_pipeline.ocr.answers import Answer
+from ocr_pipeline.ocr.fleet import Fleet
+from ocr_pipeline.records import Attempt, Geometry, PageImage, PageStatus, Reason, Transcript
+from ocr_pipeline_tests.ocr.fleet.runs import MODEL, document, fleet_of, one, page, read_all, two, until
+from ocr_pipeline_tests.simulator import SimulatedServer
+
+NOBODY = "http://127.0.0.1:9"  # the discard port: refused at once
+
+
+class OnTheCpu:
+    """A third place that reads every page as its own name."""
+
+    recipe_id = "cpu"
+    geometry = Geometry(150, 1920, 1280)
+    max_in_flight = 1
+
+    async def transcribe(self, image: PageImage, previous: Transcript | None = None) -> Transcript:
+        assert previous is not None
+        now = datetime.now(UTC)
+        attempt = Attempt(
+            document_id=image.document_id,
+            page_number=image.page_number,
+            attempt=max((a.attempt for a in previous.attempts), default=0) + 1,
+            backend="cpu",
+            model="slow",
+            choice="default",
+            started_at=now,
+            seconds=0.0,
+            outcome="ok",
+        )
+        return replace(
+            previous,
+            recipe_id="cpu",
+            status=PageStatus.OK,
+            reason=None,
+            text=f"{image.document_id} {image.page_number}",
+            engine="rapidocr",
+            backend="cpu",
+            finished_at=now,
+            attempts=(*previous.attempts, attempt),
+        )
+
+    async def aclose(self) -> None:
+        pass
+
+
+def test_every_page_is_read_on_both_servers_and_each_choice_has_its_reason(servers):
+    async def scene():
+        async with fleet_of(two(servers["rtx4090"], servers["spark"])) as fleet:
+            pages = [*document("letter", 5), *document("book", 30), *document("now", 2, urgent=True)]
+            return await read_all(fleet, pages), fleet.recipe_id
+
+    run, recipe_id = asyncio.run(scene())
+    assert run.statuses == {"ok": 37}
+    assert set(run.backends()) == {"rtx4090", "spark"}
+    for (name, _), transcript in run.transcripts.items():
+        assert transcript.recipe_id == recipe_id
+        assert [a.attempt for a in transcript.attempts] == list(range(1, len(transcript.attempts) + 1))
+        reason = transcript.attempts[0].choice
+        rule = {"letter": "default: 5 pages < 10", "book": "large: 30 pages > 20", "now": "urgent"}[name]
+        assert reason == rule or reason.startswith("overloaded: ")
+    assert run.choices["large"] > 0
+    assert run.choices["default"] > 0
+    assert run.choices["urgent"] == 2
+
+
+def test_a_backlog_never_has_more_in_flight_than_admission_allows(servers):
+    async def scene():
+        async with fleet_of(two(servers["rtx4090"], servers["spark"])) as fleet:
+            return await read_all(fleet, document("a", 60) + document("b", 8))
+
+    asyncio.run(scene())
+    stats = servers.stats()
+    assert stats["rtx4090"].max_running == 4
+    assert stats["rtx4090"].max_waiting <= 1
+    assert stats["spark"].max_running == 16
+    assert stats["spark"].max_waiting <= 2
+
+
+def test_a_large_document_beside_others_has_one_page_at_a_time_on_the_small_card(servers):
+    async def scene():
+        most = 0
+        async with fleet_of(two(servers["rtx4090"], servers["spark"])) as fleet:
+
+            async def watch():
+                nonlocal most
+                while True:
+                    there = [f for s in fleet.stations if s.name == "rtx4090" for f in s.flights]
+                    most = max(most, sum(f.ask.request_id.startswith("book") for f in there))
+                    await asyncio.sleep(0.01)
+
+            watcher = asyncio.create_task(watch())
+            run = await read_all(
+                fleet, [p for n in range(40) for p in (page("book", n + 1, 40), page(f"s{n}", 1, 1))], at_once=60
+            )
+            watcher.cancel()
+            return run, most
+
+    run, most = asyncio.run(scene())
+    assert run.statuses == {"ok": 80}
+    assert most <= 1
+
+
+def test_a_server_that_dies_loses_no_page_and_gets_its_share_when_it_is_back(slow_servers):
+    async def scene():
+        async with fleet_of(two(slow_servers["rtx4090"], slow_servers["spark"])) as fleet:
+            pages = [p for n in range(20) for p in document(f"d{n}", 8)]
+            reading = asyncio.create_task(read_all(fleet, pages))
+            small = fleet.stations[0]
+            await until(lambda: small.speed.pages >= 10)
+            slow_servers["rtx4090"].kill()
+            await until(lambda: small.deaths == 1 and small.in_flight == 0)
+            at_death = small.speed.pages
+            await asyncio.to_thread(slow_servers["rtx4090"].start)
+            run = await reading
+            return run, small.speed.pages - at_death, small.deaths
+
+    run, after, deaths = asyncio.run(scene())
+    assert run.statuses == {"ok": 160}
+    assert deaths == 1
+    assert after >= 10
+    assert run.choices["alone"] >= 1  # those in flight at the death
+    assert run.choices["failover"] >= 1
+    assert run.choices["recovered"] >= 0
+    lost = [a for t in run.transcripts.values() for a in t.attempts if a.outcome == "connection_lost"]
+    assert 1 <= len(lost) <= 5
+
+
+def test_pages_in_flight_at_an_operators_kill_are_tried_alone_and_none_is_called_poisoned(slow_servers):
+    async def scene():
+        async with fleet_of(one(slow_servers["rtx4090"])) as fleet:
+            reading = asyncio.create_task(read_all(fleet, document("a", 12)))
+            await until(lambda: fleet.stations[0].in_flight >= 4 and fleet.stations[0].speed.pages >= 2)
+            slow_servers["rtx4090"].kill()
+            await asyncio.to_thread(slow_servers["rtx4090"].start)
+            return await reading
+
+    run = asyncio.run(scene())
+    assert run.statuses == {"ok": 12}
+    alone = [a for t in run.transcripts.values() for a in t.attempts if a.choice.startswith("alone")]
+    assert 1 <= len(alone) <= 5
+    spans = sorted((a.started_at, a.seconds) for a in alone)
+    for (start, seconds), (following, _) in pairwise(spans):
+        assert (following - start).total_seconds() >= seconds - 0.05  # one after the other
+
+
+def test_a_page_that_kills_a_server_is_tried_alone_then_quarantined(servers):
+    pages = document("a", 20)
+    poison = pages[6]
+    kept: list[tuple[PageImage, dict, tuple[Answer, ...]]] = []
+    for server in servers:
+        server.set_faults(poison={"images": [poison.sha256]})
+        server.keep_alive(0.3)
+
+    async def scene():
+        config = two(servers["rtx4090"], servers["spark"])
+        async with fleet_of(config, on_poisoned=lambda *bundle: kept.append(bundle)) as fleet:
+            return await read_all(fleet, pages)
+
+    run = asyncio.run(scene())
+    assert run.statuses == {"ok": 19, "poisoned": 1}
+    dead = run.transcripts["a", 7]
+    assert dead.reason is Reason.POISONED
+    assert [a.choice.startswith("alone") for a in dead.attempts][-1]
+    assert len(dead.attempts) == 2
+    [(image, body, answers)] = kept
+    assert image is poison
+    assert body["model"] == MODEL.model
+    assert body["messages"][0]["content"][0]["image_url"]["url"] == "data:image/jpeg;base64,"
+    assert len(answers) == 2
+
+
+def test_a_503_storm_from_one_server_sends_its_pages_elsewhere_and_spends_no_quality_attempt(servers):
+    servers["rtx4090"].set_faults(storm_503={})
+
+    async def scene():
+        async with fleet_of(two(servers["rtx4090"], servers["spark"])) as fleet:
+            return await read_all(fleet, document("a", 30) + document("b", 5))
+
+    run = asyncio.run(scene())
+    assert run.statuses == {"ok": 35}
+    assert set(run.backends()) == {"spark"}
+    assert run.outcomes["http_503"] <= 25
+    assert run.choices["failover"] > 0
+    for transcript in run.transcripts.values():
+        assert sum(a.score is not None for a in transcript.attempts) == 1
+
+
+def test_a_storm_from_both_is_waited_out_and_the_cpu_is_not_asked(servers):
+    for server in servers:
+        server.set_faults(storm_503={"for_seconds": 1.5, "retry_after": None})
+
+    async def scene():
+        async with fleet_of(two(servers["rtx4090"], servers["spark"]), cpu=OnTheCpu(), outage_wait=15) as fleet:
+            return await read_all(fleet, document("a", 30))
+
+    run = asyncio.run(scene())
+    assert run.statuses == {"ok": 30}
+    assert set(run.backends()) <= {"rtx4090", "spark"}
+    stormed = sum(server.stats().refused for server in servers)
+    assert stormed == run.outcomes["http_503"] <= 60
+
+
+def test_when_nobody_is_there_for_the_outage_wait_the_cpu_reads():
+    async def scene():
+        async with fleet_of(two(NOBODY, NOBODY), cpu=OnTheCpu(), outage_wait=1.0) as fleet:
+            return await read_all(fleet, document("a", 3)), fleet.recipe_id
+
+    run, recipe_id = asyncio.run(scene())
+    assert run.statuses == {"ok": 3}
+    for number in (1, 2, 3):
+        transcript = run.transcripts["a", number]
+        assert transcript.text == f"a {number}"
+        assert transcript.recipe_id == recipe_id
+        assert transcript.attempts[-1].choice == "outage: cpu after 1 s"
+        assert [a.attempt for a in transcript.attempts] == list(range(1, len(transcript.attempts) + 1))
+
+
+def test_without_a_cpu_engine_the_pages_fail_to_be_asked_again():
+    async def scene():
+        async with fleet_of(one(NOBODY), outage_wait=0.5) as fleet:
+            return await read_all(fleet, document("a", 3))
+
+    run = asyncio.run(scene())
+    assert run.statuses == {"backend_unavailable": 3}
+    assert "connect_failed" in run.transcripts["a", 1].detail
+
+
+def test_a_hung_server_with_good_health_is_found_out_and_its_pages_go_elsewhere(servers):
+    async def scene():
+        async with fleet_of(two(servers["rtx4090"], servers["spark"])) as fleet:
+            pages = [p for n in range(20) for p in document(f"d{n}", 5)]
+            reading = asyncio.create_task(read_all(fleet, pages))
+            await until(lambda: fleet.stations[0].speed.pages >= 6)
+            await asyncio.to_thread(servers["rtx4090"].set_faults, hang={})
+            return await reading, fleet.stations[0].breaker.why
+
+    run, why = asyncio.run(scene())
+    assert run.statuses == {"ok": 100}
+    stuck = {a.outcome for t in run.transcripts.values() for a in t.attempts} - {"ok"}
+    assert stuck
+    assert stuck <= {"hung", "hedged"}
+    assert why in ("hung", "")
+
+
+def test_a_lone_hung_server_is_asked_again_when_it_is_well(servers):
+    async def scene():
+        async with fleet_of(one(servers["rtx4090"])) as fleet:
+            reading = asyncio.create_task(read_all(fleet, document("a", 12)))
+            await until(lambda: fleet.stations[0].speed.pages >= 4)
+            await asyncio.to_thread(servers["rtx4090"].set_faults, hang={})
+            await until(lambda: fleet.stations[0].breaker.why == "hung")
+            await asyncio.to_thread(servers["rtx4090"].clear_faults)
+            return await reading
+
+    run = asyncio.run(scene())
+    assert run.statuses == {"ok": 12}
+    assert run.outcomes["hung"] >= 1
+    assert run.choices["recovered"] >= 1
+
+
+def test_a_crawling_servers_last_pages_are_asked_elsewhere_and_the_first_answer_wins(servers):
+    async def scene():
+        async with fleet_of(two(servers["rtx4090"], servers["spark"])) as fleet:
+            await read_all(fleet, document("warm", 40))
+            await asyncio.to_thread(servers["rtx4090"].set_faults, crawl={"factor": 0.05})
+            return await read_all(fleet, [p for n in range(6) for p in document(f"d{n}", 9)])
+
+    run = asyncio.run(scene())
+    assert run.statuses == {"ok": 54}
+    hedged = [t for t in run.transcripts.values() if any(a.choice.startswith("hedge") for a in t.attempts)]
+    assert hedged
+    for transcript in hedged:
+        assert sorted(a.outcome for a in transcript.attempts) == ["hedged", "ok"]
+        assert [a.attempt for a in transcript.attempts] == [1, 2]
+
+
+def test_a_page_that_one_server_refuses_is_tried_at_the_other_once_and_then_refused(servers):
+    broken = replace(page("a", 1, 1), jpeg=b"\xff\xd8 no picture", sha256="0" * 64)
+
+    async def scene():
+        async with fleet_of(two(servers["rtx4090"], servers["spark"])) as fleet:
+            return await fleet.transcribe(broken), await fleet.transcribe(page("b", 1, 1))
+
+    refused, good = asyncio.run(scene())
+    assert refused.reason is Reason.REFUSED
+    assert {a.backend for a in refused.attempts} == {"rtx4090", "spark"}
+    assert len(refused.attempts) == 2
+    assert good.status is PageStatus.OK
+
+
+def test_a_wrong_key_takes_one_server_out_and_all_of_them_fail_the_pages(caplog):
+    secret = "not-the-servers-key-5f1c"
+    with SimulatedServer(api_key="right", seconds_per_page=0.05) as server, caplog.at_level(logging.DEBUG):
+        server.ready()
+
+        async def scene():
+            right, wrong = SecretStr("right"), SecretStr(secret)
+            config = two(server, server)
+            half = replace(
+                config,
+                backends=(
+                    replace(config.backends[0], api_key=wrong),
+                    replace(config.backends[1], api_key=right),
+                ),
+            )
+            async with fleet_of(half) as fleet:
+                some = await read_all(fleet, document("a", 12))
+            async with fleet_of(replace(half, backends=half.backends[:1])) as fleet:
+                return some, await read_all(fleet, document("b", 3))
+
+        some, none = asyncio.run(scene())
+    assert some.statuses == {"ok": 12}
+    assert none.statuses == {"misconfigured": 3}
+    assert sum("takes no page as it is set up" in record.getMessage() for record in caplog.records) == 2
+    assert secret not in caplog.text
+    assert secret not in str(some.transcripts) + str(none.transcripts)
+
+
+def test_a_bad_text_is_asked_again_by_the_ladder_and_every_attempt_is_kept(servers):
+    pages = document("a", 10)
+    for server in servers:
+        server.set_faults(loops={"images": [pages[2].sha256], "when": "greedy"}, empty={"images": [pages[5].sha256]})
+
+    async def scene():
+        async with fleet_of(two(servers["rtx4090"], servers["spark"])) as fleet:
+            return await read_all(fleet, pages)
+
+    run = asyncio.run(scene())
+    looped, empty = run.transcripts["a", 3], run.transcripts["a", 6]
+    assert looped.status is PageStatus.OK
+    first, *later = looped.attempts
+    assert first.outcome in ("repetition", "truncated")
+    assert later[-1].outcome == "ok"
+    assert all(a.choice.startswith("quality: ") for a in later)
+    assert looped.quality == later[-1].score > first.score
+    assert empty.reason is Reason.EMPTY_TEXT
+    assert empty.text == ""
+    assert [a.outcome for a in empty.attempts] == ["empty_text"] * len(MODEL.rungs)
+    assert "quality: other backend" in {a.choice for a in empty.attempts}
+    by_rung = [a.backend for a in empty.attempts]
+    assert by_rung[-1] != by_rung[-2]
+
+
+def test_an_earlier_failed_transcript_keeps_its_attempts_and_is_numbered_on(servers):
+    async def scene():
+        image = page("a", 1, 1)
+        async with fleet_of(one(NOBODY), outage_wait=0.3) as fleet:
+            failed = await fleet.transcribe(image)
+        async with fleet_of(one(servers["rtx4090"])) as fleet:
+            return failed, await fleet.transcribe(image, failed)
+
+    failed, good = asyncio.run(scene())
+    assert good.attempts[: len(failed.attempts)] == failed.attempts
+    assert [a.attempt for a in good.attempts] == list(range(1, len(failed.attempts) + 2))
+
+
+def test_cancelled_pages_free_their_slots_and_leave_nothing_behind(servers):
+    async def scene():
+        async with fleet_of(one(servers["rtx4090"])) as fleet:
+            before = asyncio.all_tasks()
+            readings = [asyncio.create_task(fleet.transcribe(p)) for p in document("a", 12)]
+            await until(lambda: fleet.stations[0].in_flight >= 4)
+            for reading in readings:
+                reading.cancel()
+            await asyncio.gather(*readings, return_exceptions=True)
+            assert all(reading.cancelled() for reading in readings)
+            assert fleet.stations[0].in_flight == 0
+            await asyncio.sleep(0)
+            assert asyncio.all_tasks() == before
+            return await read_all(fleet, document("b", 4))
+
+    assert asyncio.run(scene()).statuses == {"ok": 4}
+    assert servers["rtx4090"].stats().aborted >= 1
+
+
+def test_an_idle_fleet_asks_its_servers_nothing(servers):
+    async def scene():
+        async with fleet_of(two(servers["rtx4090"], servers["spark"])) as fleet:
+            await read_all(fleet, document("a", 4))
+            return len(asyncio.all_tasks())
+
+    assert asyncio.run(scene()) == 1  # the scene's own
+
+
+def test_urgent_pages_overtake_a_backlog(servers):
+    async def scene():
+        ended: list[str] = []
+        async with fleet_of(one(servers["rtx4090"])) as fleet:
+
+            async def read(image):
+                await fleet.transcribe(image)
+                ended.append(image.document_id)
+
+            async with asyncio.TaskGroup() as group:
+                for image in document("slow", 24):
+                    group.create_task(read(image))
+                await until(lambda: len(ended) >= 4)
+                for image in document("now", 4, urgent=True):
+                    group.create_task(read(image))
+        return ended
+
+    ended = asyncio.run(scene())
+    assert max(index for index, name in enumerate(ended) if name == "now") <= 16
+
+
+def test_a_server_without_metrics_works_as_well(servers):
+    with SimulatedServer(profile="rtx-4090-as-asked", seconds_per_page=0.2) as server:
+        server.ready()
+
+        async def scene():
+            # a path below the root: /health and /metrics are not there, as behind a tunnel that lets only /v1 through
+            async with fleet_of(one(server)) as fleet:
+                station = fleet.stations[0]
+                station.client.metrics_text = lambda: station.client._get("/nothing/here")
+                return await read_all(fleet, document("a", 24)), station.vitals.waiting
+
+        run, waiting = asyncio.run(scene())
+    assert run.statuses == {"ok": 24}
+    assert waiting is None
+
+
+def test_a_snapshot_tells_each_servers_state(servers):
+    async def scene():
+        async with fleet_of(two(servers["rtx4090"], NOBODY)) as fleet:
+            reading = asyncio.create_task(read_all(fleet, document("a", 24)))
+            await until(lambda: fleet.stations[0].vitals.running)
+            during = fleet.snapshot()
+            await reading
+            return during, fleet.snapshot()
+
+    during, after = asyncio.run(scene())
+    assert [s.name for s in during] == ["rtx4090", "spark"]
+    assert during[0].condition == "closed"
+    assert during[0].in_flight > 0
+    assert during[1].condition == "open"
+    assert during[1].why == "connect_failed"
+    assert after[0].pages == 24
+    assert after[0].in_flight == 0
+    assert after[0].seconds_per_page > 0
+
+
+def test_a_closed_fleet_says_so():
+    async def scene():
+        async with fleet_of(one(NOBODY)) as fleet:
+            pass
+        await fleet.transcribe(page("a", 1, 1))
+
+    with pytest.raises(RuntimeError, match="closed"):
+        asyncio.run(scene())
+
+
+def test_the_fleet_is_a_transcriber():
+    fleet = Fleet(two(NOBODY, NOBODY), cpu=None, outage_wait=1.0)
+    assert fleet.max_in_flight == 30
+    assert fleet.geometry.dpi == 150
+    assert len(fleet.recipe_id) == 16
