@@ -92,9 +92,9 @@ def _query(words: int) -> str:
 
 def _weight(word: str) -> str:
     """What one word adds to a page's score: BM25's saturated count with its usual constants (k1 1.2, b 0.75), and no
-    weight for rarity, since each hit holds every word; then 1 where it stands as a whole word, 0.5 in the title."""
+    weight for rarity, since each hit holds every word; then 2 where it stands as a whole word, 0.5 in the title."""
     count = f"(length(text) - length(replace(text, {word}, ''))) / length({word})"
     return f"""
         2.2 * {count} / ({count} + 1.2 * (0.25 + 0.75 * relative_length))
-        + CAST(regexp_matches(text, '(^|[^\\pL\\pN])' || regexp_escape({word}) || '($|[^\\pL\\pN])') AS INTEGER)
+        + 2.0 * CAST(regexp_matches(text, '(^|[^\\pL\\pN])' || regexp_escape({word}) || '($|[^\\pL\\pN])') AS INTEGER)
         + 0.5 * CAST(contains(lower(coalesce(title, '')), {word}) AS INTEGER)"""

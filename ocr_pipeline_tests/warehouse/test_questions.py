@@ -1,0 +1,253 @@
+"""Search, status, lists, comparison and purge: answers a person wants."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocr_pipeline.records import PageStatus, Reason
+from ocr_pipeline.warehouse.compare import compare, overlap
+from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.listing import SORTS, documents
+from ocr_pipeline.warehouse.load import load_batch, mark_deleted
+from ocr_pipeline.warehouse.motherduck import r2_secret_sql
+from ocr_pipeline.warehouse.purge import purge, rows_of
+from ocr_pipeline.warehouse.rows import to_tables
+from ocr_pipeline.warehouse.search import search, snippet
+from ocr_pipeline.warehouse.status import status
+from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, instant, result
+
+FILLER = "lorem ipsum dolor sit amet " * 40
+
+
+@pytest.fixture
+def library(warehouse: Warehouse) -> Warehouse:
+    results = [
+        result(
+            "reports/annual.pdf",
+            batch="b1",
+            pages=2,
+            markdown={1: f"{FILLER} The Turnover of 2025 {FILLER}", 2: "turnover"},
+        ),
+        result(
+            "reports/party.pdf",
+            batch="b1",
+            pages=1,
+            markdown={1: "A party at the house of art, with 100% of turnovers"},
+        ),
+        result("gone.pdf", batch="b1", pages=1, markdown={1: "turnover"}),
+        result("ünïcode.pdf", batch="b1", pages=1, uploaded=5, markdown={1: "Der ÜBERSCHUSS betrug it's; DROP TABLE"}),
+        result("bad.pdf", batch="b1", pages=3, statuses={2: (PageStatus.FAILED, Reason.REPETITION)}),
+        result("locked.pdf", batch="b1", rejected=Reason.ENCRYPTED),
+    ]
+    load_batch(warehouse, "b1", to_tables(results))
+    mark_deleted(warehouse, {document_id("gone.pdf"): instant(60)})
+    return warehouse
+
+
+def test_search_finds_pages_with_every_word_in_any_case_and_shows_where(library: Warehouse) -> None:
+    hits = search(library, "turnover 2025")
+    assert [(hit.source_uri, hit.page_number) for hit in hits] == [("s3://docs.example/inbox/reports/annual.pdf", 1)]
+    assert "The Turnover of 2025" in hits[0].snippet
+    assert hits[0].snippet.startswith("… ")
+    assert hits[0].snippet.endswith(" …")
+    assert len(hits[0].snippet) < 300
+    assert "\n" not in hits[0].snippet
+    assert [hit.page_number for hit in search(library, ["überschuss"])] == [1]
+    assert search(library, "turnover nowhere") == []
+
+
+def test_search_leaves_out_deleted_documents_and_keeps_the_limit(library: Warehouse) -> None:
+    assert {hit.document_id for hit in search(library, "turnover")} == {
+        document_id("reports/annual.pdf"),
+        document_id("reports/party.pdf"),
+    }
+    assert len(search(library, "turnover", limit=1)) == 1
+    assert search(library, "turnover", limit=0) == []
+
+
+def test_whole_words_and_short_pages_that_speak_of_little_else_come_first(library: Warehouse) -> None:
+    assert [(hit.title, hit.page_number) for hit in search(library, "turnover")] == [
+        ("Title of reports/annual.pdf", 2),  # nothing but the word
+        ("Title of reports/annual.pdf", 1),  # once in a long page
+        ("Title of reports/party.pdf", 1),  # inside another word only
+    ]
+
+
+def test_words_next_to_each_other_come_before_words_apart(warehouse: Warehouse) -> None:
+    apart, together = "river one two three delta", "delta one river delta two"
+    load_batch(
+        warehouse,
+        "b1",
+        to_tables([result("a.pdf", batch="b1", pages=2, markdown={1: apart, 2: together.replace("one ", "")})]),
+    )
+    assert [hit.page_number for hit in search(warehouse, "river delta")] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "words", ["100%", "it's;", "DROP TABLE", "%", "_", "100% of", "'", '"', "$limit", "(", "\\", "[a-z]"]
+)
+def test_signs_in_a_search_are_signs_and_nothing_else(library: Warehouse, words: str) -> None:
+    found = search(library, words)
+    with library.read() as connection:
+        expected = {
+            row
+            for row in connection.execute("SELECT source_uri, page_number, markdown FROM ocr.current_pages").fetchall()
+            if all(word.lower() in row[2].lower() for word in words.split())
+        }
+    assert {(hit.source_uri, hit.page_number) for hit in found} == {row[:2] for row in expected}
+
+
+def test_no_words_find_nothing(library: Warehouse) -> None:
+    assert search(library, "   ") == []
+    assert search(library, []) == []
+
+
+@given(st.text(max_size=400), st.lists(st.text(min_size=1, max_size=5), max_size=3))
+def test_a_snippet_is_one_line_of_bounded_length_whatever_the_text(text: str, words: list[str]) -> None:
+    line = snippet(text, words, length=60)
+    assert len(line) <= 60 + 20 + 4
+    assert "\n" not in line
+
+
+@given(st.text("ab \n", max_size=300), st.text("ab \n", max_size=300))
+def test_a_snippet_holds_the_word_it_was_made_for(before: str, after: str) -> None:
+    assert "needle" in snippet(f"{before} Needle {after}", ["needle"], length=60).lower()
+
+
+def test_status_tells_how_a_document_stands_by_key_or_part_or_id(library: Warehouse) -> None:
+    (bad,) = status(library, "BAD")
+    assert (bad.status, bad.batch, bad.page_count, dict(bad.pages), dict(bad.reasons)) == (
+        "partial",
+        "b1",
+        3,
+        {"ok": 2, "failed": 1},
+        {"repetition": 1},
+    )
+    assert [state.document_id for state in status(library, document_id("locked.pdf"))] == [document_id("locked.pdf")]
+    assert status(library, "locked.pdf")[0].reason == "encrypted"
+    assert status(library, "gone.pdf")[0].deleted_at == instant(60)
+    assert [state.source_uri.rsplit("/", 1)[1] for state in status(library, "reports/")] == ["annual.pdf", "party.pdf"]
+    assert status(library, "%") == []
+    assert len(status(library, "pdf", limit=2)) == 2
+
+
+def test_a_whole_key_comes_before_parts_of_longer_ones(warehouse: Warehouse) -> None:
+    names = ["a.pdf", "xa.pdf", "a.pdf.pdf"]
+    load_batch(warehouse, "b1", to_tables(result(n, batch="b1", uploaded=i) for i, n in enumerate(names)))
+    assert [state.source_uri.rsplit("/", 1)[1] for state in status(warehouse, "a.pdf")] == [
+        "a.pdf",
+        "a.pdf.pdf",
+        "xa.pdf",
+    ]
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("descending", [True, False])
+def test_a_list_walked_by_pagefuls_shows_each_document_once_in_order(
+    library: Warehouse, sort: str, descending: bool
+) -> None:
+    whole = documents(library, sort=sort, descending=descending, limit=100)
+    assert (whole.total, len(whole.documents), whole.next) == (5, 5, None)
+    values = [getattr(row, sort) for row in whole.documents]
+    assert values == sorted(values, reverse=descending)
+    walked, after = [], None
+    for _ in range(10):
+        part = documents(library, sort=sort, descending=descending, limit=2, after=after)
+        assert part.total == 5
+        walked += part.documents
+        after = part.next
+        if after is None:
+            break
+    assert walked == whole.documents
+
+
+def test_a_list_is_filtered_by_name_status_and_reason(library: Warehouse) -> None:
+    def names(**filters: str) -> list[str]:
+        return [
+            row.source_uri.rsplit("/", 1)[1]
+            for row in documents(library, sort="source_uri", descending=False, **filters).documents
+        ]  # type: ignore[arg-type]
+
+    assert names(name="REPORTS") == ["annual.pdf", "party.pdf"]
+    assert names(name="title of bad") == ["bad.pdf"]
+    assert names(status="rejected") == ["locked.pdf"]
+    assert names(reason="repetition") == ["bad.pdf"]
+    assert names(reason="encrypted", status="rejected") == ["locked.pdf"]
+    assert names(name="gone") == []
+    assert documents(library, name="bad").documents[0].bad_pages == 1
+    with pytest.raises(WarehouseError, match="cannot sort by 'markdown; DROP'"):
+        documents(library, sort="markdown; DROP")
+
+
+def test_two_recipes_are_compared_page_by_page() -> None:
+    old = result(
+        "a.pdf",
+        batch="b1",
+        pages=4,
+        markdown={1: "same text", 2: "one two three", 4: "only here"},
+        statuses={3: (PageStatus.FAILED, Reason.REPETITION)},
+    )
+    new = result(
+        "a.pdf", batch="b1", pages=3, recipe_id="r2", markdown={1: "same text", 2: "one two four", 3: "at last"}
+    )
+    for a, b in ((old.pages, new.pages), (to_tables([old])["pages"], to_tables([new])["pages"])):
+        found = compare(a, b)
+        assert (found.compared, found.same, found.only_a, found.only_b, found.mended, found.broken) == (
+            3,
+            1,
+            1,
+            0,
+            1,
+            0,
+        )
+        assert [page.page_number for page in found.changed] == [2, 3, 4]
+        second, third, fourth = found.changed
+        assert second.overlap == pytest.approx(2 / 3)
+        assert (third.a.reason, third.b.reason, third.overlap) == ("repetition", None, 0.0)  # type: ignore[union-attr]
+        assert (fourth.b, fourth.overlap) == (None, None)
+        assert (found.length_a, found.length_b) == (
+            len("same text" + "one two three"),
+            len("same textone two fourat last"),
+        )
+        assert found.mean_agreement_a == pytest.approx(sum(p.agreement or 0 for p in old.pages[:2]) / 2)
+    assert compare([], []).pages == ()
+    back = compare(new.pages, old.pages)
+    assert (back.mended, back.broken, back.only_b) == (0, 1, 1)
+
+
+@given(st.text(), st.text())
+def test_overlap_is_a_share_and_the_same_both_ways(a: str, b: str) -> None:
+    share = overlap(a, b)
+    assert share == overlap(b, a)
+    assert share is None or 0 <= share <= 1
+    assert overlap(a, a) in (1, None)
+
+
+def test_purge_removes_a_document_from_every_table_and_nothing_else(library: Warehouse) -> None:
+    load_batch(library, "b0", to_tables([result("bad.pdf", batch="b0", uploaded=-9, pages=9, recipe_id="r0")]))
+    mark_deleted(library, {document_id("bad.pdf"): instant(99)})
+    before = contents(library)
+    counts = purge(library, document_id("bad.pdf"))
+    assert (counts.documents, counts.pages, counts.regions, counts.attempts, counts.left) == (1, 3, 4, 12, 0)
+    assert rows_of(library, document_id("bad.pdf")) == 0
+    assert contents(library) == {
+        table: [row for row in rows if row[0] != document_id("bad.pdf")] for table, rows in before.items()
+    }
+    assert purge(library, document_id("bad.pdf")).documents == 0
+
+
+def test_the_r2_secret_is_one_statement_whatever_stands_in_the_keys() -> None:
+    import duckdb
+
+    sql = r2_secret_sql(key_id="k'; DROP TABLE x; --", secret="s'\"", account_id="acc", endpoint=None)
+    assert len(duckdb.extract_statements(sql)) == 1
+    assert "KEY_ID 'k''; DROP TABLE x; --'" in sql
+    assert "IN MOTHERDUCK" in sql
+    eu = r2_secret_sql(key_id="k", secret="s", account_id="acc", endpoint="https://acc.eu.storage.example/")
+    assert "ENDPOINT 'acc.eu.storage.example'" in eu
+    assert "ACCOUNT_ID" not in eu
+    with pytest.raises(WarehouseError, match="R2_ACCOUNT_ID or R2_ENDPOINT_URL"):
+        r2_secret_sql(key_id="k", secret="s", account_id=None, endpoint=None)
