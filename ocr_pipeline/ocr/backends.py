@@ -56,7 +56,7 @@ class BackendsConfig:
     large_document_pages: int = 20  # more pages than this: to the large machine
     small_document_pages: int = 10  # fewer than this: to the small one
     queue_limit: int = 5  # the small machine is overloaded above this many waiting requests
-    concurrent_limit: int = 5  # more of them at once than this: to the large machine
+    concurrent_limit: int = 5  # more documents open at once than this: to the large machine
     low_volume_per_day: int = 100  # fewer documents a day than this: the small one is enough
 
     @property
