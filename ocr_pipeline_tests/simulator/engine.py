@@ -94,8 +94,8 @@ class Engine:
         return Job(self._numbers, prompt_tokens, tokens, priority, sha256, answer, time(), finish_reason=finish_reason)
 
     def abort(self, job: Job) -> None:
-        """The client went away. Nothing happens to a job that has ended."""
-        if job.ended is not None:
+        """The client went away. Nothing happens to a job that has ended, nor in a dead engine."""
+        if job.ended is not None or self.dead:
             return
         self._advance()
         if job.ended is None:
