@@ -105,8 +105,8 @@ def _in_words(text: str, whole: int) -> Iterator[Loop]:
     codes = np.array([names.setdefault(word, len(names)) for word in words], dtype=np.int32)
     lengths = np.cumsum([len(word) + 1 for word in words])
     for period in range(1, min(LONGEST_PATTERN, len(words) // 3) + 1):
-        start, run = _longest_run(codes[period:] == codes[:-period])
-        if run < 2 * period:
+        start, run = _longest_run(codes[period:] == codes[:-period], at_least=max(2 * period, 10))
+        if not run:
             continue
         first, last = start + period, start + period + run - 1
         extra = int(lengths[last] - lengths[first - 1])
@@ -122,8 +122,8 @@ def _in_characters(text: str, whole: int) -> Iterator[Loop]:
         return
     codes = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
     for period in range(1, 65):
-        start, run = _longest_run(codes[period:] == codes[:-period])
-        if run < max(4 * period, 150):
+        start, run = _longest_run(codes[period:] == codes[:-period], at_least=max(3 * period, 150))
+        if not run:
             continue
         pattern = text[start : start + period]
         loop = Loop(pattern, run / period + 1, run / whole, start + period + run >= len(text) - 30)
@@ -131,13 +131,18 @@ def _in_characters(text: str, whole: int) -> Iterator[Loop]:
             yield loop
 
 
-def _longest_run(equal: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    """Start and length of the longest run of True."""
+def _longest_run(equal: npt.NDArray[np.bool_], at_least: int) -> tuple[int, int]:
+    """Start and length of the longest run of True, (0, 0) where none is as long as `at_least`."""
+    # A run fills a whole block of a third of its length, wherever it begins: most texts are done with here.
+    block = at_least // 3
+    whole = len(equal) // block * block
+    if not equal[:whole].reshape(-1, block).all(axis=1).any():
+        return 0, 0
     breaks = np.flatnonzero(~equal)
     edges = np.concatenate(([-1], breaks, [len(equal)]))
     gaps = np.diff(edges) - 1
     at = int(np.argmax(gaps))
-    return int(edges[at]) + 1, int(gaps[at])
+    return (int(edges[at]) + 1, int(gaps[at])) if gaps[at] >= at_least else (0, 0)
 
 
 def _is_loop(loop: Loop, extra: int, pattern: str) -> bool:
