@@ -73,19 +73,26 @@ class Warehouse:
         return None if self.is_motherduck else Path(self.target)
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection for writing, with no transaction begun; tables and views are there and of today's version.
-
-        Raises WarehouseError where the file stays in use for `wait_seconds`, or is of a newer version.
-        """
+    def exclusive(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection for writing that no other process has beside it (on a file), as it is: nothing made, nothing
+        migrated. Raises WarehouseError where the file stays in use for `wait_seconds`."""
         with self._file_lock():
             connection = self._open(read_only=False)
             try:
-                self._defer_checkpoints(connection)
-                migrate(connection)
                 yield connection
             finally:
                 connection.close()
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The same, with tables and views there and of today's version; no transaction is begun.
+
+        Raises WarehouseError where the warehouse is of a newer version.
+        """
+        with self.exclusive() as connection:
+            self._defer_checkpoints(connection)
+            migrate(connection)
+            yield connection
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -33,7 +33,7 @@ def purge(warehouse: Warehouse, document_id: str) -> PurgeCounts:
     """Removes all rows of a document, its mark of deletion too, in one transaction; then looks again.
 
     Raises WarehouseError where rows are left: a load put the document back at the same time. The bytes of removed rows
-    may stand in free parts of a DuckDB file until they are written over: `Warehouse.compact` leaves them behind.
+    may stand in free parts of a DuckDB file until they are written over: `compact` (`compact.py`) leaves them behind.
     """
 
     def work(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:

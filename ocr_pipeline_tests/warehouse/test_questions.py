@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ocr_pipeline.records import PageStatus, Reason
+from ocr_pipeline.warehouse.compact import compact
 from ocr_pipeline.warehouse.compare import compare, overlap
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.listing import SORTS, documents
-from ocr_pipeline.warehouse.load import load_batch, mark_deleted
+from ocr_pipeline.warehouse.load import load_batch, load_rows, mark_deleted
 from ocr_pipeline.warehouse.motherduck import r2_secret_sql
 from ocr_pipeline.warehouse.purge import purge, rows_of
 from ocr_pipeline.warehouse.rows import to_tables
@@ -239,9 +243,32 @@ def test_purge_removes_a_document_from_every_table_and_nothing_else(library: War
     assert purge(library, document_id("bad.pdf")).documents == 0
 
 
-def test_the_r2_secret_is_one_statement_whatever_stands_in_the_keys() -> None:
-    import duckdb
+def test_a_compacted_file_holds_the_same_rows_keys_and_views_and_no_byte_of_what_was_purged(tmp_path: Path) -> None:
+    warehouse = Warehouse(str(tmp_path / "w.duckdb"))
+    assert compact(warehouse) == 0
+    word = "Zyxwvutsrqp"
+    with warehouse.session() as connection:
+        connection.execute("SET force_compression = 'uncompressed'")  # so that the word would show
+        tables = to_tables(
+            [result("a.pdf", batch="b1", pages=2, markdown={1: word}), result("b.pdf", batch="b1", pages=300)]
+        )
+        connection.begin()
+        load_rows(connection, tables)
+        connection.commit()
+    assert word.encode() in Path(warehouse.target).read_bytes()
+    purge(warehouse, document_id("a.pdf"))
+    before = contents(warehouse)
+    compact(warehouse)
+    assert word.encode() not in Path(warehouse.target).read_bytes()
+    assert contents(warehouse) == before
+    load_batch(warehouse, "b2", to_tables([result("b.pdf", batch="b2", uploaded=1, pages=2)]))
+    assert [hit.page_number for hit in search(warehouse, "e", limit=9)] != []
+    with pytest.raises(duckdb.ConstraintException):
+        warehouse.run(lambda connection: connection.execute("INSERT INTO ocr.pages SELECT * FROM ocr.pages LIMIT 1"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["w.duckdb", "w.duckdb.lock"]
 
+
+def test_the_r2_secret_is_one_statement_whatever_stands_in_the_keys() -> None:
     sql = r2_secret_sql(key_id="k'; DROP TABLE x; --", secret="s'\"", account_id="acc", endpoint=None)
     assert len(duckdb.extract_statements(sql)) == 1
     assert "KEY_ID 'k''; DROP TABLE x; --'" in sql
