@@ -50,9 +50,8 @@ class IsolatedWorker:
         return self._process.pid if self._process else None
 
     def close(self) -> None:
-        if self._process is not None:
-            self._process.close()
-        self._process = self._document = None
+        self._bury()
+        self._document = None
 
     def document(self, path: Path) -> Document:
         """What is known of the file at `path`, as it is now. Raises OSError."""
@@ -69,11 +68,15 @@ class IsolatedWorker:
 
     def ask(self, op: str, document: Document, seconds: float) -> Frame | WorkerLost:
         """The one frame that answers `op`."""
-        try:
-            frames = list(self._running().ask({"op": op, "path": str(document.path)}, seconds))
-        except WorkerLost as lost:
-            return self._after(lost)
-        return frames[0] if len(frames) == 1 else WorkerLost("answered nothing")
+        for again in (True, False):
+            try:
+                frames = list(self._running().ask({"op": op, "path": str(document.path)}, seconds))
+                return frames[0] if len(frames) == 1 else WorkerLost("answered nothing")
+            except WorkerLost as lost:
+                self._bury()
+                if not (lost.killed and again):
+                    return lost
+        raise AssertionError("unreachable")
 
     def ask_pages(
         self,
@@ -85,9 +88,11 @@ class IsolatedWorker:
     ) -> dict[int, Frame | WorkerLost]:
         """A frame a page. Where the worker is lost, the first page without a frame is the one it was lost on: that
         page is not asked again, the others are asked of a new worker. `more` gives the request's other fields for
-        the pages that are asked. A page costs `seconds` at most."""
+        the pages that are asked. A page costs `seconds` at most, unless someone kills the worker: that is not the
+        page's doing, and it is asked once more."""
         found: dict[int, Frame | WorkerLost] = {}
         left = list(pages)
+        killed_on = 0
         while left:
             if document.lost_in_a_row[op] >= _PATIENCE[op]:
                 said = f"not tried, since {_PATIENCE[op]} pages in a row failed with it"
@@ -97,15 +102,18 @@ class IsolatedWorker:
                 request = {"op": op, "path": str(document.path), "pages": left, **more(left)}
                 for frame in self._running().ask(request, seconds):
                     if not left or frame[0].get("page") != left[0]:
-                        self.close()
                         raise WorkerLost("answered for another page")
                     found[left.pop(0)] = frame
                     document.lost_in_a_row[op] = 0
                 if left:
                     raise WorkerLost("answered nothing")
             except WorkerLost as lost:
+                self._bury()
+                if lost.killed and left[0] != killed_on:
+                    killed_on = left[0]
+                    continue
                 document.lost_in_a_row[op] += 1
-                found[left.pop(0)] = self._after(lost)
+                found[left.pop(0)] = lost
         return found
 
     def _running(self) -> WorkerProcess:
@@ -113,8 +121,7 @@ class IsolatedWorker:
             self._process = WorkerProcess(self._memory)
         return self._process
 
-    def _after(self, lost: WorkerLost) -> WorkerLost:
+    def _bury(self) -> None:
         if self._process is not None:
             self._process.close()
             self._process = None
-        return lost

@@ -66,6 +66,7 @@ class NoImage:
 
     detail: str
     reason: Reason = Reason.RENDER_FAILED  # or RENDER_TIMEOUT, PAGE_TOO_LARGE
+    undrawn: bool = False  # it came out empty, and there is something on the page that should show
 
 
 def needs_second_opinion(first: Image | NoImage, blank_ink: float) -> bool:
@@ -77,7 +78,9 @@ def needs_second_opinion(first: Image | NoImage, blank_ink: float) -> bool:
 def choose(first: Image | NoImage, second: Image | NoImage, blank_ink: float) -> Image | NoImage:
     """The image that is taken, of poppler's (`first`) and PDFium's (`second`), where both were asked."""
     if isinstance(first, Image):
-        return second if isinstance(second, Image) and second.ink >= blank_ink else first
+        # Both empty: blank, unless PDFium knows of an image that it could not decode.
+        shows = second.ink >= blank_ink if isinstance(second, Image) else second.undrawn
+        return second if shows else first
     if isinstance(second, Image):
         if second.ink < blank_ink and second.objects > 0:
             # PDFium draws nothing, without an error, where memory runs out: not a blank page.

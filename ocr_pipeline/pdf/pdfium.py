@@ -7,6 +7,7 @@ Not here: deadlines and crashes. PDFium is C++ that reads hostile bytes: the ren
 from __future__ import annotations
 
 import io
+import os
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -36,18 +37,38 @@ class Drawing:
     objects: int  # things on the page that should show
 
 
+class CannotOpen(Exception):
+    def __init__(self, code: int) -> None:
+        told = {
+            pdfium_c.FPDF_ERR_FILE: "the file cannot be read",
+            pdfium_c.FPDF_ERR_FORMAT: "not a PDF, or damaged",
+            pdfium_c.FPDF_ERR_PASSWORD: "a password is needed",
+            pdfium_c.FPDF_ERR_SECURITY: "an encryption that it does not know",
+        }
+        super().__init__(told.get(code, f"error {code}"))
+        self.code = code
+
+
+ERRORS: tuple[type[Exception], ...] = (pypdfium2.PdfiumError, CannotOpen, ValueError, MemoryError)
+"""What the calls on a page raise."""
+
+
 class Document:
     """An open PDF. Sizes are in points as the page is shown: turned, cropped, without /UserUnit."""
 
     def __init__(self, path: Path) -> None:
-        """Raises pypdfium2.PdfiumError."""
+        """Raises CannotOpen."""
         self._path = path
         self._may_have_units = _may_have_units(path)
         self._reopen()
 
     def _reopen(self) -> None:
         self._loaded = 0
-        self._pdf = pypdfium2.PdfDocument(self._path)
+        handle = pdfium_c.FPDF_LoadDocument(os.fsencode(self._path) + b"\0", None)
+        if not handle:
+            raise CannotOpen(pdfium_c.FPDF_GetLastError())
+        # pypdfium2's own way to open takes a PDF without pages for a failure, and tells the code of an earlier one.
+        self._pdf = pypdfium2.PdfDocument(handle)
         self._pdf.init_forms()  # without it the fields of a form are not drawn
 
     def _load(self, number: int) -> pypdfium2.PdfPage:
@@ -60,9 +81,13 @@ class Document:
     def close(self) -> None:
         self._pdf.close()
 
+    def __len__(self) -> int:
+        """Pages as the file says it."""
+        return len(self._pdf)
+
     def page_count(self) -> int:
         """Pages that are really there: PDFium believes /Count, and a file can say 1000 and have one."""
-        said = len(self._pdf)
+        said = len(self)
         if self._exists(said):
             return said
         low, high = 0, said  # page `low` exists (or is 0), page `high` does not
@@ -111,7 +136,7 @@ class Document:
         return unit if unit > 0 else 1.0
 
     def draw(self, number: int, dpi: float, quality: int) -> Drawing:
-        """The page's image as JPEG at `dpi` dots to 72 units of the page. Raises pypdfium2.PdfiumError."""
+        """The page's image as JPEG at `dpi` dots to 72 units of the page. Raises ERRORS."""
         page = self._load(number)
         try:
             bitmap = page.render(scale=dpi / 72, rev_byteorder=True, limit_image_cache=True)
@@ -125,18 +150,18 @@ class Document:
         finally:
             page.close()
 
-    def heavy_images(self, number: int) -> int:
-        """Images on the page that take more than 256 MB when they are decoded: PDFium leaves out, without an error,
-        what it finds no memory for."""
+    def undrawn_images(self, number: int) -> int:
+        """Images on the page that PDFium cannot decode, or only to more than 256 MB: it leaves them out without an
+        error, so that a page of one broken scan looks blank."""
         page = self._load(number)
         try:
             images = page.get_objects(filter=(pdfium_c.FPDF_PAGEOBJ_IMAGE,))
-            return sum(_decoded_bytes(image.get_metadata()) > _HEAVY_IMAGE for image in images)
+            return sum(not 0 < _decoded_bytes(image.get_metadata()) <= _HEAVY_IMAGE for image in images)
         finally:
             page.close()
 
     def layer(self, number: int) -> tuple[int, str]:
-        """/Rotate in degrees, and the page's own text ("" where it has none). Raises pypdfium2.PdfiumError."""
+        """/Rotate in degrees, and the page's own text ("" where it has none). Raises ERRORS."""
         page = self._load(number)
         try:
             rotation = int(page.get_rotation())
@@ -155,13 +180,13 @@ def open_document(path: Path) -> tuple[Document | None, Opening]:
     """The open document, or None, and what PDFium says of the file."""
     try:
         document = Document(path)
-    except pypdfium2.PdfiumError as error:
-        problem = {
-            pdfium_c.FPDF_ERR_SUCCESS: "no_pages",  # pypdfium2 raises for a PDF that opens and has none
-            pdfium_c.FPDF_ERR_PASSWORD: "password",
-            pdfium_c.FPDF_ERR_SECURITY: "password",  # encrypted in a way that it does not know
-        }.get(error.err_code, "damaged")
-        return None, Opening(None, problem=problem, detail=str(error)[:300])
+    except CannotOpen as error:
+        # 5: encrypted in a way that it does not know
+        locked = error.code in (pdfium_c.FPDF_ERR_PASSWORD, pdfium_c.FPDF_ERR_SECURITY)
+        return None, Opening(None, problem="password" if locked else "damaged", detail=str(error))
+    if len(document) < 1:
+        document.close()
+        return None, Opening(None, problem="no_pages", detail="no pages")
     return document, Opening(document.page_count(), title=document.title())
 
 
@@ -177,6 +202,7 @@ def clean_text(text: str) -> str:
 
 
 def _decoded_bytes(image: pdfium_c.FPDF_IMAGEOBJ_METADATA) -> int:
+    """0 where PDFium could not load the image: its bits per pixel are 0 then."""
     return int(image.width * image.height * image.bits_per_pixel // 8)
 
 

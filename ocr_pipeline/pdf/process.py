@@ -36,10 +36,11 @@ _INHERITED = (
 class WorkerLost(Exception):
     """The worker died, was killed because it took too long, or spoke nonsense. The next request starts another."""
 
-    def __init__(self, detail: str, *, timed_out: bool = False) -> None:
+    def __init__(self, detail: str, *, timed_out: bool = False, killed: bool = False) -> None:
         super().__init__(detail)
         self.detail = detail
         self.timed_out = timed_out
+        self.killed = killed  # by somebody else's SIGKILL: the system short of memory, a person
 
 
 class WorkerProcess:
@@ -119,6 +120,7 @@ class WorkerProcess:
             self._buffer += data
 
     def _lost(self, what: str, *, timed_out: bool = False) -> WorkerLost:
+        code = 0
         if not timed_out:
             # Its pipe is closed, so it is ending: learn how, before it is killed.
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -129,7 +131,9 @@ class WorkerProcess:
             said = self._stderr.read_bytes()[-_STDERR_TAIL:].decode("utf-8", "replace").strip()
         last = said.splitlines()[-1] if said else ""
         self.close()
-        return WorkerLost(f"{what}: {last}" if last and not timed_out else what, timed_out=timed_out)
+        if last and not timed_out:
+            what = f"{what}: {last}"
+        return WorkerLost(what, timed_out=timed_out, killed=code == -signal.SIGKILL)
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:

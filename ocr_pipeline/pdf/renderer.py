@@ -229,8 +229,8 @@ def _image(answer: Frame | WorkerLost, renderer: str, plan: _Plan) -> Image | No
         # The size was PDFium's. poppler makes an image of 1 x 1 for a page that it does not find.
         planned = f"{plan.pixels[0]} x {plan.pixels[1]}"
         return NoImage(f"an image of {width} x {height} pixels where {planned} were planned")
-    if said["heavy_images"]:
-        return NoImage("an empty image of a page that holds an image too large to decode")
+    if said["undrawn_images"]:
+        return NoImage("the page came out empty, and holds an image that cannot be decoded", undrawn=True)
     return Image(jpeg, width, height, said["ink"], renderer, said["objects"])
 
 

@@ -10,7 +10,7 @@ by any number of frames and then `{"end": true}`. Ops:
   poppler_sizes   pages            -> the same, with "rotation"
   draw_poppler    pages dpi quality  (pages in one run, dpi one number)
   draw_pdfium     pages dpi quality  (dpi a list)
-                                   -> a page: {"page", "width", "height", "ink", "objects", "heavy_images"} + JPEG,
+                                   -> a page: {"page", "width", "height", "ink", "objects", "undrawn_images"} + JPEG,
                                       or {"page", "error"}
   layers          pages            -> a page: {"page", "rotation"} + UTF-8 text
 """
@@ -27,8 +27,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-
-import pypdfium2
 
 from ocr_pipeline.pdf import frames, ink, pdfium, poppler
 from ocr_pipeline.pdf.opinions import Opening
@@ -145,7 +143,7 @@ class Desk:
                 continue
             try:
                 drawing = document.draw(number, resolution, quality)
-            except (pypdfium2.PdfiumError, ValueError, MemoryError) as error:
+            except pdfium.ERRORS as error:
                 self._say({"page": number, "error": str(error)[:300] or type(error).__name__})
             else:
                 self._say_image(number, drawing.jpeg, drawing.objects, document)
@@ -155,7 +153,7 @@ class Desk:
         for number in pages:
             try:
                 rotation, text = document.layer(number) if document else (0, "")
-            except (pypdfium2.PdfiumError, ValueError, MemoryError):
+            except pdfium.ERRORS:
                 rotation, text = 0, ""
             self._say({"page": number, "rotation": rotation}, text.encode("utf-8", "ignore"))
 
@@ -175,9 +173,9 @@ class Desk:
         except OSError as error:
             self._say({"page": number, "error": f"the image made is none: {error}"})
             return
-        heavy = source.heavy_images(number) if source and share < ink.BLANK_INK and objects else 0
+        undrawn = source.undrawn_images(number) if source and share < ink.BLANK_INK and objects else 0
         said = {"page": number, "width": width, "height": height, "ink": share}
-        self._say({**said, "objects": objects, "heavy_images": heavy}, jpeg)
+        self._say({**said, "objects": objects, "undrawn_images": undrawn}, jpeg)
 
     def _say(self, header: frames.Header, blob: bytes = b"") -> None:
         data = memoryview(frames.pack(header, blob))
@@ -210,8 +208,9 @@ def main() -> None:
     os.dup2(2, 1)
     set_limits(memory)
     desk = Desk(answers, scratch)
+    arriving = Requests(requests, scratch)
     desk.ready()
-    for request in Requests(requests, scratch):
+    for request in arriving:
         desk.answer(request)
 
 

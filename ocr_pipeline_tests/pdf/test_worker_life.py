@@ -1,0 +1,183 @@
+"""The worker process: it may be killed at any time, and never outlives the one it works for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ocr_pipeline.pdf.renderer import Limits, RenderedPage, Renderer
+from ocr_pipeline.records import Geometry
+
+from . import pdfs
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def kill_when_poppler_draws(renderer: Renderer, times: int) -> threading.Thread:
+    """Kill so many workers, each while pdftoppm runs below it."""
+
+    def killer() -> None:
+        killed: set[int] = set()
+
+        def poppler_draws() -> bool:
+            pid = renderer.worker_pid
+            if pid is None or pid in killed or gone(pid):
+                return False
+            if any(child.name() == "pdftoppm" for child in psutil.Process(pid).children()):
+                killed.add(pid)
+                os.kill(pid, signal.SIGKILL)
+            return len(killed) == times
+
+        wait_until(poppler_draws)
+
+    thread = threading.Thread(target=killer, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_worker_killed_between_calls_is_replaced(renderer: Renderer, pdf: Path, geometry: Geometry) -> None:
+    pdfs.book(pdf, [["one"], ["two"]])
+    before = renderer.render(pdf, 1, 2, geometry)
+    pid = renderer.worker_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert renderer.inspect(pdf).page_count == 2
+    assert renderer.render(pdf, 1, 2, geometry) == before
+    assert renderer.worker_pid != pid
+
+
+DASHES = pdfs.stream(b"[0.01 0.01] 0 d 0.001 w\n" + b"0 0 m 595 842 l S\n" * 20, compress=True)
+"""Takes poppler about a second: long enough to be killed in."""
+
+
+def test_one_kill_while_a_page_is_drawn_costs_nothing(with_poppler: Renderer, pdf: Path, geometry: Geometry) -> None:
+    pages = [pdfs.TEXT_PAGE, b"/MediaBox[0 0 595 842]", pdfs.TEXT_PAGE]
+    pdf.write_bytes(pdfs.pages(pages, [pdfs.TEXT, DASHES, pdfs.TEXT]))
+    undisturbed = with_poppler.render(pdf, 1, 3, geometry)
+    assert all(isinstance(page, RenderedPage) for page in undisturbed)
+    thread = kill_when_poppler_draws(with_poppler, 1)
+    assert with_poppler.render(pdf, 1, 3, geometry) == undisturbed
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_a_page_whose_worker_is_killed_again_and_again_is_drawn_by_the_other_library(
+    with_poppler: Renderer, pdf: Path, geometry: Geometry
+) -> None:
+    pages = [b"/MediaBox[0 0 595 842]", pdfs.TEXT_PAGE]
+    pdf.write_bytes(pdfs.pages(pages, [DASHES, pdfs.TEXT]))
+    thread = kill_when_poppler_draws(with_poppler, 2)
+    first, second = with_poppler.render(pdf, 1, 2, geometry)
+    thread.join(30)
+    assert not thread.is_alive()
+    assert isinstance(first, RenderedPage)
+    assert isinstance(second, RenderedPage)
+    assert (first.renderer, second.renderer) == ("pdfium", "poppler")
+
+
+def test_closing_leaves_no_process_and_no_file(pdf: Path, geometry: Geometry, tmp_path: Path) -> None:
+    pdfs.book(pdf, [["one"]])
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(scratch))
+        renderer = Renderer(Limits())
+        renderer.render(pdf, 1, 1, geometry)
+        pid = renderer.worker_pid
+        assert pid is not None
+        assert len(list(scratch.iterdir())) == 1
+        renderer.close()
+    assert not psutil.pid_exists(pid)
+    assert list(scratch.iterdir()) == []
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from ocr_pipeline.pdf.renderer import Limits, Renderer
+from ocr_pipeline.records import Geometry
+renderer = Renderer(Limits(seconds=300))
+renderer.inspect(Path(sys.argv[1]))
+print(renderer.worker_pid, flush=True)
+renderer.render(Path(sys.argv[1]), 1, 1, Geometry(150, 1920, 1280))
+"""
+
+
+@pytest.mark.parametrize("poppler", [True, False])
+def test_a_killed_parent_leaves_no_worker_no_poppler_and_no_file(
+    with_poppler: Renderer, pdf: Path, tmp_path: Path, poppler: bool
+) -> None:
+    entry, content = pdfs.slow_page(5)
+    pdf.write_bytes(pdfs.pages([entry], [content], [pdfs.SLOW_PATTERN]))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    if not poppler:
+        environment["PATH"] = str(scratch)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(pdf)], stdout=subprocess.PIPE, env=environment, text=True
+    )
+    assert parent.stdout is not None
+    worker = psutil.Process(int(parent.stdout.readline()))
+    if poppler:
+        wait_until(lambda: any(child.name() == "pdftoppm" for child in worker.children()))
+    else:
+        start = sum(worker.cpu_times()[:2])
+        wait_until(lambda: sum(worker.cpu_times()[:2]) > start + 0.2)
+    family = [worker, *worker.children()]
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: all(gone(process.pid) for process in family), seconds=10)
+    wait_until(lambda: not list(scratch.iterdir()))
+
+
+def test_a_worker_is_given_no_secret(pdf: Path, geometry: Geometry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOTHERDUCK_TOKEN", "hush")
+    pdfs.book(pdf, [["one"]])
+    with Renderer(Limits()) as renderer:
+        renderer.inspect(pdf)
+        assert renderer.worker_pid is not None
+        assert "MOTHERDUCK_TOKEN" not in psutil.Process(renderer.worker_pid).environ()
+
+
+def test_a_memory_limit_in_which_no_worker_can_start_is_no_pdf_s_fault(pdf: Path) -> None:
+    pdfs.book(pdf, [["one"]])
+    with Renderer(Limits(memory_bytes=1 << 20)) as renderer, pytest.raises(RuntimeError, match="OCR_RENDER_MEMORY"):
+        renderer.inspect(pdf)
+
+
+def test_a_long_file_is_read_range_by_range_in_flat_memory(renderer: Renderer, pdf: Path) -> None:
+    """A text of 250 pages, past the point where PDFium's document is opened anew."""
+    line = "Some words that fill a line of the page, as a book does it. " * 2
+    pdfs.book(pdf, [[f"{number}: {line}"[:90]] * 20 for number in range(1, 251)])
+    small = Geometry(dpi=40, max_long_side=1920, max_short_side=1280)
+    renderer.close()
+    assert renderer.inspect(pdf).page_count == 250
+    memory, read = [], 0
+    for first in range(1, 251, 50):
+        pages = renderer.render(pdf, first, first + 49, small)
+        assert all(isinstance(page, RenderedPage) for page in pages)
+        read += sum(page.text_layer.startswith(f"{page.number}: ") for page in pages)  # type: ignore[union-attr]
+        assert renderer.worker_pid is not None
+        memory.append(psutil.Process(renderer.worker_pid).memory_info().rss)
+    assert read == 250
+    assert max(memory) < 100 << 20
+    assert memory[-1] < memory[2] + (10 << 20)
