@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 
+from ocr_pipeline_tests.simulator.faults import Faults
 from ocr_pipeline_tests.simulator.options import PROFILES, Options
 from ocr_pipeline_tests.simulator.server import serve
 
@@ -45,6 +46,7 @@ def main() -> None:
         faults = json.loads(arguments.pop("faults"))
         options = Options(**arguments)
         options.check()
+        Faults().update(faults)
     except ValueError as problem:
         parser.error(str(problem))
     try:

@@ -56,11 +56,17 @@ class Counters:
 class Engine:
     """`on_event(name, job)` hears of "start" (a slot is taken), "preempted" and "end"."""
 
-    def __init__(self, options: Options, on_event: Callable[[str, Job], None]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        on_event: Callable[[str, Job], None],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """`loop` is for tests, which have a clock of their own."""
         self._options = options
         self._speeds = options.speeds
         self._on_event = on_event
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop or asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: list[tuple[int, int, Job]] = []
         self._running: dict[Job, None] = {}  # in order of admission
@@ -137,6 +143,11 @@ class Engine:
     @property
     def generation_tokens(self) -> int:
         self._advance()
+        return self.generation_tokens_so_far
+
+    @property
+    def generation_tokens_so_far(self) -> int:
+        """As of the last event."""
         under_way = [*self._running, *(entry[2] for entry in self._waiting if entry[2].ended is None)]
         return self.counters.generation_tokens + sum(self._generated(job) for job in under_way)
 
