@@ -85,6 +85,7 @@ def test_a_text_that_looks_like_a_loop_and_comes_back_the_same_another_way_is_th
         tried("warmer", Reason.REPETITION, 0.1, LABELS * 2),  # broken off elsewhere
         tried("warmer", Reason.REPETITION, 0.1, LABELS, finish="length"),  # cut off
         tried("warmer", Reason.REPETITION, 0.1, LABELS.replace("River", "North")),
+        tried("first", Reason.REPETITION, 0.1, LABELS),  # asked the same way, it says the same: that proves nothing
     ],
 )
 def test_a_loop_does_not_come_back_the_same(second: Tried) -> None:

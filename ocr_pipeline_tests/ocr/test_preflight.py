@@ -87,6 +87,12 @@ def test_a_server_without_the_logits_processor_is_told_how_to_start_with_it() ->
     assert "VLLM_USE_V2_MODEL_RUNNER" not in check.mend
 
 
+def test_a_refusal_for_another_reason_does_not_prove_the_processor() -> None:
+    refused = {"error": {"message": "At most 0 image(s) may be provided in one prompt.", "type": "BadRequestError"}}
+    checks = red(checked(FakeVllm(processor=False, sample=http(400, refused))))
+    assert [check.name for check in checks] == ["logits processor", "sample page"]
+
+
 def test_a_release_that_refuses_the_processor_is_told_its_variable() -> None:
     [check] = red(checked(FakeVllm(processor=False, version="0.32.0+cpu")))
     assert "VLLM_USE_V2_MODEL_RUNNER=0" in check.mend

@@ -58,6 +58,7 @@ def noisy(text: str, share: float) -> str:
         ("replacement characters", TEXT.replace("e", "\ufffd"), INK),
         ("glyph numbers", " ".join(f"(cid:{ord(c)})" for c in TEXT), INK),
         ("other letters' codes", TEXT.translate({n: 33 + n % 14 for n in range(97, 123)}), INK),
+        ("signs", "ab&%$#@!^ cd{}[]()<> " * 100, INK),
         ("letters one by one", " ".join(TEXT.replace(" ", "")), INK),
         ("spaces lost", TEXT.replace(" ", ""), INK),
         ("poor OCR", noisy(TEXT, 0.12), INK),
