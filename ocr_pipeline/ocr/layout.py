@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ocr_pipeline.ocr.layout_blocks import Block, goes_on, grid_block, joined_lines, paragraphs, running_type
+from ocr_pipeline.ocr.layout_blocks import (
+    Block,
+    goes_on,
+    grid_block,
+    joined_lines,
+    paragraphs,
+    running_type,
+    with_titles,
+)
 from ocr_pipeline.ocr.layout_lines import Line, page_slope, read_lines, straightened
 from ocr_pipeline.ocr.layout_order import Column, Grid, in_reading_order
 from ocr_pipeline.ocr.markdown_text import escaped
@@ -27,19 +35,20 @@ def parse_lines(text: str, width: int, height: int) -> ParsedPage:
     rows = [row for block in columns for row in (block.rows if isinstance(block, Column) else _grid_rows(block))]
     size = running_type(rows) if rows else None
     blocks: list[Block] = []
-    markdown: list[str] = []
-    last = ""  # the paragraph that the last entry of `markdown` is made of, which may have begun columns ago
+    column_starts: set[int] = set()
     for column in columns:
-        new = [grid_block(column)] if isinstance(column, Grid) else paragraphs(column.rows, size) if size else []
-        if blocks and new and goes_on(blocks[-1], new[0]):
-            last = joined_lines([last, new[0].text])
-            markdown[-1] = escaped(last)
-            markdown += [block.markdown for block in new[1:]]
+        column_starts.add(len(blocks))
+        blocks += [grid_block(column)] if isinstance(column, Grid) else paragraphs(column.rows, size) if size else []
+    blocks = with_titles(blocks)
+    markdown: list[str] = []
+    paragraph = ""  # what the last entry of `markdown` is made of: it may have begun columns ago
+    for index, block in enumerate(blocks):
+        if index in column_starts and markdown and goes_on(blocks[index - 1], block):
+            paragraph = joined_lines([paragraph, block.text])
+            markdown[-1] = escaped(paragraph)
         else:
-            markdown += [block.markdown for block in new]
-            last = ""
-        last = new[-1].text if len(new) > 1 or not last else last
-        blocks += new
+            paragraph = block.text
+            markdown.append(block.markdown)
     regions = [_region(block, slope, width, height) for block in blocks]
     if loose:
         markdown.append("\n".join(escaped(line) for line in loose))

@@ -7,8 +7,8 @@ Here belongs what the lines of a block mean together and how they are written as
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import cbrt
 from statistics import median
@@ -40,6 +40,7 @@ class Block:
     text: str  # as it is, without escapes; a table as markdown
     markdown: str
     lines: tuple[Line, ...]
+    size: float = 1.0  # of its type, in units of the running text
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +77,35 @@ def paragraphs(rows: Sequence[Row], size: TypeSize) -> list[Block]:
         return []
     pitches = sorted(_middle(below) - _middle(above) for above, below in pairwise(rows))
     usual = min(pitches[len(pitches) // 3], 2 * size.height) if pitches else 0.0
-    right = sorted(row[-1].x1 for row in rows)[min(len(rows) - 1, int(0.85 * len(rows)))]
     left = median(row[0].x0 for row in rows)
+    right_edge = _right_edges(rows, size.height)
     groups: list[list[Row]] = [[rows[0]]]
     for above, row in pairwise(rows):
-        if _begins_anew(groups[-1][0], above, row, size, usual, left, right):
+        if _begins_anew(groups[-1][0], above, row, size, usual, left, right_edge(above)):
             groups.append([row])
         else:
             groups[-1].append(row)
     return [_paragraph(group, size) for group in groups]
+
+
+def _right_edges(rows: Sequence[Row], height: float) -> Callable[[Row], float]:
+    """Where a line ends at the latest, by where it begins: a quotation is narrower than the text around it."""
+    by_left: dict[int, list[float]] = {}
+    for row in rows:
+        by_left.setdefault(round(row[0].x0 / height), []).append(row[-1].x1)
+    overall = _high(row[-1].x1 for row in rows)
+    highest = {
+        here: _high(ends) if len(ends) > 2 else overall
+        for here in by_left
+        for ends in [[end for step in (-1, 0, 1) for end in by_left.get(here + step, ())]]
+    }
+    return lambda row: highest[round(row[0].x0 / height)]
+
+
+def _high(values: Iterable[float]) -> float:
+    """The largest but for outliers: a headline may be wider than the text."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(0.85 * len(ordered)))]
 
 
 def _begins_anew(first: Row, above: Row, row: Row, size: TypeSize, usual: float, left: float, right: float) -> bool:
@@ -122,11 +143,21 @@ def _paragraph(rows: Sequence[Row], size: TypeSize) -> Block:
         and text[-1] not in ".,;"
         and sum(map(str.isalpha, text)) >= 0.3 * len(text.replace(" ", ""))
     )
-    if is_heading and ratio >= _TITLE:
-        return Block("title", text, "# " + escaped(text), lines)
     if is_heading:
-        return Block("sub_title", text, "## " + escaped(text), lines)
-    return Block("text", text, escaped(text), lines)
+        return Block("sub_title", text, "## " + escaped(text), lines, ratio)
+    return Block("text", text, escaped(text), lines, ratio)
+
+
+def with_titles(blocks: Sequence[Block]) -> list[Block]:
+    """The largest headings of the page become titles, if they are much larger than its text."""
+    largest = max((block.size for block in blocks if block.label == "sub_title"), default=0.0)
+    least = max(_TITLE, 0.85 * largest)
+    return [
+        replace(block, label="title", markdown=block.markdown.removeprefix("#"))
+        if block.label == "sub_title" and block.size >= least
+        else block
+        for block in blocks
+    ]
 
 
 def grid_block(grid: Grid) -> Block:

@@ -21,12 +21,17 @@ Row = tuple[Line, ...]
 
 Span = tuple[float, float]
 
-_GUTTER = 0.35  # of a line's height: LaTeX's two-column gap is 10 pt beside 10 pt type, and boxes are padded
+_GUTTER = 0.2  # of a line's height: tight tables leave so much between padded boxes; spaces are inside the boxes
 _APART = 3.0  # line heights of white above a strip that belongs to no band before it
 _SHRINK = 0.2  # of a box's height at each edge: detectors pad, so that neighbouring lines overlap
 _PROSE_CHARACTERS = 18  # median length of a line from which a column may be running text
 _PROSE_FILL = 0.55  # median share of the column's width that its lines fill
 _PROSE_LINES = 2
+_MAIN_LINES = 5  # a first column of this many lines, as long and as full as these, is no column of a table
+_MAIN_CHARACTERS = 35
+_MAIN_FILL = 0.8
+_CLOSE = 0.6  # line heights of white between strips, up to which they may be lines of one column
+_RECENT = 8  # strips of a band that tell what it is
 _MARKER_CHARACTERS = 3  # bullets, "12."
 _DEEPEST = 12  # nested columns; beyond this the input is hostile
 
@@ -102,12 +107,14 @@ def _band_blocks(band: _Band, height: float, depth: int) -> list[Column | Grid]:
     prose = [_is_prose(column) for column in columns]
     if len(columns) == 1:
         return [Column(tuple(rows))]
+    if len(columns) > 1 and _is_main_text(columns[0]):
+        prose = [True] * len(columns)
     if sum(prose) > 1 and depth < _DEEPEST:
         return [block for group in _prose_groups(columns, prose) for block in _blocks(group, height, depth + 1)]
-    if len(rows) < 3 and len(columns) < 3:
-        return [Column(tuple(rows))]
     table, tail = _without_tail(rows)
-    grid = Grid(tuple(_cells(row, band.spans) for row in table))
+    if sum(len(row) > 1 for row in table) < (3 if len(columns) < 3 else 2):
+        return [Column(tuple(rows))]
+    grid = Grid(_whole_cells([_cells(row, band.spans) for row in table], height))
     return [grid, Column(tuple(tail))] if tail else [grid]
 
 
@@ -128,29 +135,35 @@ def _bands(strips: Sequence[list[Line]], height: float) -> list[_Band]:
     bands: list[_Band] = []
     for strip in strips:
         spans = _merged([(line.x0, line.x1) for line in strip], gap)
-        band = bands[-1] if bands else None
-        if band and _continues(band, strip, spans, gap, height):
-            band.strips.append(strip)
-            band.spans = _merged(band.spans + spans, gap) if len(band.spans) > 1 else _hull(band.spans + spans)
-            continue
-        bands.append(_Band([strip], spans))
+        together = _common_spans(bands[-1], strip, spans, gap, height) if bands else None
+        if together is None:
+            bands.append(_Band([strip], spans))
+        else:
+            bands[-1].strips.append(strip)
+            bands[-1].spans = together
     return bands
 
 
-def _continues(band: _Band, strip: Sequence[Line], spans: Sequence[Span], gap: float, height: float) -> bool:
-    """Whether the strip has the gutters of the band (or, like it, none)."""
+def _common_spans(band: _Band, strip: list[Line], spans: list[Span], gap: float, height: float) -> list[Span] | None:
+    """The columns of the band with the strip in it; None where the strip does not belong to the band."""
     before, here = len(band.spans), len(spans)
-    if before == 1 or here == 1:
-        if before == here:
-            return True
-        if before == 1:
-            return False
-    if _white_between(band.strips[-1], strip) > _APART * height:
-        return False
-    together = len(_merged([*band.spans, *spans], gap))
-    # A cell may reach over one gutter of a table; a line over the only gutter ends the columns.
-    spanning_cell = min(before, here) >= 3 and together == max(before, here) - 1
-    return together >= max(before, here) or spanning_cell
+    if before == here == 1:
+        return [(min(band.spans[0][0], spans[0][0]), max(band.spans[0][1], spans[0][1]))]
+    white = _white_between(band.strips[-1], strip)
+    if before == 1 or white > _APART * height:
+        return None
+    together = _merged([*band.spans, *spans], gap)
+    if len(together) >= max(before, here):
+        return together
+    if here > 1 and len(together) > 1 and white < _CLOSE * height:
+        # Columns of text, and a table inside one of them: only the gutter of the columns goes all through.
+        recent = _Band(band.strips[-_RECENT:], together)
+        if _is_columns(recent) or (all(len(line.text) >= _PROSE_CHARACTERS for line in strip)):
+            return together
+    if min(before, here) >= 3 and len(together) == max(before, here) - 1:
+        # A cell that reaches over a gutter of a table: the gutter stays.
+        return band.spans if before >= here else spans
+    return None
 
 
 def _take_back(above: _Band, columns: _Band, height: float) -> None:
@@ -236,6 +249,16 @@ def _is_prose(column: Sequence[Line]) -> bool:
     )
 
 
+def _is_main_text(column: Sequence[Line]) -> bool:
+    """Text beside which anything else is a sidebar: tables do not begin with a column like this."""
+    width = max(line.x1 for line in column) - min(line.x0 for line in column)
+    return (
+        len(column) >= _MAIN_LINES
+        and median(len(line.text) for line in column) >= _MAIN_CHARACTERS
+        and median(line.width for line in column) >= _MAIN_FILL * width
+    )
+
+
 def _prose_groups(columns: Sequence[list[Line]], prose: Sequence[bool]) -> list[list[Line]]:
     """Columns of running text, each with the narrow columns that follow it (and, first of all, precede it)."""
     groups: list[list[Line]] = []
@@ -258,13 +281,32 @@ def _cells(row: Row, spans: Sequence[Span]) -> tuple[Row, ...]:
     return tuple(tuple(cell) for cell in cells)
 
 
+def _whole_cells(rows: list[tuple[Row, ...]], height: float) -> tuple[tuple[Row, ...], ...]:
+    """Cells of several lines are one again, where the table shows by its spacing which lines are one row."""
+    gaps = [_white_between(_lines_of(above), _lines_of(below)) for above, below in pairwise(rows)]
+    apart = max(gaps, default=0.0)
+    whole = rows[:1]
+    for row, gap in zip(rows[1:], gaps, strict=True):
+        if gap < 0.4 * height and gap < 0.5 * apart:
+            whole[-1] = tuple(above + below for above, below in zip(whole[-1], row, strict=True))
+        else:
+            whole.append(row)
+    return tuple(whole)
+
+
+def _lines_of(row: tuple[Row, ...]) -> list[Line]:
+    return [line for cell in row for line in cell]
+
+
 def _without_tail(rows: list[Row]) -> tuple[list[Row], list[Row]]:
-    """Takes single lines off the foot of a table that stand further away than its rows do from each other."""
+    """Takes single lines off the foot of a table, unless they are so close that they are lines of its last cell."""
     pitches = [below[0].middle - above[0].middle for above, below in pairwise(rows)]
     usual = median(pitches)
     end = len(rows)
-    while end > 2 and len(rows[end - 1]) == 1 and any(pitch > 1.3 * usual for pitch in pitches[end - 2 :]):
+    while end > 1 and len(rows[end - 1]) == 1:
         end -= 1
+    while end < len(rows) and pitches[end - 1] < 0.8 * usual:
+        end += 1
     return rows[:end], rows[end:]
 
 
