@@ -21,15 +21,17 @@ Row = tuple[Line, ...]
 
 Span = tuple[float, float]
 
-_GUTTER = 0.2  # of a line's height: tight tables leave so much between padded boxes; spaces are inside the boxes
+_GUTTER = 0.05  # of a line's height: between the padded boxes of a tight table; spaces are inside the boxes
 _APART = 3.0  # line heights of white above a strip that belongs to no band before it
 _SHRINK = 0.2  # of a box's height at each edge: detectors pad, so that neighbouring lines overlap
 _PROSE_CHARACTERS = 18  # median length of a line from which a column may be running text
 _PROSE_FILL = 0.55  # median share of the column's width that its lines fill
 _PROSE_LINES = 2
-_MAIN_LINES = 5  # a first column of this many lines, as long and as full as these, is no column of a table
+_MAIN_LINES = 4  # as many lines, each as long and as full as these, are text and not the first column of a table …
 _MAIN_CHARACTERS = 35
 _MAIN_FILL = 0.8
+_ASIDE_CHARACTERS = 8  # … if what stands beside them is words too
+_ASIDE_LETTERS = 0.6
 _CLOSE = 0.6  # line heights of white between strips, up to which they may be lines of one column
 _RECENT = 8  # strips of a band that tell what it is
 _MARKER_CHARACTERS = 3  # bullets, "12."
@@ -81,10 +83,10 @@ def _blocks(lines: Sequence[Line], height: float, depth: int) -> list[Column | G
     blocks: list[Column | Grid] = []
     rows: list[Row] = []  # of bands one below the other that have no gutter
     bands = _bands(_strips(lines), height)
-    for above, band in pairwise([_Band(), *bands]):
-        if _is_columns(band):
-            _take_back(above, band, height)
-    for band in bands:
+    for index in range(len(bands) - 1, 0, -1):
+        if _is_columns(bands[index]):
+            _take_back(bands[:index], bands[index], height)
+    for band in filter(lambda band: band.strips, bands):
         if len(band.spans) < 2 or len(_rows(band.lines)) == 1:
             rows += _rows(band.lines)
             continue
@@ -107,7 +109,7 @@ def _band_blocks(band: _Band, height: float, depth: int) -> list[Column | Grid]:
     prose = [_is_prose(column) for column in columns]
     if len(columns) == 1:
         return [Column(tuple(rows))]
-    if len(columns) > 1 and _is_main_text(columns[0]):
+    if _is_main_text(columns[0]) and all(map(_is_aside, columns[1:])):
         prose = [True] * len(columns)
     if sum(prose) > 1 and depth < _DEEPEST:
         return [block for group in _prose_groups(columns, prose) for block in _blocks(group, height, depth + 1)]
@@ -162,21 +164,35 @@ def _common_spans(band: _Band, strip: list[Line], spans: list[Span], gap: float,
             return together
     if min(before, here) >= 3 and len(together) == max(before, here) - 1:
         # A cell that reaches over a gutter of a table: the gutter stays.
-        return band.spans if before >= here else spans
+        return _extended(band.spans, strip) if before >= here else _extended(spans, band.lines)
     return None
 
 
-def _take_back(above: _Band, columns: _Band, height: float) -> None:
-    """Moves into the columns what is in the text above them only because one column begins higher than the other."""
+def _extended(spans: Sequence[Span], lines: Sequence[Line]) -> list[Span]:
+    """The columns, as wide as those of the lines that lie in one column only."""
+    extended = list(spans)
+    for line in lines:
+        hit = [index for index, (left, right) in enumerate(extended) if line.x0 < right and line.x1 > left]
+        if len(hit) == 1:
+            left, right = extended[hit[0]]
+            extended[hit[0]] = min(left, line.x0), max(right, line.x1)
+    return extended
+
+
+def _take_back(above: Sequence[_Band], columns: _Band, height: float) -> None:
+    """Moves into the columns what stands above them only because one column begins higher than the other, or begins
+    with a table: nearest band first, lowest strip first, up to the first that reaches over a gutter or is far off."""
     gap = _GUTTER * height
-    while above.strips and len(above.spans) == 1:
-        strip = above.strips[-1]
-        x0, x1 = min(line.x0 for line in strip), max(line.x1 for line in strip)
-        spans = _merged([*columns.spans, (x0, x1)], gap)
-        if len(spans) != len(columns.spans) or _white_between(strip, columns.strips[0]) > height:
-            return
-        columns.strips.insert(0, above.strips.pop())
-        columns.spans = spans
+    for band in reversed(above):
+        while band.strips:
+            strip = band.strips[-1]
+            spans = _merged([(line.x0, line.x1) for line in strip], gap)
+            together = _merged([*columns.spans, *spans], gap)
+            near = height if len(spans) == 1 else _CLOSE * height
+            if len(together) != len(columns.spans) or _white_between(strip, columns.strips[0]) > near:
+                return
+            columns.strips.insert(0, band.strips.pop())
+            columns.spans = together
 
 
 def _white_between(above: Sequence[Line], below: Sequence[Line]) -> float:
@@ -250,12 +266,16 @@ def _is_prose(column: Sequence[Line]) -> bool:
 
 
 def _is_main_text(column: Sequence[Line]) -> bool:
-    """Text beside which anything else is a sidebar: tables do not begin with a column like this."""
     width = max(line.x1 for line in column) - min(line.x0 for line in column)
-    return (
-        len(column) >= _MAIN_LINES
-        and median(len(line.text) for line in column) >= _MAIN_CHARACTERS
-        and median(line.width for line in column) >= _MAIN_FILL * width
+    full = [line for line in column if len(line.text) >= _MAIN_CHARACTERS and line.width >= _MAIN_FILL * width]
+    return len(full) >= _MAIN_LINES
+
+
+def _is_aside(column: Sequence[Line]) -> bool:
+    """Words beside the text: a sidebar, not amounts."""
+    letters = sum(character.isalpha() for line in column for character in line.text)
+    return median(len(line.text) for line in column) >= _ASIDE_CHARACTERS and letters >= _ASIDE_LETTERS * sum(
+        len(line.text) for line in column
     )
 
 
