@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
+from filelock import FileLock
 
 from ocr_pipeline.settings import Settings
 
@@ -31,7 +32,14 @@ def home(settings: Settings) -> Path:
 
 
 def instance(settings: Settings) -> dg.DagsterInstance:
-    return dg.DagsterInstance.from_config(str(home(settings)))
+    """Dagster's instance. One process at a time opens it: two that make its SQLite files at once spoil them."""
+    folder = home(settings)
+    settings.data.mkdir(parents=True, exist_ok=True)
+    with FileLock(settings.data / "dagster.lock", timeout=120):
+        opened = dg.DagsterInstance.from_config(str(folder))
+        opened.get_runs_count()  # opens, and where it is new makes, the files of all three storages
+        opened.event_log_storage.get_dynamic_partitions("batches")
+        return opened
 
 
 def _config() -> Path:

@@ -1,13 +1,11 @@
-"""Batches through Dagster in this process: what `ingest` and `demo` share. One OCR service for all of them, so that the
-servers' slots stay busy from one batch to the next; Ctrl-C ends all of them.
+"""Batches through Dagster in this process: what `ingest`, `demo` and `retry` share. One OCR service for all of them;
+Ctrl-C ends all of them.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import dagster as dg
 from dagster import DagsterRunStatus
@@ -21,7 +19,6 @@ from ocr_pipeline.settings import Settings
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """Dagster's console log would tear the progress display; its events are in the UI all the same."""
 
-BATCHES_AT_ONCE = 2  # the second draws and loads while the first waits for its last pages
 POLL_SECONDS = 1.0
 
 
@@ -38,69 +35,56 @@ def run_batches(
 ) -> None:
     """Takes each batch to the tables, urgent ones first. Returns when all are finished.
 
-    A batch that another process is working on is waited for. Raises RunFailed with every batch that failed.
+    Runs of Dagster go one after the other (two in one process lock each other up in its logging); the OCR of the next
+    batch is begun while one is read and loaded. A batch that another process is working on is waited for.
+    Raises RunFailed with every batch that failed.
     """
     service = wiring.ocr_service(settings, progress)
-    stop = threading.Event()
     failed: list[str] = []
     try:
         job = build_defs(settings, {"ocr": service}).resolve_job_def("process_batch")
-        with ThreadPoolExecutor(BATCHES_AT_ONCE, thread_name_prefix="batch") as pool:
-            pending = {
-                pool.submit(_one, instance, job, batch, stop, waiting_for): batch
-                for batch in sorted(batches, key=lambda batch: (not batch.urgent, batch.name))
-            }
-            try:
-                while pending:
-                    done, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        batch = pending.pop(future)
-                        if (error := future.result()) is not None:
-                            failed.append(f"{batch.name}: {error}")
-            except BaseException:
-                stop.set()
-                for future in pending:
-                    future.cancel()
-                service.cancel_all()
-                raise
+        ordered = sorted(batches, key=lambda batch: (not batch.urgent, batch.name))
+        for batch, following in zip(ordered, [*ordered[1:], None], strict=True):
+            if _done_by_another(instance, batch, waiting_for):
+                continue
+            service.begin(batch)
+            if following is not None and runs.live_run(instance, following.name) is None:
+                service.begin(following)
+            result = job.execute_in_process(
+                instance=instance,
+                partition_key=batch.name,
+                tags=runs.command_tags(batch),
+                run_config=QUIET,
+                raise_on_error=False,
+            )
+            if not result.success:
+                # raise_on_error=False swallows Ctrl-C too: the loop must not go on
+                if _interrupted(result):
+                    raise KeyboardInterrupt
+                failed.append(f"{batch.name}: {_why(result)}")
     finally:
         service.close()
     if failed:
         raise RunFailed("; ".join(failed))
 
 
-def _one(
-    instance: dg.DagsterInstance,
-    job: dg.JobDefinition,
-    batch: Batch,
-    stop: threading.Event,
-    waiting_for: Callable[[str, str], None],
-) -> str | None:
-    """Runs one batch, or waits for the run that another process has; None, or what failed."""
-    if stop.is_set():
-        return "interrupted"
+def _done_by_another(instance: dg.DagsterInstance, batch: Batch, waiting_for: Callable[[str, str], None]) -> bool:
+    """Waits while another process works on this batch; whether it finished it."""
+    done = False
     while (run_id := runs.live_run(instance, batch.name)) is not None:
         waiting_for(batch.name, run_id)
-        while not stop.is_set():
+        while (run := instance.get_run_by_id(run_id)) is not None and not run.is_finished:
             runs.reap(instance)
-            run = instance.get_run_by_id(run_id)
-            if run is None or run.is_finished:
-                break
             time.sleep(POLL_SECONDS)
-        if stop.is_set():
-            return "interrupted"
-        if run is not None and run.status is DagsterRunStatus.SUCCESS:
-            return None
-    result = job.execute_in_process(
-        instance=instance,
-        partition_key=batch.name,
-        tags=runs.command_tags(batch),
-        run_config=QUIET,
-        raise_on_error=False,
+        done = run is not None and run.status is DagsterRunStatus.SUCCESS
+    return done
+
+
+def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    errors = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
+    return any(error is not None and "Interrupt" in (error.cls_name or "") for error in errors) or any(
+        event.event_type_value == "PIPELINE_CANCELED" for event in result.all_events
     )
-    if result.success:
-        return None
-    return _why(result)
 
 
 def _why(result: dg.ExecuteInProcessResult) -> str:

@@ -1,7 +1,7 @@
 """The OCR of a process: one event loop in a thread, one transcriber, one page reader, for all batches of the process.
 
-Runs of Dagster are synchronous; this is where they meet the asynchronous stream. Batches that run side by side in one
-process (the command) share the transcriber, so that its slots stay busy from one batch to the next.
+Runs of Dagster are synchronous; this is where they meet the asynchronous stream. The command begins the next batch
+here before Dagster comes to it, so that the servers' slots stay busy from one batch to the next.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class OcrService:
         # made on the loop: its clients belong to it
         self._transcriber = self._wait(_call(transcriber))
         self._reader = PageReader(storage, self._transcriber)
+        self._begun: dict[str, Future[StreamCounts]] = {}
 
     @property
     def recipe_id(self) -> str:
@@ -55,6 +56,15 @@ class OcrService:
 
     def run(self, batch: Batch, *, render: bool = True, read: bool = True) -> StreamCounts:
         """Draws and reads one batch; blocks. An interrupt of the calling thread ends the batch's requests first."""
+        begun = self._begun.pop(batch.name, None) if render and read else None
+        return self._result(begun or self._start(batch, render, read))
+
+    def begin(self, batch: Batch) -> None:
+        """Starts to draw and read `batch` and returns at once; the next `run` of it takes over what was begun."""
+        if batch.name not in self._begun:
+            self._begun[batch.name] = self._start(batch, render=True, read=True)
+
+    def _start(self, batch: Batch, render: bool, read: bool) -> Future[StreamCounts]:
         stream = BatchStream(
             self._storage,
             self._reader,
@@ -63,15 +73,15 @@ class OcrService:
             self._options,
             self._progress,
         )
-        return self._wait(stream.run(batch, render=render, read=read))
-
-    def cancel_all(self) -> None:
-        """Ends every batch that is running, from another thread."""
-        self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(self._loop)])
+        return asyncio.run_coroutine_threadsafe(stream.run(batch, render=render, read=read), self._loop)
 
     def close(self) -> None:
+        """Ends what is still running, then the transcriber and the loop."""
         if self._loop.is_closed():
             return
+        for begun in self._begun.values():
+            begun.cancel()
+        self._wait(_settled())
         self._wait(self._transcriber.aclose())
         self._wait(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -79,13 +89,23 @@ class OcrService:
         self._loop.close()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return self._result(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def _result(self, future: Future[T]) -> T:
         try:
             return future.result()
         except BaseException:
             if future.cancel():  # interrupted while it ran: let the loop take the requests back
-                asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result(timeout=10)
+                asyncio.run_coroutine_threadsafe(_settled(), self._loop).result(timeout=30)
             raise
+
+
+async def _settled() -> None:
+    """Waits for the tasks of batches that were cancelled, so that their requests are taken back."""
+    await asyncio.sleep(0)  # a cancellation from another thread reaches its task one turn of the loop later
+    cancelled = [task for task in asyncio.all_tasks() if task.cancelling()]
+    if cancelled:
+        await asyncio.wait(cancelled, timeout=20)
 
 
 async def _call(make: Callable[[], T]) -> T:

@@ -1,0 +1,132 @@
+"""`ocr-pipeline ingest` as people run it: a process, folders, exit codes, JSON."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from ocr_pipeline import samples
+from ocr_pipeline_tests.pdfs import numbered, pdf
+from ocr_pipeline_tests.whole.command import end_state, finish, ingest, start
+
+FREE = {"OCR_CPU_ENGINE": "text_layer"}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three readable documents, names with everything in them, and two that are none."""
+    folder = tmp_path / "my papers"
+    (folder / "sub ü").mkdir(parents=True)
+    (folder / "plain.pdf").write_bytes(numbered(3))
+    (folder / "sub ü" / 'it\'s "so"\nlong.pdf').write_bytes(numbered(2, "two"))
+    (folder / "sub ü" / "no-ending").write_bytes(pdf(["a PDF by its first bytes", ""]))
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.7 and no more")
+    (folder / "fake.pdf").write_bytes(b"GIF89a")
+    (folder / "readme.txt").write_text("left alone")
+    (folder / ".hidden.pdf").write_bytes(numbered(1))
+    return folder
+
+
+def test_a_folder_is_accounted_for_page_by_page_and_failures_are_listed(data: Path, folder: Path) -> None:
+    code, said, err = ingest(data, folder, **FREE)
+    assert code == 1
+    assert (said["documents"], said["pages"], said["by_status"]) == (5, 7, {"blank": 1, "ok": 6})
+    reasons = {entry["source"].rsplit("/", 1)[-1]: (entry["page"], entry["reason"]) for entry in said["failed"]}
+    assert reasons == {"broken.pdf": (None, "damaged"), "fake.pdf": (None, "not_a_pdf")}
+    assert "1 files that are not PDFs were left alone" in err
+    sources = {row[0] for row in _sources(data)}
+    assert f'{data}/lake/inbox/my papers/sub ü/it\'s "so"\nlong.pdf' in sources
+
+
+def _sources(data: Path) -> list[tuple[str]]:
+    from ocr_pipeline.warehouse.connection import Warehouse
+
+    with Warehouse(str(data / "warehouse.duckdb")).read() as connection:
+        return connection.execute("SELECT source_uri FROM ocr.documents").fetchall()
+
+
+def test_the_same_command_again_reports_the_same_and_changes_no_row(data: Path, folder: Path) -> None:
+    _, first, _ = ingest(data, folder, **FREE)
+    before = end_state(data)
+    code, second, _ = ingest(data, folder, **FREE)
+    assert code == 1
+    assert {**second, "seconds": 0} == {**first, "seconds": 0}
+    assert end_state(data) == before
+
+
+def test_everything_fine_is_exit_code_0_and_a_single_file_goes_to_its_name(data: Path, folder: Path) -> None:
+    code, said, _ = ingest(data, folder / "plain.pdf", **FREE)
+    assert (code, said["failed"]) == (0, [])
+    assert (data / "lake" / "inbox" / "plain.pdf").read_bytes() == (folder / "plain.pdf").read_bytes()
+
+
+def test_usage_and_configuration_are_exit_code_2_and_one_sentence(data: Path, folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere" / "my papers"
+    other.mkdir(parents=True)
+    (other / "plain.pdf").write_bytes(numbered(1))
+    for arguments, environment, told in (
+        ([str(tmp_path / "nowhere")], {}, "no file or folder"),
+        ([str(folder), str(other)], {}, "would both become"),
+        ([str(folder)], {"OCR_WAREHOUSE": "md:ocr"}, "MOTHERDUCK_TOKEN"),
+        ([str(folder)], {"OCR_BACKENDS": str(tmp_path / "none.toml")}, "none.toml"),
+        ([str(folder)], {"OCR_SENSOR_SECONDS": "soon"}, "OCR_SENSOR_SECONDS"),
+        ([], {}, "PATHS"),
+    ):
+        process = start(data, "ingest", *arguments, "--json", **environment)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 2, (arguments, err)
+        assert told in err
+        assert "Traceback" not in err
+        assert out == ""
+
+
+def test_two_ingests_of_overlapping_folders_at_once_both_account_for_everything(data: Path, tmp_path: Path) -> None:
+    one, both = tmp_path / "one", tmp_path / "both"
+    for number in range(6):
+        for folder in (one, both / "one"):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{number}.pdf").write_bytes(numbered(2, str(number)))
+    (both / "more.pdf").write_bytes(numbered(3, "more"))
+    processes = [start(data, "ingest", str(path), "--json", **FREE) for path in (one, both / "one", both / "more.pdf")]
+    ended = [finish(process) for process in processes]
+    assert [(code, said["documents"], said["pages"]) for code, said, _ in ended] == [(0, 6, 12), (0, 6, 12), (0, 1, 3)]
+    assert len(end_state(data)["documents"]) == 7
+    assert len(end_state(data)["pages"]) == 15
+
+
+def test_ctrl_c_ends_it_cleanly_and_the_same_command_goes_on(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(8):
+        (folder / f"{number}.pdf").write_bytes(numbered(20, str(number)))
+    process = start(data, "ingest", str(folder), "--json", OCR_BATCH_DOCUMENTS="2", **FREE)
+    pages = data / "lake" / "transcripts"
+    until = time.monotonic() + 60
+    while process.poll() is None and not next(pages.rglob("*.json"), None) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (130, 0), err
+    code, said, _ = ingest(data, folder, OCR_BATCH_DOCUMENTS="2", **FREE)
+    assert (code, said["documents"], said["pages"]) == (0, 8, 160)
+
+
+def test_the_samples_end_as_expected_on_the_text_layer_alone_but_for_the_scan(data: Path) -> None:
+    folder = data.parent / "samples"
+    folder.mkdir()
+    for path in samples.paths():
+        shutil.copy(path, folder)
+    code, said, _ = ingest(data, folder, **FREE)
+    failed = {entry["source"].rsplit("/", 1)[-1]: entry["reason"] for entry in said["failed"]}
+    assert code == 1
+    assert failed.pop("scanned-letter.pdf") == "empty_text"
+    assert failed == {name: ended["reason"] for name, ended in samples.expected().items() if ended["reason"]}

@@ -1,0 +1,73 @@
+"""kill -9 at any instant, then the same command: the same end state, and only pages in flight asked again.
+
+The pages are read by simulated vLLM servers, which count how often each image was asked for, in a journal that
+survives everything. Set OCR_TEST_KILLS to change the number of instants.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from ocr_pipeline_tests.pdfs import numbered, pdf
+from ocr_pipeline_tests.simulator.fleet import Fleet
+from ocr_pipeline_tests.whole.command import end_state, finish, ingest, start
+
+KILLS = int(os.environ.get("OCR_TEST_KILLS", "20"))
+SEED = 20261122
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_run_that_is_killed_at_any_instant_ends_in_the_same_state_when_it_is_started_again(tmp_path: Path) -> None:
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    for number, pages in enumerate((1, 3, 12, 25)):
+        (folder / f"{number}.pdf").write_bytes(numbered(pages, f"document {number}"))
+    (folder / "blank.pdf").write_bytes(pdf(["text", "", "more text"]))
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.7 nothing")
+    servers = {
+        "rtx4090": {"profile": "rtx-4090", "seconds_per_page": 0.15, "max_num_seqs": 4, "mean_tokens": 60},
+        "spark": {"profile": "dgx-spark", "seconds_per_page": 0.15, "max_num_seqs": 4, "mean_tokens": 60},
+    }
+    figures = []
+    with Fleet(**servers) as fleet:
+        backends = tmp_path / "backends.toml"
+        backends.write_text(fleet.backends_toml(max_in_flight=4))
+        environment = {"OCR_BACKENDS": str(backends), "OCR_BATCH_DOCUMENTS": "3"}
+
+        started = time.monotonic()
+        code, calm, err = ingest(tmp_path / "calm", folder, **environment)
+        whole = time.monotonic() - started
+        assert (code, calm["pages"]) == (1, 44), err
+        expected = end_state(tmp_path / "calm")
+        asked = _asked(fleet)
+
+        instants = random.Random(SEED)
+        for kill in range(KILLS):
+            # spread evenly over the whole run, start-up and table load among them
+            instant = whole * (kill + instants.random()) / KILLS
+            data = tmp_path / f"killed-{kill}"
+            process = start(data, "ingest", str(folder), "--json", **environment)
+            time.sleep(instant)  # the instant is the test's input
+            process.kill()
+            process.communicate()
+            code, said, err = finish(start(data, "ingest", str(folder), "--json", **environment))
+            assert (code, said["pages"], said["by_status"]) == (1, 44, calm["by_status"]), (kill, instant, err)
+            assert end_state(data) == expected, (kill, instant)
+            now = _asked(fleet)
+            twice = sum(now.values()) - sum(asked.values()) - 42
+            figures.append((round(instant, 2), twice))
+            asked = now
+            assert 0 <= twice <= 8, f"kill {kill} at {instant:.2f} s: {twice} pages asked twice, 8 slots"
+            shutil.rmtree(data)
+    print(f"\na calm run takes {whole:.1f} s; (killed at second, pages asked twice): {figures}")
+
+
+def _asked(fleet: Fleet) -> dict[str, int]:
+    return {f"{name} {sha}": page.asked for name, tally in fleet.stats().items() for sha, page in tally.pages.items()}
