@@ -23,11 +23,6 @@ _END_OF_JPEG = b"\xff\xd9"  # stands nowhere else in a JPEG without thumbnail: i
 _SIZE = re.compile(r"([\d.eE+-]+) x ([\d.eE+-]+) pts")
 
 
-def installed() -> bool:
-    """Whether both poppler programs that pdf2image needs are on the PATH."""
-    return shutil.which("pdftoppm") is not None and shutil.which("pdfinfo") is not None
-
-
 def open_document(path: Path) -> Opening:
     """What `pdfinfo` says of the file."""
     try:
