@@ -31,6 +31,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
     IncompleteReadError,
 )
 from botocore.handlers import add_expect_header  # type: ignore[import-untyped]
+from botocore.utils import parse_timestamp  # type: ignore[import-untyped]
 from fsspec.asyn import sync
 
 from ocr_pipeline.lake import s3_faults
@@ -91,16 +92,26 @@ def client_options(options: S3Options) -> dict[str, Any]:
 
 
 def session() -> AioSession:
-    """A botocore session that looks at nobody's AWS profile, and does not wait for "100 Continue".
+    """A botocore session that looks at nobody's AWS profile, does not wait for "100 Continue", and reads times fast.
 
-    botocore asks for it before each body, however small: a round trip more a write, and a hang for ever on a server
-    that never says it (workerd; measured).
+    botocore asks for "100 Continue" before each body, however small: a round trip more a write, and a hang for ever on
+    a server that never says it (workerd; measured). Its parser of times takes 87 of the 113 ms CPU that a page of
+    1,000 keys costs (measured).
     """
     nothing: tuple[Any, ...] = (None, [], None, None)
     no_file: tuple[Any, ...] = (None, [], os.devnull, None)
     made = AioSession(session_vars={"profile": nothing, "config_file": no_file, "credentials_file": no_file})
     made.unregister("before-call.s3", add_expect_header)
+    made.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
     return made
+
+
+def _time(value: Any) -> datetime:
+    """ISO 8601 as in a listing, else what botocore knows (the HTTP date of a header)."""
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return parse_timestamp(value)  # type: ignore[no-any-return]
 
 
 def endpoint(options: S3Options) -> str:
