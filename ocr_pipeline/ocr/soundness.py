@@ -18,7 +18,7 @@ MOST_INK_A_CHARACTER = 2.5e-4
 _LOST = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd\ue000-\uf8ff\U000f0000-\U0010ffff]|\\(cid:\\d+\\)")
 _WORD = re.compile(r"[^\W_]+")
 # Letters around digits ("l1ke", "0f"), or a capital after small letters twice ("tHeRe"): what poor OCR leaves.
-_ODD = re.compile(r"[a-z]\d+[a-z]|^[01][a-z]{1,2}$|[a-z][A-Z][a-z]+[A-Z]")
+_ODD = re.compile(r"[a-z]\d+[a-z]|^(?!1st)[01][a-z]{1,2}$|[a-z][A-Z][a-z]+[A-Z]")
 _SPACELESS = re.compile("[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")  # scripts without spaces
 
 

@@ -70,6 +70,8 @@ LEGITIMATE = {
     "a table of numbers": f"<table>{rows(*numbers(1, 60, 8))}</table>",
     "an empty form of 40 rows and 10 columns": f"<table>{rows('Name|Date' + '|' * 8, *['|' * 9] * 40)}</table>",
     "a table of zeros": f"<table>{rows(*[f'{n}|0|0|0|0|0|0|0|0|0' for n in range(45)])}</table>",
+    "an empty form with pipes": "| Name | Date |" + " |" * 8 + ("\n|" + " |" * 10) * 40,
+    "equal rows with pipes": "| Item | Price |\n| --- | --- |\n" + "| Coffee | 2.50 |\n" * 20,
     "a calendar": f"<table>{rows('Mo|Tu|We|Th|Fr|Sa|Su', *['|' * 6] * 6)}</table>" * 12,
     "equal rows": f"<table>{rows('Item|Price', *['Coffee|2.50'] * 20)}</table>",
     "a contents page": "\n".join(f"{n}. {prose(5, n)} {'.' * 80} {n * 3}" for n in range(1, 45)),
