@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,7 +107,7 @@ def _in_words(text: str, whole: int) -> Iterator[Loop]:
     lengths = np.cumsum([len(word) + 1 for word in words])
     for period in range(1, min(LONGEST_PATTERN, len(words) // 3) + 1):
         start, run = _longest_run(codes[period:] == codes[:-period], at_least=max(2 * period, 10))
-        if not run:
+        if not run or _in_parts(codes[start : start + period]):
             continue
         first, last = start + period, start + period + run - 1
         extra = int(lengths[last] - lengths[first - 1])
@@ -123,7 +124,7 @@ def _in_characters(text: str, whole: int) -> Iterator[Loop]:
     codes = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
     for period in range(1, 65):
         start, run = _longest_run(codes[period:] == codes[:-period], at_least=max(3 * period, 150))
-        if not run:
+        if not run or _in_parts(codes[start : start + period]):
             continue
         pattern = text[start : start + period]
         loop = Loop(pattern, run / period + 1, run / whole, start + period + run >= len(text) - 30)
@@ -143,6 +144,12 @@ def _longest_run(equal: npt.NDArray[np.bool_], at_least: int) -> tuple[int, int]
     gaps = np.diff(edges) - 1
     at = int(np.argmax(gaps))
     return (int(edges[at]) + 1, int(gaps[at])) if gaps[at] >= at_least else (0, 0)
+
+
+def _in_parts(pattern: npt.NDArray[Any]) -> bool:
+    """Whether the pattern is a shorter one several times over: that one was looked at, by its own measure."""
+    size = len(pattern)
+    return any(size % part == 0 and bool((pattern[part:] == pattern[:-part]).all()) for part in range(1, size // 2 + 1))
 
 
 def _is_loop(loop: Loop, extra: int, pattern: str) -> bool:
