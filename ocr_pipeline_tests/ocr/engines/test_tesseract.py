@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocr_pipeline.ocr.cpu import cpu_transcriber
@@ -35,6 +35,7 @@ def test_words_of_a_line_are_joined_and_a_wide_gap_parts_cells() -> None:
 
 
 @given(st.text(alphabet=st.sampled_from("5\t\n-1.9ax "), max_size=200))
+@settings(deadline=None)
 def test_a_damaged_table_is_passed_over(text: str) -> None:
     lines_of_table(HEAD + "\n" + text)
 

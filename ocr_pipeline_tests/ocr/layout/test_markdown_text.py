@@ -20,7 +20,7 @@ LIST_ITEM = re.compile(r"^(?:[-+*]|\d{1,2}[.)])(?:\s|$)")
 
 
 @given(cells)
-@settings(max_examples=600)
+@settings(max_examples=600, deadline=None)
 @example("# 1 of 12")
 @example("2025. A year, not a list")
 @example("***")
@@ -39,6 +39,7 @@ def test_a_reader_shows_a_paragraph_as_it_was_printed(text: str) -> None:
 
 
 @given(st.lists(st.lists(cells, min_size=2, max_size=4), min_size=1, max_size=4))
+@settings(deadline=None)
 def test_a_reader_shows_each_cell_of_a_table_as_it_was_printed(rows: list[list[str]]) -> None:
     rendered = READER.render(table(rows))
     shown = [html.unescape(cell) for cell in re.findall(r"<t[hd]>(.*?)</t[hd]>", rendered)]
@@ -54,5 +55,6 @@ def test_ordinary_text_is_left_as_it_is(text: str) -> None:
 
 
 @given(cells)
+@settings(deadline=None)
 def test_plain_text_takes_back_what_escaping_added(text: str) -> None:
     assert plain_text(escaped(text)) == text

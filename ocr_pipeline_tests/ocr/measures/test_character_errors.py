@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocr_pipeline.ocr.character_errors import character_error_rate, edit_distance
@@ -21,6 +21,7 @@ def _textbook(a: str, b: str) -> int:
 
 
 @given(texts, texts)
+@settings(deadline=None)
 def test_the_fast_distance_is_the_textbook_distance(a: str, b: str) -> None:
     assert edit_distance(a, b) == _textbook(a, b)
 
