@@ -159,6 +159,15 @@ def test_under_the_priority_policy_the_lowest_number_goes_first(futures: asyncio
     assert bench.started == [first, early, late]
 
 
+def test_a_client_that_leaves_during_its_prefill_makes_room_at_once(futures: asyncio.AbstractEventLoop) -> None:
+    bench = Bench(futures)
+    leaver, stayer = bench.ask(8000, 500), bench.ask(900, 500)
+    bench.clock.run(until=0.01)
+    bench.engine.abort(leaver)
+    bench.clock.run()
+    assert bench.seconds(stayer) == pytest.approx(0.01 + _alone("rtx-4090", 900, 500))
+
+
 def test_full_memory_pushes_the_newest_out_and_it_still_ends_whole(futures: asyncio.AbstractEventLoop) -> None:
     bench = Bench(futures, kv_tokens=8192, max_num_seqs=8)
     jobs = [bench.ask(900, 3000) for _ in range(6)]

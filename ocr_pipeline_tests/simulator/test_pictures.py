@@ -32,6 +32,15 @@ def test_a_header_tells_the_size_without_pillow(width: int, height: int, how: tu
     assert quick == pictures._size_by_pillow(data) == (width, height)
 
 
+def test_tables_before_the_frame_header_are_not_taken_for_it() -> None:
+    data = _image(70, 50, "JPEG")
+    frame = data.index(b"\xff\xc0")
+    tables = data.index(b"\xff\xc4", frame)
+    scan = data.index(b"\xff\xda", tables)
+    reordered = data[:frame] + data[tables:scan] + data[frame:tables] + data[scan:]
+    assert pictures._size_of_sound_jpeg(reordered) == pictures._size_by_pillow(reordered) == (70, 50)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=300), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"]))
 def test_any_bytes_are_read_or_refused(data: bytes, magic: bytes) -> None:

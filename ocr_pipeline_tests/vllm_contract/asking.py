@@ -9,9 +9,11 @@ import io
 import json
 import re
 import socket
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 from PIL import Image
 
 MODEL = "deepseek-ai/DeepSeek-OCR"
@@ -114,3 +116,11 @@ class Metrics:
 
     def label_names(self, name: str) -> set[frozenset[str]]:
         return {frozenset(key for key, _ in pairs) for (n, pairs) in self.samples if n == name}
+
+
+def wait_for_running(http: httpx.Client, count: int) -> None:
+    """Returns when the server says that exactly so many requests run."""
+    until = time.monotonic() + 30
+    while Metrics(http.get("/metrics").text).get("num_requests_running") != count:
+        assert time.monotonic() < until, f"never {count} requests running"
+        time.sleep(0.02)  # between two polls

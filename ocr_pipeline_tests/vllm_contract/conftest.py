@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
+from ocr_pipeline.ocr.backends import Backend, load_backends
 from ocr_pipeline_tests.vllm_contract.servers import (
     LAB_KEY,
     RealVllm,
@@ -18,7 +20,7 @@ from ocr_pipeline_tests.vllm_contract.servers import (
 
 
 @pytest.fixture(
-    scope="session", params=["simulator", pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.timeout(600)])]
+    scope="session", params=["simulator", pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.timeout(900)])]
 )
 def any_server(request: pytest.FixtureRequest) -> Iterator[ServerUnderTest]:
     """A server in no particular variant, possibly dead."""
@@ -72,6 +74,42 @@ def connect() -> Iterator[Callable[[ServerUnderTest], httpx.Client]]:
         client.close()
 
 
+BackendOf = Callable[[ServerUnderTest], Backend]
+
+
+@pytest.fixture
+def backend_of(tmp_path: Path) -> BackendOf:
+    """A server as an entry of the backends file, for the pipeline's own client."""
+
+    def make(server: ServerUnderTest) -> Backend:
+        path = tmp_path / "backends.toml"
+        path.write_text(
+            f'[[backend]]\nname = "lab"\nurl = "{server.url}"\ngpu = "rtx-4090"\nmodel = "deepseek-ai/DeepSeek-OCR"\n'
+            'api_key_env = "LAB_KEY"\n'
+        )
+        [backend] = load_backends(path, {"LAB_KEY": LAB_KEY}.get).backends
+        return backend
+
+    return make
+
+
 @pytest.fixture
 def http(server: ServerUnderTest, connect: Callable[[ServerUnderTest], httpx.Client]) -> httpx.Client:
     return connect(server)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Orders the contract so that the real server is restarted as seldom as can be: a start takes a minute or two."""
+    ours = [at for at, item in enumerate(items) if __package__ in item.nodeid.replace("/", ".")]
+    in_order = sorted((items[at] for at in ours), key=_phase)
+    for at, item in zip(ours, in_order, strict=True):
+        items[at] = item
+
+
+def _phase(item: pytest.Item) -> int:
+    fixtures = getattr(item, "fixturenames", [])
+    if "plain_server" in fixtures:
+        return 3
+    if "strict_server" in fixtures:
+        return 2
+    return 1 if "test_death" in item.nodeid else 0
