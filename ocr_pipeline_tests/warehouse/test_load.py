@@ -120,12 +120,11 @@ def test_of_two_attempts_with_one_key_the_later_stays_and_of_equals_the_greater(
         replace(second, attempts=(replace(attempt, attempt=replace(attempt.attempt, prompt_tokens=tokens)),))
         for tokens in (7, None, 8)
     ]
-    ends = []
-    for order in (twins, twins[::-1]):
+    for order in (twins, twins[::-1], [twins[1], twins[0], twins[2]]):
+        warehouse.run(lambda connection: connection.execute("DELETE FROM ocr.attempts"))
         for twin in order:
             load(warehouse, twin)
-        ends.append(contents(warehouse)["attempts"])
-    assert ends[0] == ends[1]
+        assert [row[9] for row in contents(warehouse)["attempts"]] == [None]  # NULL is the greatest
 
 
 def test_rows_of_another_batch_and_missing_tables_are_refused(warehouse: Warehouse) -> None:
@@ -253,7 +252,7 @@ def check_that_order_and_repeats_change_nothing(steps: Steps, deletions: Deletio
         assert contents(fresh) == first
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS, DELETIONS, st.randoms(use_true_random=False))
 def test_the_end_state_depends_on_what_was_loaded_and_never_on_order_or_repeats(
     steps: Steps, deletions: Deletions, shuffle: random.Random
@@ -262,7 +261,7 @@ def test_the_end_state_depends_on_what_was_loaded_and_never_on_order_or_repeats(
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS, DELETIONS, st.randoms(use_true_random=False))
 def test_the_end_state_depends_on_what_was_loaded_and_never_on_order_or_repeats_at_length(
     steps: Steps, deletions: Deletions, shuffle: random.Random

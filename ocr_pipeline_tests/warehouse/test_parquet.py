@@ -14,7 +14,7 @@ import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocr_pipeline.records import PageStatus, Reason
@@ -156,6 +156,7 @@ def test_an_empty_batch_makes_four_files_that_are_read_as_no_rows() -> None:
         assert from_bytes(name, to_bytes(name, table)).num_rows == 0
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.text(st.characters(), max_size=40))
 def test_any_text_a_model_can_say_is_written_and_read(text: str) -> None:
     tables = to_tables([result("a.pdf", batch="b", pages=1, markdown={1: text})])
@@ -210,11 +211,18 @@ def test_a_file_of_another_table_a_newer_version_or_no_parquet_is_refused(tables
         from_bytes("pages", foreign.getvalue())
 
 
-def test_a_flipped_bit_in_a_file_is_noticed(tables: dict[str, pa.Table]) -> None:
-    data = bytearray(to_bytes("pages", tables["pages"]))
-    data[200] ^= 0x10
-    with pytest.raises(WarehouseError, match="not a readable Parquet file"):
-        from_bytes("pages", bytes(data))
+def test_a_flipped_bit_in_the_text_of_a_file_is_noticed(tables: dict[str, pa.Table]) -> None:
+    data = to_bytes("pages", tables["pages"])
+    group = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0)
+    text = group.column(TABLES["pages"].get_field_index("markdown"))
+    header = 100  # bytes at most; the checksum is of what follows it
+    places = range(text.data_page_offset + header, text.data_page_offset + text.total_compressed_size, 5)
+    assert len(places) > 20
+    for place in places:
+        flipped = bytearray(data)
+        flipped[place] ^= 0x10
+        with pytest.raises(WarehouseError, match="not a readable Parquet file"):
+            from_bytes("pages", bytes(flipped))
 
 
 def test_an_older_file_without_a_later_column_reads_as_null(tables: dict[str, pa.Table]) -> None:
