@@ -13,6 +13,14 @@ COMMANDS = {
     "ingest": "Put PDFs into the inbox and take them all the way to the tables.",
     "demo": "Take the sample PDFs through the whole pipeline and say what to look at.",
     "doctor": "Check lake, warehouse and every backend; each failure with its mend.",
+    "status": "Where is my document: stage, batch, run, pages done, reason.",
+    "search": "Find the pages whose text holds some words.",
+    "retry": "Ask again for the pages that failed for some reasons.",
+    "compare": "What a new recipe (model, prompt, sampling) changed, page by page.",
+    "purge": "Forget a document everywhere, and prove it.",
+    "rebuild-warehouse": "Make all tables again from the Parquet files in the lake.",
+    "serve-command": "Print the exact `vllm serve` line of a GPU profile.",
+    "review": "Look at what was read: a web app on this machine, pages beside their images, search, overview.",
     "dagster-home": "Print the folder where Dagster keeps its history (made where it is missing).",
 }
 

@@ -57,10 +57,11 @@ def queue(settings: Settings) -> Iterator[QueuePull | None]:
         yield pull
 
 
-def warehouse(settings: Settings) -> Warehouse:
-    """The warehouse. Raises WarehouseError at once for `md:` without a token."""
+def warehouse(settings: Settings, wait_seconds: float = 600.0) -> Warehouse:
+    """The warehouse; `wait_seconds` for a file that others use. Raises WarehouseError at once for `md:` without a
+    token."""
     token = settings.motherduck_token.get_secret_value() if settings.motherduck_token else None
-    return Warehouse(settings.warehouse, token)
+    return Warehouse(settings.warehouse, token, wait_seconds=wait_seconds)
 
 
 def backends(settings: Settings) -> BackendsConfig | None:

@@ -1,0 +1,56 @@
+"""`ocr-pipeline review`: the review web app on this machine."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import click
+
+from ocr_pipeline import wiring
+from ocr_pipeline.review.asking_again import AskAgain
+from ocr_pipeline.settings import Settings
+
+WAIT_SECONDS = 10.0
+"""For a DuckDB file that is being loaded: a load takes less, and a person is waiting."""
+
+
+@click.command("review")
+@click.option("--port", type=click.IntRange(0, 65535), default=8400, show_default=True, help="0: any free port.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on. There is no login.")
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Another name under which it may be asked (a proxy).")
+@click.option(
+    "--allow-retry", is_flag=True, help="Let people ask again for failed pages; without it the app only reads."
+)
+@click.option("--dagster-url", default=None, metavar="URL", help="Root of Dagster's UI, to link to the batches' runs.")
+def command(port: int, host: str, allow_host: tuple[str, ...], allow_retry: bool, dagster_url: str | None) -> int:
+    """Look at what was read: documents, pages beside their images, search, overview, in a browser.
+
+    Reads the lake and the tables that the settings name. Ctrl-C ends it.
+    """
+    import uvicorn
+
+    from ocr_pipeline.review.app import build_app
+    from ocr_pipeline.review.guards import LOCAL_HOSTS, host_name
+
+    settings = Settings()
+    if dagster_url and urlsplit(dagster_url).scheme not in ("http", "https"):
+        raise click.UsageError("--dagster-url must start with http:// or https://")
+    names = [host, *allow_host, *([urlsplit(settings.review_url).netloc] if settings.review_url else [])]
+    app = build_app(
+        wiring.lake(settings),
+        wiring.warehouse(settings, wait_seconds=WAIT_SECONDS),
+        allow_retry=_ask_again(settings) if allow_retry else None,
+        allowed_hosts={*LOCAL_HOSTS, *(host_name(name) for name in names)} - {""},
+        dagster_url=dagster_url,
+    )
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False, date_header=False)
+    socket = config.bind_socket()
+    port = socket.getsockname()[1]
+    click.echo(f"Review app: http://{host}:{port}/documents   (Ctrl-C ends it)")
+    uvicorn.Server(config).run(sockets=[socket])
+    return 0
+
+
+def _ask_again(settings: Settings) -> AskAgain:
+    """What "ask again" does: the same as `ocr-pipeline retry`."""
+    raise click.UsageError("--allow-retry needs `ocr-pipeline retry`, which this release does not have yet")
