@@ -16,6 +16,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -40,6 +41,7 @@ class SimulatedServer:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._keeper: threading.Thread | None = None
+        self._final: Tally | None = None
 
     # ---- life
 
@@ -128,6 +130,7 @@ class SimulatedServer:
             self._keeper.join()
         with self._lock:
             self.kill()
+        self._final = self.stats()
         self._scratch.cleanup()
 
     def __enter__(self) -> Self:
@@ -170,7 +173,9 @@ class SimulatedServer:
                 pause.wait(0.02)
 
     def stats(self) -> Tally:
-        """The figures of all lives of this server together, from its journal; it may be dead."""
+        """The figures of all lives of this server together, from its journal; it may be dead or closed."""
+        if self._final is not None:
+            return self._final
         return read_journal(self._journal) if self._journal.exists() else Tally()
 
     def cpu_seconds(self) -> float:
@@ -215,18 +220,20 @@ class Fleet:
         self._profiles = {name: str(options.get("profile", "rtx-4090")) for name, options in servers.items()}
 
     def __enter__(self) -> Self:
-        starting = [threading.Thread(target=server.start) for server in self]
-        for thread in starting:
-            thread.start()
-        for thread in starting:
-            thread.join()
-        for server in self:
-            server.ready()
+        try:
+            with ThreadPoolExecutor(len(self)) as pool:
+                list(pool.map(lambda server: server.start().ready(), self))
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         for server in self:
             server.close()
 

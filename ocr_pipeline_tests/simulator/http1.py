@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
@@ -97,7 +98,11 @@ class Connection(asyncio.Protocol):
         try:
             while self._queue and self._transport is not None:
                 self._answering = self._queue.popleft()
-                await self._handler(self._answering, self)
+                try:
+                    await self._handler(self._answering, self)
+                except Exception:  # a fault of the simulator's own must be seen, and keep nobody waiting
+                    traceback.print_exc()
+                    self.send(500, b"the simulator has a fault: see its stderr", "text/plain", close=True)
         finally:
             self._task = None
             if self._transport is not None:

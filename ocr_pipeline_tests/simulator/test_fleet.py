@@ -21,7 +21,7 @@ from ocr_pipeline_tests.simulator.asking import ask, ask_all, sha256, text
 def test_no_more_pages_are_read_at_once_than_there_are_slots() -> None:
     with SimulatedServer(seconds_per_page=0.1, max_num_seqs=3) as server:
         answers = ask_all(server.url, range(12))
-        stats = server.stats()
+    stats = server.stats()
     assert all(text(answer) for answer in answers)
     assert (stats.requests, stats.answered, stats.max_running) == (12, 12, 3)
     assert stats.max_waiting >= 1
@@ -40,6 +40,13 @@ def test_the_stats_over_http_are_those_of_the_journal() -> None:
     assert shown["ids"] == ["page-1", "page-2", "page-1"]
     assert shown["asked_more_than_once"] == stats.asked_more_than_once == 1
     assert shown["pages"][sha256(1)]["asked"] == 2
+
+
+def test_a_fleet_of_which_one_does_not_start_says_so_and_leaves_none_running() -> None:
+    fleet = Fleet(good={}, bad={"speed": 0})
+    with pytest.raises(RuntimeError, match="the simulated server did not start"), fleet:
+        raise AssertionError("the fleet must not be entered")
+    assert not any(server.alive for server in fleet)
 
 
 def test_unlike_servers_give_the_same_text_for_the_same_page() -> None:
