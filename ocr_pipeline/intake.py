@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ocr_pipeline import wiring
 from ocr_pipeline.lake import batches, listing, planner
 from ocr_pipeline.lake.queue import QueuePull
 from ocr_pipeline.lake.storage import Storage
@@ -100,7 +101,7 @@ def look(
 ) -> Look:
     """One tick: finds what is new, writes the batch lists, and only then gives the cursor to move to."""
     deadline = time.monotonic() + TICK_SECONDS
-    limits = planner.Limits(settings.batch_documents, settings.batch_bytes, settings.batches_per_tick)
+    limits = wiring.batch_limits(settings)
     with alone(settings.data):
         if queue is not None:
             cut_now, note = _pull(storage, settings, queue, limits, deadline, announce)
@@ -178,7 +179,7 @@ def sweep_everything(storage: Storage, settings: Settings, announce: Announce = 
     """Compares the whole inbox with all batch lists: cuts what was missed, and marks what is gone as deleted."""
     local = not settings.lake.startswith("s3://")
     settle = timedelta(seconds=settings.settle_seconds if local else 0)
-    limits = planner.Limits(settings.batch_documents, settings.batch_bytes, settings.batches_per_tick)
+    limits = wiring.batch_limits(settings)
     with alone(settings.data):
         taken: set[Upload] = set()
         known: dict[str, bool] = {}  # upload key -> whether it is there, by the batches in the order of their names

@@ -52,6 +52,12 @@ def live_run(instance: dg.DagsterInstance, batch_name: str) -> str | None:
     return runs[0].run_id if runs else None
 
 
+def last_run(instance: dg.DagsterInstance, batch_name: str) -> tuple[str, str] | None:
+    """Id and status of the newest run of this batch."""
+    runs = instance.get_runs(RunsFilter(tags={PARTITION_TAG: batch_name}), limit=1)
+    return (runs[0].run_id, runs[0].status.value) if runs else None
+
+
 def busy(instance: dg.DagsterInstance) -> bool:
     """Whether runs are waiting for a place: then it is better to fill batches than to queue more small ones."""
     return instance.get_runs_count(RunsFilter(statuses=[DagsterRunStatus.QUEUED])) > 0
@@ -62,10 +68,15 @@ def finished(instance: dg.DagsterInstance) -> set[str]:
     return instance.get_materialized_partitions(dg.AssetKey("documents"))
 
 
+def unloaded(instance: dg.DagsterInstance, names: Iterable[str]) -> list[str]:
+    """Of `names`, the batches whose rows were never loaded."""
+    done = finished(instance)
+    return [name for name in names if name not in done]
+
+
 def unfinished(instance: dg.DagsterInstance, names: Iterable[str]) -> list[str]:
     """Of `names`, the batches with neither a finished load nor a live run."""
-    done = finished(instance)
-    return [name for name in names if name not in done and live_run(instance, name) is None]
+    return [name for name in unloaded(instance, names) if live_run(instance, name) is None]
 
 
 def without_partition(instance: dg.DagsterInstance, names: Iterable[str]) -> list[str]:

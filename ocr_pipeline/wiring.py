@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from ocr_pipeline.flow.progress import Progress
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
+from ocr_pipeline.lake import planner
 from ocr_pipeline.lake.queue import QueueOptions, QueuePull
 from ocr_pipeline.lake.storage import S3Options, Storage, StorageError, open_storage
 from ocr_pipeline.ocr.backends import BackendsConfig, load_backends
@@ -55,6 +56,10 @@ def queue(settings: Settings) -> Iterator[QueuePull | None]:
     options = QueueOptions(settings.queue_api_url, account, queue_id, token.get_secret_value(), bucket, prefix)
     with QueuePull(options) as pull:
         yield pull
+
+
+def batch_limits(settings: Settings) -> planner.Limits:
+    return planner.Limits(settings.batch_documents, settings.batch_bytes, settings.batches_per_tick)
 
 
 def warehouse(settings: Settings, wait_seconds: float = 600.0) -> Warehouse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -16,7 +17,6 @@ from ocr_pipeline.commands.running import RunFailed, run_batches
 from ocr_pipeline.commands.summary import Summary, show, summarise, terminal
 from ocr_pipeline.flow import tables
 from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT
-from ocr_pipeline.lake import planner
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.pdf.renderer import poppler_installed
 from ocr_pipeline.records import Batch, DocumentResult, Upload
@@ -69,7 +69,7 @@ def ingest(settings: Settings, paths: Sequence[Path], console: Console) -> Summa
         intake.cut(
             lake,
             uploads,
-            _no_cap(settings, len(uploads)),
+            replace(wiring.batch_limits(settings), batches=max(1, len(uploads))),
             inbox=settings.inbox,
             announce=lambda names: runs.add_partitions(dagster, names),
         )
@@ -86,10 +86,6 @@ def ingest(settings: Settings, paths: Sequence[Path], console: Console) -> Summa
                 lambda name, run: display.say(f"batch {name}: waiting for run {run}, which is working on it"),
             )
     return summarise(results_of(lake, held), {batch.name for batch in held.values()}, time.monotonic() - started)
-
-
-def _no_cap(settings: Settings, uploads: int) -> planner.Limits:
-    return planner.Limits(settings.batch_documents, settings.batch_bytes, max(1, uploads))
 
 
 def _todo(lake: Storage, finished: Collection[str], held: dict[Upload, Batch]) -> list[Batch]:

@@ -32,6 +32,10 @@ from ocr_pipeline.records import (
     Transcript,
 )
 
+SPECKS = 5e-4
+"""Ink below which a page without text is blank and not failed: dust on a scanned page measures 1e-5 to 5e-4, as much
+as a page number, so the engine is asked and believed (`pdf/ink.py` has the measurements)."""
+
 _FIGURE_LINK = re.compile(r"\(figure:(\d{1,6})\)")
 _GOOD = frozenset({PageStatus.OK, PageStatus.BLANK, PageStatus.FALLBACK})
 
@@ -149,6 +153,8 @@ def _page(
     transcript = read.transcript
     if transcript is not None:
         page = replace(page, **_from_transcript(transcript, document, rendered.number))
+    if transcript is not None and transcript.reason is Reason.EMPTY_TEXT and rendered.ink < SPECKS:
+        return replace(page, status=PageStatus.BLANK, reason=None, detail="specks and no text"), ParsedPage("")
     if read.layer is not None:
         status = PageStatus.FALLBACK if transcript is not None else PageStatus.OK
         page = replace(page, status=status, engine="text_layer", backend="pdf", model="text_layer")

@@ -90,11 +90,19 @@ def publish(lake: Storage, batch: Batch, rows: list[DocumentResult]) -> Manifest
             data = parquet.to_bytes(name, table)
             key = keys.table(name, day, batch.name)
             lake.write(key, data)
-            files[name] = TableFile(key, table.num_rows, len(data), hashlib.sha256(data).hexdigest())
+            files[name] = table_file(key, table.num_rows, data)
     gone = {keys.document_id(key): batch.created_at for key in batch.deleted if batch.created_at}
     manifest = Manifest(batch.name, SCHEMA_VERSION, files, gone)
-    lake.write(keys.manifest(batch.name), _MANIFEST.dump_json(manifest, indent=1))
+    write_manifest(lake, manifest)
     return manifest
+
+
+def table_file(key: str, rows: int, data: bytes) -> TableFile:
+    return TableFile(key, rows, len(data), hashlib.sha256(data).hexdigest())
+
+
+def write_manifest(lake: Storage, manifest: Manifest) -> None:
+    lake.write(keys.manifest(manifest.batch), _MANIFEST.dump_json(manifest, indent=1))
 
 
 def read_manifest(lake: Storage, batch_name: str) -> Manifest:

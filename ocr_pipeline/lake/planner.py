@@ -53,22 +53,23 @@ def name_floor(since: datetime) -> str:
     return since.astimezone(UTC).strftime(TIME_FORMAT)
 
 
-def _cut(uploads: list[Upload], limits: Limits, *, urgent: bool) -> list[Batch]:
-    batches: list[Batch] = []
-    group: list[Upload] = []
+def groups(uploads: Iterable[Upload], limits: Limits) -> list[list[Upload]]:
+    """`uploads` in their order, cut so that each group keeps the limits on documents and bytes."""
+    found: list[list[Upload]] = []
     size, keys = 0, set[str]()
     for upload in uploads:
-        full = len(group) >= limits.documents or size + upload.size > limits.bytes
         # two versions of one key would be two rows with one key
-        if group and (full or upload.key in keys):
-            batches.append(Batch(name(group), tuple(group), urgent=urgent))
-            group, size, keys = [], 0, set()
-        group.append(upload)
-        keys.add(upload.key)
+        if not found or len(found[-1]) >= limits.documents or size + upload.size > limits.bytes or upload.key in keys:
+            found.append([])
+            size, keys = 0, set()
+        found[-1].append(upload)
         size += upload.size
-    if group:
-        batches.append(Batch(name(group), tuple(group), urgent=urgent))
-    return batches
+        keys.add(upload.key)
+    return found
+
+
+def _cut(uploads: list[Upload], limits: Limits, *, urgent: bool) -> list[Batch]:
+    return [Batch(name(group), tuple(group), urgent=urgent) for group in groups(uploads, limits)]
 
 
 def plan(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import TypeAdapter
 
 from ocr_pipeline.lake import keys
@@ -22,3 +24,11 @@ def read(storage: Storage, recipe_id: str, image_sha256: str) -> Transcript | No
 def write(storage: Storage, transcript: Transcript) -> None:
     """Makes a page's result durable. Replaces an earlier one, which the caller has carried over in `attempts`."""
     storage.write(keys.transcript(transcript.recipe_id, transcript.image_sha256), _TRANSCRIPT.dump_json(transcript))
+
+
+def load(storage: Storage, recipe_id: str) -> Iterator[Transcript]:
+    """Every transcript of one recipe, many reads at once."""
+    found = (info.key for info in storage.list(f"{keys.TRANSCRIPTS}{recipe_id}/"))
+    for _, data in storage.read_many(found):
+        if data is not None:
+            yield _TRANSCRIPT.validate_json(data)

@@ -267,3 +267,16 @@ def test_a_figure_is_cut_out_and_linked_from_the_markdown_file(lake: Storage) ->
     assert lake.read(keys.figure("inbox/sub/a b.pdf", 1, 0)).startswith(b"\xff\xd8")
     assert "(<a b.pdf.files/0001-0.jpg>)" in lake.read(keys.markdown("inbox/sub/a b.pdf")).decode()
     assert PageStatus.OK in {page.status for page in tables.results(lake, batch)[0].pages}
+
+
+def test_a_page_with_specks_and_no_text_is_blank_and_one_with_ink_is_failed(
+    lake: Storage, service: OcrService, transcriber: ScriptedTranscriber
+) -> None:
+    transcriber.script = lambda image: Reason.EMPTY_TEXT
+    service_without_layer = OcrService(lake, lambda: transcriber, StreamOptions(render_workers=1, text_layer="never"))
+    try:
+        batch = put(lake, {"a.pdf": pdf([".", "words " * 12 + "\n" + "and more words " * 5])})
+        service_without_layer.run(batch)
+    finally:
+        service_without_layer.close()
+    assert statuses(tables.results(lake, batch)[0]) == ["blank", "failed"]

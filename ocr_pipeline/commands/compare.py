@@ -1,0 +1,67 @@
+"""`ocr-pipeline compare`: what a new model or prompt changed, page by page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+from rich.table import Table
+
+from ocr_pipeline import wiring
+from ocr_pipeline.commands.summary import terminal
+from ocr_pipeline.settings import Settings
+from ocr_pipeline.upkeep.compare import compare_recipes, recipes
+
+
+@click.command("compare")
+@click.argument("recipe_a")
+@click.argument("recipe_b")
+@click.option("--all", "everything", is_flag=True, help="List the pages that are the same too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+def command(recipe_a: str, recipe_b: str, everything: bool, as_json: bool) -> int:
+    """Compare two recipes on the pages that both have read: agreement, length, failures.
+
+    A recipe's id stands in the tables (`recipe_id`); this command lists those there are when one is unknown.
+    """
+    lake = wiring.lake(Settings())
+    known = recipes(lake)
+    for recipe in (recipe_a, recipe_b):
+        if recipe not in known:
+            listed = ", ".join(f"{name} ({count} pages)" for name, count in sorted(known.items())) or "none"
+            raise click.UsageError(f"no transcripts of recipe {recipe!r}; there are: {listed}")
+    found = compare_recipes(lake, recipe_a, recipe_b)
+    if as_json:
+        said = asdict(found)
+        said["pages"] = [asdict(page) for page in (found.pages if everything else found.changed)]
+        click.echo(json.dumps(said))
+        return 0
+    console = terminal()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("document", "page", "words in common", "length a", "length b", "agreement a", "agreement b", "a", "b"):
+        table.add_column(name, no_wrap=True)
+    for page in found.pages if everything else found.changed:
+        if page.a and page.b:
+            table.add_row(
+                page.document_id,
+                str(page.page_number),
+                _number(page.overlap),
+                str(page.a.length),
+                str(page.b.length),
+                _number(page.a.agreement),
+                _number(page.b.agreement),
+                page.a.reason or page.a.status,
+                page.b.reason or page.b.status,
+            )
+    console.print(table)
+    console.print(
+        f"\n{found.compared} pages in both, {found.same} the same, {found.mended} mended, {found.broken} broken; "
+        f"{found.only_a} only in a, {found.only_b} only in b; mean agreement with the text layer "
+        f"{_number(found.mean_agreement_a)} and {_number(found.mean_agreement_b)}; characters {found.length_a} and "
+        f"{found.length_b}"
+    )
+    return 0
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

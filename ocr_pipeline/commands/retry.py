@@ -1,0 +1,77 @@
+"""`ocr-pipeline retry`: asks again for the pages that failed for some reasons."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from ocr_pipeline import instance, runs, wiring
+from ocr_pipeline.commands.display import Display
+from ocr_pipeline.commands.running import RunFailed, run_batches
+from ocr_pipeline.commands.summary import show, summarise, terminal
+from ocr_pipeline.flow import tables
+from ocr_pipeline.records import REASONS, Reason
+from ocr_pipeline.settings import Settings
+from ocr_pipeline.upkeep.retry import ask_again
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class _Age(click.ParamType[timedelta]):
+    name = "age"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        match = re.fullmatch(r"(\d{1,5})([mhdw])", value)
+        if not match:
+            self.fail("give a number and a unit: 30m, 12h, 7d, 2w", param, ctx)
+        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+@click.command("retry")
+@click.option("--reason", "reasons", multiple=True, required=True, type=click.Choice([*map(str, REASONS)]))
+@click.option("--since", type=_Age(), help="Only what failed this long ago or less: 30m, 12h, 7d, 2w.")
+@click.option("--leave-to-sensor", is_flag=True, help="Only write the batch lists; the running sensor does the rest.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: bool, as_json: bool) -> int:
+    """Ask again for the pages that failed for these reasons, and for no others.
+
+    Pages that have their text keep it. Exit codes as for `ingest`.
+    """
+    settings = Settings()
+    lake, warehouse, dagster = wiring.lake(settings), wiring.warehouse(settings), instance.instance(settings)
+    runs.reap(dagster)
+    again = ask_again(
+        lake,
+        warehouse,
+        [Reason(reason) for reason in reasons],
+        since=datetime.now(UTC) - since if since else None,
+        limits=wiring.batch_limits(settings),
+        # the sensor takes a list without a partition for one that nobody runs
+        announce=lambda names: None if leave_to_sensor else runs.add_partitions(dagster, names),
+    )
+    err = terminal(stderr=True)
+    err.print(f"{again.pages} pages of {again.documents} documents are asked again, in {len(again.batches)} batches")
+    if again.gone:
+        err.print(f"{again.gone} documents left out: their upload was replaced or deleted")
+    if leave_to_sensor or not again.batches:
+        if as_json:
+            click.echo(json.dumps({"documents": again.documents, "batches": [batch.name for batch in again.batches]}))
+        return 0
+    started = datetime.now(UTC)
+    try:
+        with Display(err, again.documents) as display:
+            run_batches(settings, dagster, again.batches, display, lambda name, run: display.say(f"waiting for {run}"))
+    except RunFailed as error:
+        click.echo(f"Error: {error}\nThe pages that were read are kept; run the same command again.", err=True)
+        return 1
+    results = [result for batch in again.batches for result in tables.results(lake, batch)]
+    seconds = (datetime.now(UTC) - started).total_seconds()
+    summary = summarise(results, [batch.name for batch in again.batches], seconds)
+    if as_json:
+        click.echo(json.dumps(summary.as_json(), ensure_ascii=False))
+    else:
+        show(summary, terminal())
+    return summary.exit_code

@@ -1,0 +1,26 @@
+"""`ocr-pipeline serve-command`: the exact `vllm serve` line of a GPU profile."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from ocr_pipeline.ocr.gpus import GPUS
+from ocr_pipeline.ocr.models import MODELS
+from ocr_pipeline.ocr.serve import serve_command
+
+
+@click.command("serve-command")
+@click.argument("gpu", type=click.Choice(sorted(GPUS)))
+@click.option("--model", default="deepseek-ai/DeepSeek-OCR", show_default=True, type=click.Choice(sorted(MODELS)))
+@click.option("--checkpoint", help="Other weights of the same model: a path or a name.")
+@click.option("--quantization", help="How those weights are quantised, as vLLM names it.")
+@click.option("--port", default=8000, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+def command(gpu: str, model: str, checkpoint: str | None, quantization: str | None, port: int, as_json: bool) -> int:
+    """Print how to start vLLM on this machine: the flags that the client's profile counts on."""
+    line = serve_command(GPUS[gpu], MODELS[model], checkpoint=checkpoint, quantization=quantization, port=port)
+    click.echo(json.dumps(asdict(line)) if as_json else line.line())
+    return 0

@@ -1,0 +1,90 @@
+"""`ocr-pipeline status`: where is my document."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from ocr_pipeline import instance, runs, wiring
+from ocr_pipeline.commands.summary import printable, terminal
+from ocr_pipeline.lake import batches
+from ocr_pipeline.settings import Settings
+from ocr_pipeline.upkeep.whereabouts import Stage, Whereabouts, documents_before, find, pace
+
+WORDS = {
+    Stage.INBOX: "in the inbox, in no batch yet",
+    Stage.BATCH: "in a batch, not begun",
+    Stage.PAGES: "being drawn and read",
+    Stage.READ: "read, not in the tables yet",
+    Stage.TABLES: "in the tables",
+}
+
+
+@click.command("status")
+@click.argument("key")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+def command(key: str, as_json: bool) -> int:
+    """Say where a document is: KEY is an upload's key or a part of its name.
+
+    Stage, batch, run, pages done, reason, and for one on its way the time it should still take. Exit code 1: not found.
+    """
+    settings = Settings()
+    lake, warehouse, dagster = wiring.lake(settings), wiring.warehouse(settings), instance.instance(settings)
+    found = find(lake, warehouse, settings.inbox, key)
+    speed = pace(warehouse)
+    said = []
+    for document in found:
+        run = runs.last_run(dagster, document.batch) if document.batch else None
+        expected = None
+        if document.batch and document.stage is not Stage.TABLES:
+            waiting = runs.unloaded(dagster, batches.names(lake))
+            expected = speed.seconds_for(documents_before(lake, waiting, document.batch))
+        said.append(_said(document, run, expected))
+    if as_json:
+        click.echo(json.dumps({"documents": said}, ensure_ascii=False))
+    else:
+        console = terminal()
+        for entry in said:
+            console.print(_line(entry), markup=False, soft_wrap=True)
+        if not said:
+            console.print(f"no upload's key holds {key!r}, and no object below {settings.inbox} does", markup=False)
+    return 0 if said else 1
+
+
+def _said(document: Whereabouts, run: tuple[str, str] | None, expected: float | None) -> dict[str, Any]:
+    row = document.row
+    return {
+        "key": document.key,
+        "document_id": document.document_id,
+        "stage": document.stage.value,
+        "batch": document.batch,
+        "run": run[0] if run else None,
+        "run_status": run[1] if run else None,
+        "pages": document.pages,
+        "pages_done": document.pages_done,
+        "status": row.status if row else None,
+        "reason": row.reason if row else None,
+        "reasons": dict(row.reasons) if row else {},
+        "deleted_at": row.deleted_at.isoformat() if row and row.deleted_at else None,
+        "expected_seconds": round(expected, 1) if expected is not None else None,
+    }
+
+
+def _line(entry: dict[str, Any]) -> str:
+    parts = [f"{printable(entry['key'])}: {WORDS[Stage(entry['stage'])]}"]
+    if entry["stage"] == Stage.TABLES:
+        parts.append(f"{entry['status']}" + (f" ({entry['reason']})" if entry["reason"] else ""))
+    if entry["pages"] is not None or entry["pages_done"]:
+        parts.append(f"{entry['pages_done']} of {entry['pages'] if entry['pages'] is not None else '?'} pages")
+    parts += [f"{count} pages {reason}" for reason, count in entry["reasons"].items()]
+    if entry["batch"]:
+        parts.append(f"batch {entry['batch']}")
+    if entry["run"]:
+        parts.append(f"run {entry['run']} {entry['run_status'].lower()}")
+    if entry["deleted_at"]:
+        parts.append(f"deleted {entry['deleted_at']}")
+    if entry["expected_seconds"] is not None:
+        parts.append(f"about {entry['expected_seconds']:.0f} s to go")
+    return ", ".join(parts)

@@ -1,0 +1,101 @@
+"""Asking again for pages that failed: batches of just those documents, named by the time of the request.
+
+Such a batch sorts after what it repeats, so its rows win. Pages that have their text keep it: a transcript is asked
+for again only when it failed for one of the reasons, before the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ocr_pipeline.lake import batches, keys, planner
+from ocr_pipeline.lake.storage import ObjectMissing, Storage
+from ocr_pipeline.records import Batch, Reason, Upload
+from ocr_pipeline.warehouse.connection import Warehouse
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What a request comes to."""
+
+    batches: tuple[Batch, ...]
+    documents: int
+    pages: int  # failed for one of the reasons; 0 for documents that were rejected whole
+    gone: int  # documents left out, since their upload was replaced or deleted
+
+
+_FAILED = """
+    SELECT document_id, batch, count(page_number)
+    FROM (
+        SELECT d.document_id, d.batch, p.page_number, p.reason, p.processed_at
+        FROM ocr.documents d JOIN ocr.pages p USING (document_id)
+        WHERE d.deleted_at IS NULL AND p.status IN ('failed', 'skipped', 'fallback')
+        UNION ALL
+        SELECT document_id, batch, NULL, reason, processed_at FROM ocr.documents
+        WHERE deleted_at IS NULL AND status = 'rejected'
+    )
+    WHERE list_contains($reasons, reason) AND ($since IS NULL OR processed_at >= $since)
+        AND ($documents IS NULL OR list_contains($documents, document_id))
+    GROUP BY ALL ORDER BY ALL
+"""
+
+
+def ask_again(
+    lake: Storage,
+    warehouse: Warehouse,
+    reasons: Collection[Reason],
+    *,
+    since: datetime | None = None,
+    documents: Sequence[str] | None = None,
+    limits: planner.Limits,
+    now: datetime | None = None,
+    announce: Callable[[Collection[str]], None] = lambda names: None,
+) -> Again:
+    """Writes the batch lists for every document with a page that failed for one of `reasons`, or of those `documents`.
+
+    `since`: only what failed then or later. The caller runs the batches, or leaves them to the sensor.
+    """
+    now = now or datetime.now(UTC)
+    with warehouse.read() as connection:
+        rows = connection.execute(
+            _FAILED,
+            {
+                "reasons": sorted(str(reason) for reason in reasons),
+                "since": since,
+                "documents": list(documents) if documents is not None else None,
+            },
+        ).fetchall()
+    uploads: dict[Upload, str] = {}
+    gone, pages = 0, 0
+    lists: dict[str, Batch | None] = {}
+    for document_id, batch_name, count in rows:
+        if batch_name not in lists:
+            lists[batch_name] = _list(lake, batch_name)
+        upload = _upload_of(lists[batch_name], document_id)
+        there = lake.stat(upload.key) if upload else None
+        if upload is None or there is None or there.etag != upload.etag:
+            gone += 1
+            continue
+        uploads[upload] = batch_name
+        pages += count
+    made = []
+    for group in planner.groups(sorted(uploads), limits):
+        batch = planner.retry(group, reasons, now, [uploads[upload] for upload in group])
+        made.append(batch)
+    announce([batch.name for batch in made])
+    for batch in made:
+        batches.write(lake, batch)
+    return Again(tuple(made), len(uploads), pages, gone)
+
+
+def _list(lake: Storage, name: str) -> Batch | None:
+    try:
+        return batches.read(lake, name)
+    except ObjectMissing:
+        return None
+
+
+def _upload_of(batch: Batch | None, document_id: str) -> Upload | None:
+    return next((u for u in (batch.uploads if batch else ()) if keys.document_id(u.key) == document_id), None)
