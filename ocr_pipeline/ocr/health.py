@@ -1,7 +1,7 @@
 """Whether a server may be asked: a circuit breaker, and the watch that tells a hung server from a slow one.
 
 Here belongs pure state only: values go in with the time, the next state comes out. Not here: reading /health and
-/metrics (vitals.py), and what becomes of the pages (failover.py, fleet.py).
+/metrics (vitals.py), and what becomes of the pages (failover.py, dispatcher.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class BreakerRules:
 
     faults: int = 5  # transport faults in a row, with no good answer between, that open the breaker
     first: float = 0.5
-    longest: float = 15.0  # a restarted vLLM needs a minute to load; asking /health every 15 s costs nothing
+    longest: float = 5.0  # asking /health costs nothing, and a server that is back and unasked costs its slots
     misconfigured: float = 300.0  # nothing heals a wrong key by itself: look again after a long while
 
 

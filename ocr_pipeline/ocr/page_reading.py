@@ -1,7 +1,7 @@
 """One page's life in the fleet: asked, asked again for its text or for its server, and ended in one transcript.
 
-Here belongs the order of events for one page, and its record of attempts. Not here: which server takes it (fleet.py),
-what a text is worth (ladder.py), what a fault means for the next try (failover.py).
+Here belongs the order of events for one page, and its record of attempts. Not here: which server takes it
+(dispatcher.py), what a text is worth (ladder.py), what a fault means for the next try (failover.py).
 """
 
 from __future__ import annotations
@@ -73,6 +73,11 @@ class PageReading:
     def asked_before(self) -> bool:
         return self._sent > 0
 
+    @property
+    def is_plain(self) -> bool:
+        """Nothing has happened to it yet: where one such page of a document cannot go, no other can."""
+        return not self._tried and not self.troubles.avoid and not self.troubles.refused
+
     # -- the fleet's side ------------------------------------------------------------------------------------------
 
     def view(self, now: float, ahead: int) -> PageView:
@@ -124,7 +129,7 @@ class PageReading:
 
     async def _ask(self) -> GaveUp | None:
         """One rung: sends the page, wherever and however often, until a text is there (None) or no use is left."""
-        self._fleet.queue(self)
+        self._fleet.dispatcher.queue(self)
         while True:
             event = await self._events.get()
             if isinstance(event, GaveUp):
@@ -136,7 +141,7 @@ class PageReading:
                 continue  # asked elsewhere too: that one may come
             if (gave_up := self._hopeless()) is not None:
                 return gave_up
-            self._fleet.queue(self)
+            self._fleet.dispatcher.queue(self)
 
     def _note(self, flight: Flight) -> bool:
         """Takes down one request that is over; True where it brought a text."""

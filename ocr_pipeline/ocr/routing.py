@@ -2,7 +2,7 @@
 
 Here belong the user's rules ("hybrid") and the least expected finish time ("fastest"), and the words that stand in
 `attempts.choice`. Not here: the order of the pages (waiting_line.py), how many a server takes (admission.py), whether
-it may be asked (health.py), and the sending (fleet.py).
+it may be asked (health.py), and the sending (dispatcher.py).
 
 A choice is made for now: only servers that can take the page this moment are in the answer, and an empty answer
 means that the page waits. With a backlog no slot may idle: a page whose own server is full goes to any other that

@@ -1,7 +1,7 @@
 """One server of the fleet at run time: its client, the pages in flight there, and what is known of its state.
 
 Here belongs what is true of one server: sending, taking answers into account (breaker, admission, speed), watching it
-while pages are there. Not here: which page comes (fleet.py), and what a page does with its answer (page_reading.py).
+while pages are there. Not here: which page comes (dispatcher.py), what a page does with its answer (page_reading.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NOT_THERE = ("connect_failed",)  # nobody listens: no need to count to five
 OUR_OWN = ("pool_timeout", "client_failed", "connection_stale", "hedged", "hung", "unreachable")  # say nothing of it
 LONGEST_PAUSE = 60.0  # seconds that a Retry-After may keep all pages away
 EWMA = 0.2
-CONFIRM_AFTER = (0.0, 0.2, 0.4, 0.6)  # seconds between looks: /health stays 200 for 0.4 s after an engine's death
+CONFIRM_AFTER = (0.0, 0.3)  # seconds before each look: a server whose connections are lost refuses at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ class Station:
         try:
             try:
                 answer = await self.client.ask(flight.ask)
-                if answer.fault is Fault.DEATH:
+                if answer.fault is Fault.DEATH or answer.outcome == "connection_stale":
                     answer = await self._weigh_death(flight, answer)
             except asyncio.CancelledError:
                 if flight.cause is None:
@@ -260,13 +260,18 @@ class Station:
     # -- death -----------------------------------------------------------------------------------------------------
 
     async def _weigh_death(self, flight: Flight, answer: Answer) -> Answer:
-        """A dead engine's 500 is evidence by itself; a lost connection needs a failing /health beside it."""
-        known = flight.deaths < self.deaths  # it died since the page was sent: others saw it first
-        if not known and (answer.outcome == "engine_dead" or await self._confirm_death()):
+        """A dead engine's 500 is evidence by itself; a lost connection needs a failing /health beside it.
+
+        So does a connection that was lost at once: as a rule it was only stale, but a page that kills a server within
+        a quarter of a second must not pass for that again and again.
+        """
+        if flight.deaths == self.deaths:  # else it died since the page was sent, and others saw it first
+            if not (answer.outcome == "engine_dead" or await self._confirm_death()):
+                return replace(answer, fault=Fault.TRANSIENT)
             if flight.deaths == self.deaths:
                 self._died(flight)
-            return answer
-        return answer if flight.deaths < self.deaths else replace(answer, fault=Fault.TRANSIENT)
+        outcome = "connection_lost" if answer.outcome == "connection_stale" else answer.outcome
+        return replace(answer, outcome=outcome, fault=Fault.DEATH)
 
     async def _confirm_death(self) -> bool:
         if self._confirming is None:

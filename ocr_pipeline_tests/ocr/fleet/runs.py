@@ -10,7 +10,7 @@ import hashlib
 import io
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -98,6 +98,14 @@ def one(server: SimulatedServer | str, slots: int = 4, **more: Any) -> BackendsC
     return BackendsConfig(backends=(backend("rtx4090", server, "rtx-4090", slots, **more),))
 
 
+def backlog(enough: asyncio.Event) -> Iterator[PageImage]:
+    """Documents of 8 pages until it is enough; at most 2,000 pages."""
+    for number in range(2000):
+        if enough.is_set():
+            return
+        yield page(f"d{number // 8}", number % 8 + 1, 8)
+
+
 @asynccontextmanager
 async def fleet_of(config: BackendsConfig, *, outage_wait: float = 20.0, **more: Any) -> AsyncIterator[Fleet]:
     more.setdefault("tuning", QUICK)
@@ -141,9 +149,7 @@ class Run:
         return Counter(t.backend for t in self.transcripts.values())
 
 
-async def read_all(
-    fleet: Fleet, pages: Iterable[PageImage], *, at_once: int | None = None, done: Sequence[asyncio.Event] = ()
-) -> Run:
+async def read_all(fleet: Fleet, pages: Iterable[PageImage], *, at_once: int | None = None) -> Run:
     """Reads the pages as the flow does: `at_once` of them handed over (default: what the fleet asks for)."""
     run = Run()
     gate = asyncio.Semaphore(at_once or fleet.max_in_flight)

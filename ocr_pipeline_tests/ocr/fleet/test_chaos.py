@@ -104,15 +104,15 @@ def test_a_the_4090_dies_at_one_third_and_returns_later():
         await until(lambda: a_third_is_done(fleet), timeout=60)
         there["rtx4090"].kill()
         at_death = fleet.stations[0].speed.pages
-        await asyncio.sleep(4)
+        await asyncio.sleep(2)
         assert fleet.stations[0].speed.pages <= at_death + 1
         await asyncio.to_thread(there["rtx4090"].start)
         after_return = at_death
 
-    run, shares = chaos("(a) the 4090 dies at one third, returns 4 s later", dies)
+    run, shares = chaos("(a) the 4090 dies at one third, returns 2 s later", dies)
     assert run.statuses == {"ok": 400}
     the_same_but_for(run, set())
-    assert shares["rtx4090"] - after_return >= 10  # it got its share back
+    assert shares["rtx4090"] - after_return >= 8  # it got its share back
 
 
 def test_b_sixty_seconds_of_503_from_both():

@@ -13,8 +13,9 @@ from pydantic import SecretStr
 
 from ocr_pipeline.ocr.answers import Answer
 from ocr_pipeline.ocr.fleet import Fleet
+from ocr_pipeline.ocr.health import Condition
 from ocr_pipeline.records import Attempt, Geometry, PageImage, PageStatus, Reason, Transcript
-from ocr_pipeline_tests.ocr.fleet.runs import MODEL, document, fleet_of, one, page, read_all, two, until
+from ocr_pipeline_tests.ocr.fleet.runs import MODEL, backlog, document, fleet_of, one, page, read_all, two, until
 from ocr_pipeline_tests.simulator import SimulatedServer
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: refused at once
@@ -60,7 +61,7 @@ class OnTheCpu:
 def test_every_page_is_read_on_both_servers_and_each_choice_has_its_reason(servers):
     async def scene():
         async with fleet_of(two(servers["rtx4090"], servers["spark"])) as fleet:
-            pages = [*document("letter", 5), *document("book", 30), *document("now", 2, urgent=True)]
+            pages = [*document("now", 2, urgent=True), *document("letter", 5), *document("book", 30)]
             return await read_all(fleet, pages), fleet.recipe_id
 
     run, recipe_id = asyncio.run(scene())
@@ -117,24 +118,23 @@ def test_a_large_document_beside_others_has_one_page_at_a_time_on_the_small_card
 def test_a_server_that_dies_loses_no_page_and_gets_its_share_when_it_is_back(slow_servers):
     async def scene():
         async with fleet_of(two(slow_servers["rtx4090"], slow_servers["spark"])) as fleet:
-            pages = [p for n in range(20) for p in document(f"d{n}", 8)]
-            reading = asyncio.create_task(read_all(fleet, pages))
             small = fleet.stations[0]
+            enough = asyncio.Event()
+            reading = asyncio.create_task(read_all(fleet, backlog(enough)))
             await until(lambda: small.speed.pages >= 10)
             slow_servers["rtx4090"].kill()
-            await until(lambda: small.deaths == 1 and small.in_flight == 0)
+            await until(lambda: small.breaker.condition is Condition.OPEN and small.in_flight == 0)
             at_death = small.speed.pages
             await asyncio.to_thread(slow_servers["rtx4090"].start)
-            run = await reading
-            return run, small.speed.pages - at_death, small.deaths
+            await until(lambda: small.speed.pages >= at_death + 10 and small.in_flight >= 4)
+            enough.set()
+            return await reading, small.deaths
 
-    run, after, deaths = asyncio.run(scene())
-    assert run.statuses == {"ok": 160}
+    run, deaths = asyncio.run(scene())
+    assert set(run.statuses) == {"ok"}
     assert deaths == 1
-    assert after >= 10
     assert run.choices["alone"] >= 1  # those in flight at the death
     assert run.choices["failover"] >= 1
-    assert run.choices["recovered"] >= 0
     lost = [a for t in run.transcripts.values() for a in t.attempts if a.outcome == "connection_lost"]
     assert 1 <= len(lost) <= 5
 
@@ -372,8 +372,8 @@ def test_cancelled_pages_free_their_slots_and_leave_nothing_behind(servers):
     async def scene():
         async with fleet_of(one(servers["rtx4090"])) as fleet:
             before = asyncio.all_tasks()
-            readings = [asyncio.create_task(fleet.transcribe(p)) for p in document("a", 12)]
-            await until(lambda: fleet.stations[0].in_flight >= 4)
+            readings = [asyncio.create_task(fleet.transcribe(p)) for p in document("a", 24)]
+            await until(lambda: fleet.stations[0].vitals.running)  # the server has them
             for reading in readings:
                 reading.cancel()
             await asyncio.gather(*readings, return_exceptions=True)
@@ -465,6 +465,6 @@ def test_a_closed_fleet_says_so():
 
 def test_the_fleet_is_a_transcriber():
     fleet = Fleet(two(NOBODY, NOBODY), cpu=None, outage_wait=1.0)
-    assert fleet.max_in_flight == 30
+    assert fleet.max_in_flight == 46
     assert fleet.geometry.dpi == 150
     assert len(fleet.recipe_id) == 16

@@ -61,6 +61,7 @@ def alone(page_seconds: float, seconds: float) -> float:
         return tally.busy_share
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_server_both_progress_with_an_even_share_and_no_storm():
     share, _, pages, refused = both(page_seconds=0.25, seconds=8)
     assert 0.4 <= share <= 0.6
