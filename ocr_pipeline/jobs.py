@@ -1,8 +1,14 @@
-"""The job that takes one batch all the way, used by sensor, schedule, backfill and command."""
+"""The jobs: one batch all the way (sensor, schedule, backfill, command), and asking again for failed pages."""
 
-from __future__ import annotations
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+from pydantic import Field
+
+from ocr_pipeline import wiring
+from ocr_pipeline.records import Reason
+from ocr_pipeline.settings import Settings
+from ocr_pipeline.upkeep.retry import ask_again
 
 SENSOR = "upload_sensor"
 
@@ -11,3 +17,39 @@ process_batch = dg.define_asset_job(
     selection=dg.AssetSelection.all() - dg.AssetSelection.assets("uploads"),
     description="From the uploads of one batch to rows in the warehouse.",
 )
+
+
+class RetryConfig(dg.Config):
+    """Which failures are asked again."""
+
+    reasons: list[str] = Field(description="reason codes, such as repetition or truncated")
+    since_days: float | None = Field(default=None, description="only what failed in the last days; empty: all")
+
+
+@dg.op
+def write_retry_batches(context: dg.OpExecutionContext, config: RetryConfig) -> None:
+    """Writes batch lists of just the documents with such failures; the sensor asks for their runs at its next tick."""
+    settings = Settings()
+    again = ask_again(
+        wiring.lake(settings),
+        wiring.warehouse(settings),
+        [Reason(reason) for reason in config.reasons],
+        since=datetime.now(UTC) - timedelta(days=config.since_days) if config.since_days else None,
+        limits=wiring.batch_limits(settings),
+    )
+    context.add_output_metadata(
+        {
+            "pages": again.pages,
+            "documents": again.documents,
+            "left_out": again.gone,
+            "batches": dg.MetadataValue.md("\n".join(f"- {batch.name}" for batch in again.batches) or "none"),
+        }
+    )
+
+
+@dg.job(
+    description="Asks again for pages that failed for some reasons: launch it with "
+    "`ops: {write_retry_batches: {config: {reasons: [repetition], since_days: 7}}}`."
+)
+def retry_failed() -> None:
+    write_retry_batches()

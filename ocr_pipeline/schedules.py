@@ -1,6 +1,9 @@
-"""The net under the sensor: `reconcile` compares the whole inbox with all batch lists, and all lists with all runs."""
+"""Schedules: `reconcile`, the net under the sensor (whole inbox against all batch lists, all lists against all runs),
+and `forget_daily`, retention.
+"""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
@@ -9,6 +12,7 @@ from ocr_pipeline import intake, runs, wiring
 from ocr_pipeline.jobs import process_batch
 from ocr_pipeline.lake import batches
 from ocr_pipeline.settings import Settings
+from ocr_pipeline.upkeep import retention
 
 MAX_FAILED_RUNS = 5
 """A batch that failed as often is left to a person: a schedule that asks for ever once made 368,000 failed runs
@@ -43,3 +47,33 @@ def reconcile(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest |
         yield runs.request(batches.read(lake, name), run_key=f"{name}#reconcile-{failed}")
     if not asked:
         yield dg.SkipReason(f"{len(swept.names)} batches, all finished or at work")
+
+
+@dg.op(description="Deletes what OCR_KEEP_IMAGES_DAYS and OCR_KEEP_RECIPES_DAYS say is too old.")
+def forget_what_is_old(context: dg.OpExecutionContext) -> None:
+    settings = Settings()
+    lake = wiring.lake(settings)
+    now = datetime.now(UTC)
+    if settings.keep_images_days:
+        gone = retention.forget_images(lake, timedelta(days=settings.keep_images_days), now)
+        context.log.info(f"{gone} page images deleted")
+    if settings.keep_recipes_days:
+        in_use = retention.recipes_in_use(wiring.warehouse(settings))
+        gone = retention.forget_recipes(lake, timedelta(days=settings.keep_recipes_days), now, in_use)
+        context.log.info(f"{gone} transcripts of old recipes deleted")
+
+
+@dg.job(description="Retention: off unless OCR_KEEP_IMAGES_DAYS or OCR_KEEP_RECIPES_DAYS is set.")
+def forget() -> None:
+    forget_what_is_old()
+
+
+def forget_daily(settings: Settings) -> dg.ScheduleDefinition:
+    wanted = settings.keep_images_days or settings.keep_recipes_days
+    return dg.ScheduleDefinition(
+        name="forget_daily",
+        job=forget,
+        cron_schedule="30 3 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING if wanted else dg.DefaultScheduleStatus.STOPPED,
+    )

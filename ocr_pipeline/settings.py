@@ -52,41 +52,84 @@ class Settings(BaseSettings):
     lake: str = _env("OCR_LAKE", default="", description="local folder or s3://bucket/prefix")
     inbox: str = _env("OCR_INBOX", default="inbox/", description="prefix of uploads in the lake")
     warehouse: str = _env("OCR_WAREHOUSE", default="", description="DuckDB file, or md:name")
-    motherduck_token: SecretStr | None = _env("MOTHERDUCK_TOKEN", default=None)
+    motherduck_token: SecretStr | None = _env(
+        "MOTHERDUCK_TOKEN",
+        default=None,
+        description="needed for md:; without it an error at once, never a browser login",
+    )
 
-    r2_endpoint_url: str | None = _env("R2_ENDPOINT_URL", default=None)
-    r2_account_id: str | None = _env("R2_ACCOUNT_ID", default=None)
-    r2_jurisdiction: str | None = _env("R2_JURISDICTION", default=None, description="eu, fedramp")
-    r2_access_key_id: SecretStr | None = _env("R2_ACCESS_KEY_ID", default=None)
-    r2_secret_access_key: SecretStr | None = _env("R2_SECRET_ACCESS_KEY", default=None)
+    r2_endpoint_url: str | None = _env(
+        "R2_ENDPOINT_URL", default=None, description="of R2 or another S3 store; or give R2_ACCOUNT_ID"
+    )
+    r2_account_id: str | None = _env("R2_ACCOUNT_ID", default=None, description="Cloudflare account of the bucket")
+    r2_jurisdiction: str | None = _env(
+        "R2_JURISDICTION", default=None, description="eu or fedramp, for buckets made there"
+    )
+    r2_access_key_id: SecretStr | None = _env("R2_ACCESS_KEY_ID", default=None, description="of an R2 API token")
+    r2_secret_access_key: SecretStr | None = _env("R2_SECRET_ACCESS_KEY", default=None, description="of the same token")
     r2_region: str = _env("R2_REGION", default="auto", description="other S3 stores want their own")
 
     backends: Path | None = _env("OCR_BACKENDS", default=None, description="TOML file that lists the GPU servers")
-    cpu_engine: CpuEngine = _env("OCR_CPU_ENGINE", default=CpuEngine.AUTO)
-    text_layer: TextLayer = _env("OCR_TEXT_LAYER", default=TextLayer.FALLBACK)
+    cpu_engine: CpuEngine = _env(
+        "OCR_CPU_ENGINE", default=CpuEngine.AUTO, description="auto, rapidocr, tesseract, or text_layer (no OCR at all)"
+    )
+    text_layer: TextLayer = _env(
+        "OCR_TEXT_LAYER",
+        default=TextLayer.FALLBACK,
+        description="use of a PDF's own text: fallback where OCR fails, prefer (sound layers cost no GPU), never",
+    )
     outage_wait: float = _env("OCR_OUTAGE_WAIT", default=900.0, description="all GPUs down: wait, then the CPU engine")
 
-    listing: Listing = _env("OCR_LISTING", default=Listing.SWEEP)
-    listing_overlap: float = _env("OCR_LISTING_OVERLAP", default=3600.0)
+    listing: Listing = _env(
+        "OCR_LISTING", default=Listing.SWEEP, description="how uploads are found: sweep, ordered, queue"
+    )
+    listing_overlap: float = _env(
+        "OCR_LISTING_OVERLAP",
+        default=3600.0,
+        description="seconds to look back in a bucket: longer than the slowest upload",
+    )
     settle_seconds: float = _env("OCR_SETTLE_SECONDS", default=2.0, description="local inbox: quiet time of a file")
-    sensor_seconds: int = _env("OCR_SENSOR_SECONDS", default=5, ge=5)
-    batches_per_tick: int = _env("OCR_BATCHES_PER_TICK", default=20, ge=1)
-    batch_documents: int = _env("OCR_BATCH_DOCUMENTS", default=200, ge=1)
-    batch_bytes: int = _env("OCR_BATCH_BYTES", default=2 * 1024**3, ge=1)
+    sensor_seconds: int = _env(
+        "OCR_SENSOR_SECONDS", default=5, ge=5, description="seconds between two looks at the inbox"
+    )
+    batches_per_tick: int = _env("OCR_BATCHES_PER_TICK", default=20, ge=1, description="batches cut in one look")
+    batch_documents: int = _env("OCR_BATCH_DOCUMENTS", default=200, ge=1, description="documents of one batch")
+    batch_bytes: int = _env("OCR_BATCH_BYTES", default=2 * 1024**3, ge=1, description="bytes of one batch")
     queue_id: str | None = _env("OCR_QUEUE_ID", default=None, description="Cloudflare Queue with the R2 events")
-    queue_token: SecretStr | None = _env("OCR_QUEUE_TOKEN", default=None)
-    queue_api_url: str = _env("OCR_QUEUE_API_URL", default="https://api.cloudflare.com/client/v4")
+    queue_token: SecretStr | None = _env(
+        "OCR_QUEUE_TOKEN", default=None, description="API token: Queues read and write"
+    )
+    queue_api_url: str = _env(
+        "OCR_QUEUE_API_URL", default="https://api.cloudflare.com/client/v4", description="Cloudflare's API"
+    )
 
-    max_pdf_bytes: int = _env("OCR_MAX_PDF_BYTES", default=1024**3, ge=1)
-    max_pages: int = _env("OCR_MAX_PAGES", default=5000, ge=1)
-    max_page_inches: float = _env("OCR_MAX_PAGE_INCHES", default=100.0)
+    max_pdf_bytes: int = _env("OCR_MAX_PDF_BYTES", default=1024**3, ge=1, description="a larger file is rejected")
+    max_pages: int = _env("OCR_MAX_PAGES", default=5000, ge=1, description="a PDF with more pages is rejected")
+    max_page_inches: float = _env(
+        "OCR_MAX_PAGE_INCHES", default=100.0, description="a page with a longer side is skipped"
+    )
     render_seconds: float = _env("OCR_RENDER_SECONDS", default=60.0, description="for one page, or for opening a PDF")
     render_memory: int = _env("OCR_RENDER_MEMORY", default=1024**3, description="address space of a render process")
-    render_workers: int = _env("OCR_RENDER_WORKERS", default=max(1, min(4, os.cpu_count() or 1)), ge=1)
+    render_workers: int = _env(
+        "OCR_RENDER_WORKERS", default=0, ge=0, description="processes that draw pages; 0: one a core, at most 4"
+    )
+    keep_images_days: int | None = _env(
+        "OCR_KEEP_IMAGES_DAYS", default=None, ge=1, description="page images go after that many days; unset: kept"
+    )
+    keep_recipes_days: int | None = _env(
+        "OCR_KEEP_RECIPES_DAYS", default=None, ge=1, description="transcripts of recipes no longer used go; unset: kept"
+    )
 
     dagster_home: Path | None = _env("DAGSTER_HOME", default=None, description="where Dagster keeps its history")
-    review_url: str | None = _env("OCR_REVIEW_URL", default=None)
-    alert_webhook: SecretStr | None = _env("OCR_ALERT_WEBHOOK", default=None)
+    fresh_hours: float | None = _env(
+        "OCR_FRESH_HOURS", default=None, gt=0, description="tables older than this are stale in Dagster; unset: never"
+    )
+    review_url: str | None = _env(
+        "OCR_REVIEW_URL", default=None, description="root of the review app, for links in Dagster"
+    )
+    alert_webhook: SecretStr | None = _env(
+        "OCR_ALERT_WEBHOOK", default=None, description="URL that is told of failed runs; unset: nobody"
+    )
 
     @field_validator("inbox")
     @classmethod

@@ -20,6 +20,7 @@ from ocr_pipeline.ocr.transcriber import Transcriber
 from ocr_pipeline.pdf.renderer import Limits
 from ocr_pipeline.settings import Listing, Settings, variable
 from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.costs import BackendCost
 
 
 def lake(settings: Settings) -> Storage:
@@ -72,6 +73,16 @@ def warehouse(settings: Settings, wait_seconds: float = 600.0) -> Warehouse:
 def backends(settings: Settings) -> BackendsConfig | None:
     """The GPU servers, or None where none are configured. Raises ConfigError."""
     return load_backends(settings.backends, variable) if settings.backends else None
+
+
+def backend_costs(settings: Settings) -> dict[str, BackendCost]:
+    """What each machine of the backends file costs; those without a price are left out."""
+    config = backends(settings)
+    return {
+        backend.name: BackendCost(backend.power_usd_per_month, backend.hardware_usd, backend.hardware_months)
+        for backend in (config.backends if config else ())
+        if backend.power_usd_per_month or backend.hardware_usd
+    }
 
 
 def transcriber(settings: Settings) -> Callable[[], Transcriber]:

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from ocr_pipeline import checks, metadata
+from ocr_pipeline import checks, metadata, wiring
 from ocr_pipeline.flow import tables
 from ocr_pipeline.lake import batches
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.partitions import BATCHES
+from ocr_pipeline.settings import Settings
 from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.costs import set_backend_costs
 
 DESCRIPTIONS = {
     "documents": "A row a document: where it came from, how it ended, and why.",
@@ -42,6 +44,7 @@ def load_tables(
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     batch = batches.read(lake, context.partition_key)
     loaded = tables.load(lake, warehouse, batch)
+    set_backend_costs(warehouse, wiring.backend_costs(Settings()))
     for name in DESCRIPTIONS:
         yield dg.MaterializeResult(asset_key=name, metadata=metadata.of_table(loaded, name))
     yield checks.tables_agree(loaded)

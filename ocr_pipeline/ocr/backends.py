@@ -43,6 +43,9 @@ class Backend:
     timeout: float = 600.0  # seconds, one whole request
     connect_timeout: float = 10.0
     max_model_len: int  # tokens the server was started with
+    power_usd_per_month: float = 0.0  # what the machine costs, for the cost views
+    hardware_usd: float = 0.0
+    hardware_months: float = 36.0  # the hardware is written off over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +119,9 @@ _BACKEND = (
     "timeout",
     "connect_timeout",
     "max_model_len",
+    "power_usd_per_month",
+    "hardware_usd",
+    "hardware_months",
 )
 _OWN_GPU_REQUIRED = ("name", "size", "max_in_flight", "dpi")
 _OWN_GPU = (
@@ -232,6 +238,9 @@ def _backend(
         timeout=entry.number("timeout", 600.0, 1.0, 86400.0),
         connect_timeout=entry.number("connect_timeout", 10.0, 0.1, 600.0),
         max_model_len=max_model_len,
+        power_usd_per_month=entry.number("power_usd_per_month", 0.0, 0.0, 1e9),
+        hardware_usd=entry.number("hardware_usd", 0.0, 0.0, 1e9),
+        hardware_months=entry.number("hardware_months", 36.0, 1.0, 1200.0),
     )
 
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import ObjectInfo, Storage
+from ocr_pipeline.warehouse.connection import Warehouse
 
 
 def forget_images(lake: Storage, older_than: timedelta, now: datetime) -> int:
@@ -26,6 +27,12 @@ def forget_recipes(lake: Storage, older_than: timedelta, now: datetime, in_use: 
         if not info.key.startswith(kept) and info.last_modified < now - older_than
     )
     return _delete(lake, old)
+
+
+def recipes_in_use(warehouse: Warehouse) -> set[str]:
+    """The recipes of the texts that the tables show."""
+    with warehouse.read() as connection:
+        return {row[0] for row in connection.execute("SELECT DISTINCT recipe_id FROM ocr.pages").fetchall()}
 
 
 def _delete(lake: Storage, objects: Iterable[ObjectInfo]) -> int:
