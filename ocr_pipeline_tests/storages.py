@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
+
 from ocr_pipeline.lake.s3 import S3Storage
 from ocr_pipeline.lake.storage import S3Options
 
@@ -72,6 +74,15 @@ def wrangler_home() -> Path | None:
     cache = Path(os.environ.get("OCR_CI_CACHE") or Path.home() / ".cache" / "ocr_pipeline_ci")
     home = cache / "wrangler"
     return home if (home / "node_modules" / "wrangler").is_dir() and (home / "node").exists() else None
+
+
+def require_wrangler() -> None:
+    """For fixtures: without wrangler a test is skipped on a laptop, and fails in CI."""
+    if wrangler_home() is None:
+        why = "wrangler is not installed: run .ci/wrangler"
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(why)
+        pytest.skip(why)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from ocr_pipeline.lake.storage import Storage, open_storage
 from ocr_pipeline_tests.access_stand_in import AUDIENCE, Team, access_stand_in
 from ocr_pipeline_tests.queue_stand_in import StandIn, queue_stand_in
-from ocr_pipeline_tests.storages import RunningStore, moto_store, wrangler_home, wrangler_store
+from ocr_pipeline_tests.storages import RunningStore, moto_store, require_wrangler, wrangler_store
 
 
 @pytest.fixture(scope="session")
@@ -48,14 +47,6 @@ def wrangler(
     }
     with wrangler_store(tmp_path_factory.mktemp("wrangler"), variables) as store:
         yield store
-
-
-def require_wrangler() -> None:
-    if wrangler_home() is None:
-        why = "wrangler is not installed: run .ci/wrangler"
-        if os.environ.get("CI", "").lower() in ("1", "true"):
-            pytest.fail(why)
-        pytest.skip(why)
 
 
 @pytest.fixture(params=["moto", pytest.param("wrangler", marks=pytest.mark.wrangler)])

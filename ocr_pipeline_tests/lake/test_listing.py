@@ -82,6 +82,14 @@ def test_a_multipart_upload_that_is_dated_at_its_beginning_and_ends_late_is_not_
     assert given_keys(sweep(bucket, "inbox/", first.next(), overlap=HOUR, now=NOW)) == ["inbox/slow.pdf"]
 
 
+def test_a_store_whose_clock_is_behind_hides_no_upload() -> None:
+    bucket = Bucket()
+    first = sweep(bucket, "inbox/", {}, overlap=HOUR, now=NOW)
+    assert given_keys(first) == []
+    bucket.put("inbox/a.pdf", NOW - HOUR - timedelta(minutes=14))
+    assert given_keys(sweep(bucket, "inbox/", first.next(), overlap=HOUR, now=NOW)) == ["inbox/a.pdf"]
+
+
 def test_a_sweep_that_runs_out_of_time_goes_on_from_its_cursor() -> None:
     bucket = Bucket()
     names = [f"inbox/{number}.pdf" for number in range(7)]
