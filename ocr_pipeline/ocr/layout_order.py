@@ -72,7 +72,7 @@ def in_reading_order(lines: Sequence[Line]) -> list[Column | Grid]:
     upright = [line for line in lines if not _runs_vertically(line, height)]
     vertical = [line for line in lines if _runs_vertically(line, height)]
     blocks = _blocks(upright, height, 0) if upright else []
-    return _joined(blocks, height) + [Column(((line,),)) for line in vertical]
+    return blocks + [Column(((line,),)) for line in vertical]
 
 
 def _runs_vertically(line: Line, height: float) -> bool:
@@ -162,7 +162,7 @@ def _common_spans(band: _Band, strip: list[Line], spans: list[Span], gap: float,
         recent = _Band(band.strips[-_RECENT:], together)
         if _is_columns(recent) or (all(len(line.text) >= _PROSE_CHARACTERS for line in strip)):
             return together
-    if min(before, here) >= 3 and len(together) == max(before, here) - 1:
+    if here > 1 and max(before, here) > 2 and len(together) == max(before, here) - 1:
         # A cell that reaches over a gutter of a table: the gutter stays.
         return _extended(band.spans, strip) if before >= here else _extended(spans, band.lines)
     return None
@@ -328,28 +328,3 @@ def _without_tail(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     while end < len(rows) and pitches[end - 1] < 0.8 * usual:
         end += 1
     return rows[:end], rows[end:]
-
-
-def _joined(blocks: Sequence[Column | Grid], height: float) -> list[Column | Grid]:
-    """A column goes on below itself, whatever the bands were cut by; one with other edges is another column."""
-    joined: list[Column | Grid] = []
-    for block in blocks:
-        before = joined[-1] if joined else None
-        if isinstance(block, Column) and isinstance(before, Column) and _goes_on(before, block, 2 * height):
-            joined[-1] = Column(before.rows + block.rows)
-        else:
-            joined.append(block)
-    return joined
-
-
-def _goes_on(above: Column, below: Column, tolerance: float) -> bool:
-    (left, right), (below_left, below_right) = _edges(above), _edges(below)
-    return (
-        max(line.y1 for line in above.rows[-1]) <= min(line.middle for line in below.rows[0])
-        and abs(left - below_left) < tolerance
-        and abs(right - below_right) < tolerance
-    )
-
-
-def _edges(column: Column) -> Span:
-    return min(row[0].x0 for row in column.rows), max(line.x1 for row in column.rows for line in row)

@@ -133,3 +133,55 @@ def test_items_of_a_list_are_paragraphs_of_their_own() -> None:
         "1. and one with a number",
     ]
     assert blocks(lines(text, 130, 300)) == [" ".join(text[:2]), *text[2:]]
+
+
+def test_cells_of_several_lines_are_whole_again_where_the_rows_stand_apart() -> None:
+    items = []
+    for row, (name, remark) in enumerate(
+        [("Harrow", ["a ramp that was", "extended late"]), ("Leigh", ["none"]), ("Hyde", ["shut"])]
+    ):
+        y = 400 + 90 * row
+        items += [line(name, 130, y), *lines(remark, 400, y, pitch=25), line("412", 900, y)]
+    assert blocks(items) == [
+        "| Harrow | a ramp that was extended late | 412 |\n| --- | --- | --- |\n"
+        "| Leigh | none | 412 |\n| Hyde | shut | 412 |"
+    ]
+
+
+def test_a_cell_over_two_columns_of_a_table_leaves_the_other_rows_as_they_are() -> None:
+    rows = [
+        ["Depot", "Remarks", "Sum"],
+        ["Leigh", "none", "41"],
+        ["All depots together", "", "82"],
+        ["Hyde", "shut", "41"],
+    ]
+    items = [
+        line(text, x, 400 + 40 * number)
+        for number, row in enumerate(rows)
+        for x, text in zip((130, 300, 700), row, strict=True)
+        if text
+    ]
+    assert blocks(items)[0].splitlines()[2:] == [
+        "| Leigh | none | 41 |",
+        "| All depots together |  | 82 |",
+        "| Hyde | shut | 41 |",
+    ]
+
+
+def test_only_the_largest_of_large_headings_is_the_title() -> None:
+    items = [
+        line("Harbour Library", 130, 100, size=3 * BODY),
+        line("Introduction", 130, 220, size=1.8 * BODY),
+        *lines(TEXT, 130, 290),
+    ]
+    assert [block.split()[0] for block in blocks(items)] == ["#", "##", "The"]
+
+
+def test_a_quotation_narrower_than_the_text_is_one_paragraph() -> None:
+    quotation = [
+        "Permission is granted to copy and to change",
+        "it under the terms of a licence which was",
+        "made for that.",
+    ]
+    items = [*lines(TEXT, 130, 300), *lines(quotation, 230, 420)]
+    assert blocks(items) == [PARAGRAPH, " ".join(quotation)]

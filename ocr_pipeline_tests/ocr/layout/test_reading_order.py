@@ -101,3 +101,31 @@ def test_a_page_scanned_askew_reads_as_if_it_were_straight(degrees: float) -> No
     straight = page(items).markdown
     assert "| item 4 | 4.50 |" in straight
     assert page(askew(items, degrees)).markdown == straight
+
+
+def test_a_page_number_far_below_the_left_column_comes_after_the_right_one() -> None:
+    assert blocks([*lines(LEFT, LEFT_X, 300), *lines(RIGHT, RIGHT_X, 300), line("12", 300, 1650)]) == [
+        LEFT_TEXT,
+        RIGHT_TEXT,
+        "12",
+    ]
+
+
+def test_a_table_inside_a_column_of_text_stays_in_its_column() -> None:
+    left = [f"{text} and so on in words" for text in (*LEFT, *LEFT)]
+    table = [
+        line(text, x, 300 + 29 * row)
+        for row, pair in enumerate([("Alder", "1.2"), ("Birch", "0.8"), ("Cedar", "2.4")])
+        for x, text in zip((800, 1000), pair, strict=True)
+    ]
+    items = [*lines(left, 60, 300), *table, *lines(RIGHT, 700, 300 + 29 * 3)]
+    order = blocks(items)
+    assert order[0] == " ".join(left)
+    assert order[1].splitlines()[2:] == ["| Birch | 0.8 |", "| Cedar | 2.4 |"]
+    assert order[2] == RIGHT_TEXT
+
+
+def test_a_sidebar_of_short_lines_does_not_tear_the_text_beside_it() -> None:
+    text = [f"{text} and so on in many words" for text in (*LEFT, *RIGHT)]
+    sidebar = lines(["At a glance", "Depots: six", "Staff: two hundred", "Parcels: millions"], 900, 300)
+    assert blocks([*lines(text, 60, 300), *sidebar])[0] == " ".join(text)
