@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test dev lint clean
+.PHONY: setup demo test dev review lint clean
 
 setup: $(BIN)/.ready
 
@@ -18,10 +18,13 @@ demo: setup
 	$(BIN)/ocr-pipeline demo
 
 test: setup
-	$(BIN)/python -m pytest -q -m "not slow and not vllm and not browser and not wrangler and not motherduck"
+	$(BIN)/python -m pytest -q -m "not slow and not vllm and not browser and not wrangler and not cluster and not motherduck"
 
 dev: setup
 	DAGSTER_HOME="$$($(BIN)/ocr-pipeline dagster-home)" $(BIN)/dagster dev -w workspace.yaml --host 127.0.0.1
+
+review: setup
+	$(BIN)/ocr-pipeline review
 
 lint: setup
 	$(BIN)/ruff check .
