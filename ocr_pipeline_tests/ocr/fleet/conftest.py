@@ -20,8 +20,25 @@ def _two(seconds: float) -> Iterator[Servers]:
         yield servers
 
 
+@pytest.fixture(scope="module")
+def _running() -> Iterator[Servers]:
+    with _two(0.2) as servers:
+        yield servers
+
+
 @pytest.fixture
-def servers() -> Iterator[Servers]:
+def servers(_running: Servers) -> Iterator[Servers]:
+    """The same processes for a whole module, since each costs a second to start; well at each test's end."""
+    yield _running
+    for server in _running:
+        if not server.alive:
+            server.start()
+        server.ready().clear_faults()
+
+
+@pytest.fixture
+def fresh_servers() -> Iterator[Servers]:
+    """Where the servers' own figures are looked at, or their lives ended."""
     with _two(0.2) as servers:
         yield servers
 

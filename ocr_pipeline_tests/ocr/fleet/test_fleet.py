@@ -78,13 +78,13 @@ def test_every_page_is_read_on_both_servers_and_each_choice_has_its_reason(serve
     assert run.choices["urgent"] == 2
 
 
-def test_a_backlog_never_has_more_in_flight_than_admission_allows(servers):
+def test_a_backlog_never_has_more_in_flight_than_admission_allows(fresh_servers):
     async def scene():
-        async with fleet_of(two(servers["rtx4090"], servers["spark"])) as fleet:
+        async with fleet_of(two(fresh_servers["rtx4090"], fresh_servers["spark"])) as fleet:
             return await read_all(fleet, document("a", 60) + document("b", 8))
 
     asyncio.run(scene())
-    stats = servers.stats()
+    stats = fresh_servers.stats()
     assert stats["rtx4090"].max_running == 4
     assert stats["rtx4090"].max_waiting <= 1
     assert stats["spark"].max_running == 16
@@ -157,16 +157,16 @@ def test_pages_in_flight_at_an_operators_kill_are_tried_alone_and_none_is_called
         assert (following - start).total_seconds() >= seconds - 0.05  # one after the other
 
 
-def test_a_page_that_kills_a_server_is_tried_alone_then_quarantined(servers):
+def test_a_page_that_kills_a_server_is_tried_alone_then_quarantined(fresh_servers):
     pages = document("a", 20)
     poison = pages[6]
     kept: list[tuple[PageImage, dict, tuple[Answer, ...]]] = []
-    for server in servers:
+    for server in fresh_servers:
         server.set_faults(poison={"images": [poison.sha256]})
         server.keep_alive(0.3)
 
     async def scene():
-        config = two(servers["rtx4090"], servers["spark"])
+        config = two(fresh_servers["rtx4090"], fresh_servers["spark"])
         async with fleet_of(config, on_poisoned=lambda *bundle: kept.append(bundle)) as fleet:
             return await read_all(fleet, pages)
 
@@ -199,18 +199,20 @@ def test_a_503_storm_from_one_server_sends_its_pages_elsewhere_and_spends_no_qua
         assert sum(a.score is not None for a in transcript.attempts) == 1
 
 
-def test_a_storm_from_both_is_waited_out_and_the_cpu_is_not_asked(servers):
-    for server in servers:
+def test_a_storm_from_both_is_waited_out_and_the_cpu_is_not_asked(fresh_servers):
+    for server in fresh_servers:
         server.set_faults(storm_503={"for_seconds": 1.5, "retry_after": None})
 
     async def scene():
-        async with fleet_of(two(servers["rtx4090"], servers["spark"]), cpu=OnTheCpu(), outage_wait=15) as fleet:
+        async with fleet_of(
+            two(fresh_servers["rtx4090"], fresh_servers["spark"]), cpu=OnTheCpu(), outage_wait=15
+        ) as fleet:
             return await read_all(fleet, document("a", 30))
 
     run = asyncio.run(scene())
     assert run.statuses == {"ok": 30}
     assert set(run.backends()) <= {"rtx4090", "spark"}
-    stormed = sum(server.stats().refused for server in servers)
+    stormed = sum(server.stats().refused for server in fresh_servers)
     assert stormed == run.outcomes["http_503"] <= 60
 
 
@@ -368,9 +370,9 @@ def test_an_earlier_failed_transcript_keeps_its_attempts_and_is_numbered_on(serv
     assert [a.attempt for a in good.attempts] == list(range(1, len(failed.attempts) + 2))
 
 
-def test_cancelled_pages_free_their_slots_and_leave_nothing_behind(servers):
+def test_cancelled_pages_free_their_slots_and_leave_nothing_behind(slow_servers):
     async def scene():
-        async with fleet_of(one(servers["rtx4090"])) as fleet:
+        async with fleet_of(one(slow_servers["rtx4090"])) as fleet:
             before = asyncio.all_tasks()
             readings = [asyncio.create_task(fleet.transcribe(p)) for p in document("a", 24)]
             await until(lambda: fleet.stations[0].vitals.running)  # the server has them
@@ -384,7 +386,7 @@ def test_cancelled_pages_free_their_slots_and_leave_nothing_behind(servers):
             return await read_all(fleet, document("b", 4))
 
     assert asyncio.run(scene()).statuses == {"ok": 4}
-    assert servers["rtx4090"].stats().aborted >= 1
+    assert slow_servers["rtx4090"].stats().aborted >= 1
 
 
 def test_an_idle_fleet_asks_its_servers_nothing(servers):
@@ -417,7 +419,7 @@ def test_urgent_pages_overtake_a_backlog(servers):
     assert max(index for index, name in enumerate(ended) if name == "now") <= 16
 
 
-def test_a_server_without_metrics_works_as_well(servers):
+def test_a_server_without_metrics_works_as_well():
     with SimulatedServer(profile="rtx-4090-as-asked", seconds_per_page=0.2) as server:
         server.ready()
 
