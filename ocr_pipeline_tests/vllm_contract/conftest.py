@@ -75,22 +75,33 @@ def connect() -> Iterator[Callable[[ServerUnderTest], httpx.Client]]:
 
 
 BackendOf = Callable[[ServerUnderTest], Backend]
+BackendsFileOf = Callable[[ServerUnderTest], Path]
 
 
 @pytest.fixture
-def backend_of(tmp_path: Path) -> BackendOf:
-    """A server as an entry of the backends file, for the pipeline's own client."""
+def backends_file_of(tmp_path: Path) -> BackendsFileOf:
+    """Writes the file that OCR_BACKENDS names, with one server in it; its key is in the variable LAB_KEY."""
 
-    def make(server: ServerUnderTest) -> Backend:
+    def write(server: ServerUnderTest) -> Path:
         path = tmp_path / "backends.toml"
         path.write_text(
             f'[[backend]]\nname = "lab"\nurl = "{server.url}"\ngpu = "rtx-4090"\nmodel = "deepseek-ai/DeepSeek-OCR"\n'
             'api_key_env = "LAB_KEY"\n'
         )
-        [backend] = load_backends(path, {"LAB_KEY": LAB_KEY}.get).backends
+        return path
+
+    return write
+
+
+@pytest.fixture
+def backend_of(backends_file_of: BackendsFileOf) -> BackendOf:
+    """A server as the pipeline's own client is given it."""
+
+    def load(server: ServerUnderTest) -> Backend:
+        [backend] = load_backends(backends_file_of(server), {"LAB_KEY": LAB_KEY}.get).backends
         return backend
 
-    return make
+    return load
 
 
 @pytest.fixture
