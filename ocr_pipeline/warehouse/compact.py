@@ -12,14 +12,15 @@ from pathlib import Path
 
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.search_index import drop_search_index
 from ocr_pipeline.warehouse.sql import identifier, literal
 
 
 def compact(warehouse: Warehouse) -> int:
     """Copies all that is in the file into a new one and puts that in its place; returns the bytes it is smaller by.
 
-    Needs room on the disk for both. The file is locked meanwhile; a crash leaves the old one in place. On MotherDuck,
-    and where there is no file yet, there is nothing to do: 0.
+    A full-text index is not copied: build it again. Needs room on the disk for both. The file is locked meanwhile; a
+    crash leaves the old one in place. On MotherDuck, and where there is no file yet, there is nothing to do: 0.
     """
     path = warehouse.path
     if path is None or not path.exists():
@@ -28,6 +29,7 @@ def compact(warehouse: Warehouse) -> int:
     with warehouse.exclusive() as connection:
         fresh.unlink(missing_ok=True)
         try:
+            drop_search_index(connection)  # it cannot be copied where the extension is not installed
             connection.execute("CHECKPOINT")
             connection.execute(f"ATTACH {literal(str(fresh))} AS compacted")
             (name,) = connection.execute("SELECT current_database()").fetchall()[0]

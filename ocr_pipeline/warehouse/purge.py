@@ -14,6 +14,7 @@ import duckdb
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.schema import TABLES
+from ocr_pipeline.warehouse.search_index import forget
 
 _TABLES = (*TABLES, "deletions")
 
@@ -30,7 +31,8 @@ class PurgeCounts:
 
 
 def purge(warehouse: Warehouse, document_id: str) -> PurgeCounts:
-    """Removes all rows of a document, its mark of deletion too, in one transaction; then looks again.
+    """Removes all rows of a document, its mark of deletion too, in one transaction; then looks again. A full-text index
+    that knows the document goes with it: build it again.
 
     Raises WarehouseError where rows are left: a load put the document back at the same time. The bytes of removed rows
     may stand in free parts of a DuckDB file until they are written over: `compact` (`compact.py`) leaves them behind.
@@ -41,6 +43,7 @@ def purge(warehouse: Warehouse, document_id: str) -> PurgeCounts:
         for table in _TABLES:
             row = connection.execute(f"DELETE FROM ocr.{table} WHERE document_id = ?", [document_id]).fetchone()
             removed[table] = int(row[0]) if row else 0
+        forget(connection, document_id)
         return removed
 
     removed = warehouse.run(work)

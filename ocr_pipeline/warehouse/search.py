@@ -1,7 +1,8 @@
 """Search over the pages' text: which page says these words, and where.
 
-Here belong the query, the ranking and the snippet. It reads the text itself, page by page, so that it works with no
-extension and never misses a page that was loaded a second ago.
+Here belong the query, the ranking and the snippet. It reads the text itself: of all pages or, where there is a
+full-text index (`search_index.py`), of those that the index names and those that it does not know yet. So it works with
+no extension, and never misses a page that was loaded a second ago.
 """
 
 # ruff: noqa: S608  only places of parameters are put into SQL here
@@ -12,7 +13,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.search_index import Page, candidates
 
 _MOST_WORDS = 16
 _SNIPPET = 200  # characters
@@ -33,6 +37,7 @@ class Hit:
 def search(warehouse: Warehouse, words: str | Sequence[str], limit: int = 20) -> list[Hit]:
     """Pages of documents that are not deleted whose markdown holds every word, in any case, also inside longer words.
 
+    Where there is a full-text index, words inside longer words are looked for only when there is no whole one.
     Ranked by how often the words stand there for the page's length, whole words for more than parts of words, the words
     next to each other in this order for more than apart, words in the document's title for more too. No words: no hits.
     """
@@ -41,7 +46,14 @@ def search(warehouse: Warehouse, words: str | Sequence[str], limit: int = 20) ->
     if not wanted or limit < 1:
         return []
     with warehouse.read() as connection:
-        rows = connection.execute(_query(len(wanted)), {**_parameters(wanted), "limit": limit}).fetchall()
+        parameters = {**_parameters(wanted), "limit": limit}
+        pages = candidates(connection, wanted, limit)
+        rows = []
+        if pages:
+            connection.register("candidates", _as_table(pages))
+            rows = connection.execute(_query(len(wanted), _ALL + _CANDIDATES), parameters).fetchall()
+        if not rows:
+            rows = connection.execute(_query(len(wanted), _ALL), parameters).fetchall()
     return [
         Hit(document_id, source_uri, title, number, snippet(markdown, wanted), round(score, 4))
         for document_id, source_uri, title, number, markdown, score in rows
@@ -72,13 +84,22 @@ def _parameters(words: Sequence[str]) -> dict[str, str]:
     return {f"w{number}": word for number, word in enumerate(words)} | {"phrase": " ".join(words)}
 
 
-def _query(words: int) -> str:
+_ALL = "SELECT * FROM ocr.current_pages"
+_CANDIDATES = " SEMI JOIN candidates USING (document_id, page_number) LIMIT 1000000000"
+# The limit keeps DuckDB from moving the search for the words below the join, where it would read every page.
+
+
+def _as_table(pages: list[Page]) -> pa.Table:
+    return pa.table({"document_id": [page[0] for page in pages], "page_number": [page[1] for page in pages]})
+
+
+def _query(words: int, pages: str) -> str:
     names = [f"lower($w{number})" for number in range(words)]
     return f"""
         WITH found AS (
             SELECT document_id, source_uri, title, page_number, markdown, lower(markdown) AS text,
                 length(markdown) / avg(length(markdown)) OVER () AS relative_length
-            FROM ocr.current_pages
+            FROM ({pages})
             WHERE {" AND ".join(f"contains(lower(markdown), {name})" for name in names)}
         )
         SELECT document_id, source_uri, title, page_number, markdown,

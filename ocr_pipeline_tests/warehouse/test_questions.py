@@ -20,6 +20,7 @@ from ocr_pipeline.warehouse.motherduck import r2_secret_sql
 from ocr_pipeline.warehouse.purge import purge, rows_of
 from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline.warehouse.search import search, snippet
+from ocr_pipeline.warehouse.search_index import build_search_index, candidates
 from ocr_pipeline.warehouse.status import status
 from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, instant, result
 
@@ -88,6 +89,53 @@ def test_words_next_to_each_other_come_before_words_apart(warehouse: Warehouse) 
         to_tables([result("a.pdf", batch="b1", pages=2, markdown={1: apart, 2: together.replace("one ", "")})]),
     )
     assert [hit.page_number for hit in search(warehouse, "river delta")] == [2, 1]
+
+
+def has_full_text_search() -> bool:
+    with duckdb.connect() as connection:
+        try:
+            connection.load_extension("fts")
+        except duckdb.Error:
+            return False
+    return True
+
+
+def candidates_of(warehouse: Warehouse, word: str) -> object:
+    with warehouse.read() as connection:
+        return candidates(connection, [word], 10)
+
+
+@pytest.mark.skipif(not has_full_text_search(), reason="DuckDB's fts extension is not installed (no package for 1.5.6)")
+def test_with_a_full_text_index_the_same_pages_are_found_those_that_came_later_too(library: Warehouse) -> None:
+    questions = ["turnover 2025", "turnover", "überschuss", "100%", "it's", "nowhere", "urnove"]
+    before = {words: search(library, words) for words in questions}
+    assert build_search_index(library) == 7
+    # "turnovers" is another word to the index; where no page has the whole word, all are read as before
+    whole = [hit for hit in before["turnover"] if not hit.source_uri.endswith("party.pdf")]
+    for words in questions:
+        expected = whole if words == "turnover" else before[words]
+        assert [(hit.document_id, hit.page_number) for hit in search(library, words)] == [
+            (hit.document_id, hit.page_number) for hit in expected
+        ]
+    changed = result("reports/annual.pdf", batch="b2", uploaded=9, pages=1, markdown={1: "no such word now"})
+    late = result("late.pdf", batch="b2", uploaded=9, pages=1, markdown={1: "turnover 2025 again"})
+    load_batch(library, "b2", to_tables([changed, late]))
+    assert [hit.source_uri for hit in search(library, "turnover 2025")] == ["s3://docs.example/inbox/late.pdf"]
+    purge(library, document_id("never indexed"))
+    assert candidates_of(library, "turnover") is not None
+    purge(library, document_id("bad.pdf"))
+    assert candidates_of(library, "turnover") is None  # the index went, with the words of the document in it
+    assert [hit.source_uri for hit in search(library, "turnover 2025")] == ["s3://docs.example/inbox/late.pdf"]
+    build_search_index(library)
+    if library.path is not None:
+        compact(library)
+        assert [hit.source_uri for hit in search(library, "turnover 2025")] == ["s3://docs.example/inbox/late.pdf"]
+
+
+@pytest.mark.skipif(has_full_text_search(), reason="DuckDB's fts extension is installed")
+def test_without_the_extension_there_is_no_index_and_search_works(library: Warehouse) -> None:
+    assert build_search_index(library) is None
+    assert len(search(library, "turnover")) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,110 @@
+"""The full-text index, where DuckDB's `fts` extension is installed: which pages are worth looking at for some words.
+
+Here belong making the index and asking it for candidates. Not here: ranking and snippets (`search.py`), which are the
+same with and without it. The extension is loaded where it is installed and never installed from here: that would be a
+download. Measured at 100,000 pages on two busy cores: the index takes 100 s and 0.4 KB a page, a search for one word
+0.16 s in place of 1.7 s. It is a picture of one moment and made whole each time, so it is worth it from some 100,000
+pages on, once a day; pages that came later are found all the same, by reading them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import duckdb
+
+from ocr_pipeline.warehouse.connection import Warehouse
+
+_WORDS_END_AT = r"([^\pL\pN])+"
+_MOST_UNINDEXED = 50_000
+"""Pages. With more that came after the index, reading all pages costs no more than reading these."""
+
+Page = tuple[str, int]  # document_id, page_number
+
+
+def build_search_index(warehouse: Warehouse) -> int | None:
+    """Makes the index of the pages that are there now; returns how many, or None where there is no `fts` extension."""
+    with warehouse.session() as connection:
+        if not _loads(connection):
+            return None
+        connection.begin()
+        try:
+            connection.execute(
+                """
+                CREATE OR REPLACE TABLE ocr.searched AS
+                SELECT document_id || '#' || page_number AS page, document_id, page_number, batch, processed_at,
+                    markdown
+                FROM ocr.current_pages
+                """
+            )
+            connection.execute(
+                f"""
+                PRAGMA create_fts_index('ocr.searched', 'page', 'markdown', stemmer = 'none', stopwords = 'none',
+                    ignore = '{_WORDS_END_AT}', strip_accents = 0, lower = 1, overwrite = 1)
+                """
+            )
+            connection.execute("ALTER TABLE ocr.searched DROP COLUMN markdown")  # the index has what it needs of it
+            row = connection.execute("SELECT count(*) FROM ocr.searched").fetchone()
+            connection.commit()
+        except BaseException:
+            connection.rollback()
+            raise
+    return int(row[0]) if row else 0
+
+
+def drop_search_index(connection: duckdb.DuckDBPyConnection) -> None:
+    """Removes the index, if there is one; no extension is needed for that."""
+    connection.execute("DROP SCHEMA IF EXISTS fts_ocr_searched CASCADE")
+    connection.execute("DROP TABLE IF EXISTS ocr.searched")
+
+
+def forget(connection: duckdb.DuckDBPyConnection, document_id: str) -> None:
+    """Removes the whole index where it knows the document: its words stand in it, and cannot be taken out singly."""
+    tables = "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'ocr' AND table_name = 'searched'"
+    if connection.execute(tables).fetchone() == (0,):
+        return
+    known = connection.execute("SELECT count(*) FROM ocr.searched WHERE document_id = ?", [document_id]).fetchone()
+    if known != (0,):
+        drop_search_index(connection)
+
+
+def candidates(connection: duckdb.DuckDBPyConnection, words: Sequence[str], limit: int) -> list[Page] | None:
+    """Pages that may hold all the words, whole: the best by the index, and all that it does not know as they are.
+
+    None where there is no index, or it knows too few of the pages: read them all.
+    """
+    try:
+        unindexed = connection.execute(
+            """
+            SELECT p.document_id, p.page_number
+            FROM ocr.pages p LEFT JOIN ocr.searched s
+                ON s.document_id = p.document_id AND s.page_number = p.page_number
+                AND s.batch = p.batch AND s.processed_at = p.processed_at
+            WHERE s.document_id IS NULL
+            LIMIT ?
+            """,
+            [_MOST_UNINDEXED + 1],
+        ).fetchall()
+    except duckdb.CatalogException:
+        return None
+    if len(unindexed) > _MOST_UNINDEXED or not _loads(connection):
+        return None
+    best = connection.execute(
+        """
+        SELECT document_id, page_number
+        FROM (SELECT *, fts_ocr_searched.match_bm25(page, $words, conjunctive := 1) AS score FROM ocr.searched)
+        WHERE score IS NOT NULL
+        ORDER BY score DESC, document_id, page_number
+        LIMIT $most
+        """,
+        {"words": " ".join(words), "most": max(200, 5 * limit)},
+    ).fetchall()
+    return list(dict.fromkeys(best + unindexed))
+
+
+def _loads(connection: duckdb.DuckDBPyConnection) -> bool:
+    try:
+        connection.load_extension("fts")
+    except duckdb.Error:
+        return False
+    return True
