@@ -24,7 +24,6 @@ URGENT = "urgent/"
 CLOCKS = timedelta(minutes=15)
 """How far the store's clock may be from ours: S3 refuses requests beyond it (RequestTimeTooSkewed)."""
 
-UNSETTLED_KEPT = 1000
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _DATED = re.compile(r"\d{4}/\d{2}/\d{2}/")
 
@@ -79,9 +78,11 @@ class Look:
         out_of_time: Callable[[], bool],
     ) -> None:
         self.unsettled: list[str] = []
-        """Keys of files that something may still write to; the first thousand."""
+        """Keys of files that something may still write to."""
         self.seen = 0
         """Objects listed, known ones and others included."""
+        self.given = 0
+        """Uploads given. A caller that keeps them all may end the look at a number of them, by `out_of_time`."""
         self._objects = {prefix: objects for prefix, (_, objects) in parts.items()}
         self._cursors = {prefix: replace(cursor, began=cursor.began or now) for prefix, (cursor, _) in parts.items()}
         self._after = {prefix: cursor.after for prefix, (cursor, _) in parts.items()}
@@ -102,9 +103,9 @@ class Look:
                 self._after[prefix] = info.key
                 if wanted and info.arrived > self._settled_before:
                     # It arrived after this pass began (or a moment before): the next pass sees it.
-                    if len(self.unsettled) < UNSETTLED_KEPT:
-                        self.unsettled.append(info.key)
+                    self.unsettled.append(info.key)
                 elif wanted:
+                    self.given += 1
                     yield Upload(info.key, info.etag, info.size, info.last_modified)
                 if self._out_of_time():
                     return
