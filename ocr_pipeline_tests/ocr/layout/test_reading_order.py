@@ -133,9 +133,11 @@ def test_a_sidebar_of_short_lines_does_not_tear_the_text_beside_it() -> None:
 
 def test_a_table_in_the_middle_of_a_column_does_not_end_the_columns() -> None:
     left = [f"{text} and so on in words" for text in (*LEFT, *LEFT, *LEFT)]
-    cells = [("Alder", "1.2"), ("Birch", "0.8"), ("Cedar", "2.4")]
-    table = [line(pair[side], (750, 900)[side], 387 + 29 * row) for row, pair in enumerate(cells) for side in (0, 1)]
+    cells = [("Alder", "1.2", "9"), ("Birch", "0.8", "7"), ("Cedar", "2.4", "8")]
+    table = [
+        line(pair[side], (750, 900, 1000)[side], 387 + 29 * row) for row, pair in enumerate(cells) for side in range(3)
+    ]
     order = blocks([*lines(left, 60, 300), *lines(RIGHT, 700, 300), *table, *lines(RIGHT, 700, 474)])
     assert order[:2] == [" ".join(left), RIGHT_TEXT]
-    assert order[2].splitlines()[2:] == ["| Birch | 0.8 |", "| Cedar | 2.4 |"]
+    assert order[2].splitlines()[2:] == ["| Birch | 0.8 | 7 |", "| Cedar | 2.4 | 8 |"]
     assert order[3] == RIGHT_TEXT
