@@ -141,3 +141,14 @@ def test_a_table_in_the_middle_of_a_column_does_not_end_the_columns() -> None:
     assert order[:2] == [" ".join(left), RIGHT_TEXT]
     assert order[2].splitlines()[2:] == ["| Birch | 0.8 | 7 |", "| Cedar | 2.4 | 8 |"]
     assert order[3] == RIGHT_TEXT
+
+
+def test_a_table_at_the_foot_of_a_column_belongs_to_it() -> None:
+    left = [f"{text} and so on in words" for text in (*LEFT, *LEFT)]
+    cells = [("Alder", "1.2", "9"), ("Birch", "0.8", "7"), ("Cedar", "2.4", "8")]
+    table = [
+        line(pair[side], (750, 900, 1000)[side], 387 + 29 * row) for row, pair in enumerate(cells) for side in range(3)
+    ]
+    order = blocks([*lines(left, 60, 300), *lines(RIGHT, 700, 300), *table])
+    assert order[:2] == [" ".join(left), RIGHT_TEXT]
+    assert order[2].splitlines()[2:] == ["| Birch | 0.8 | 7 |", "| Cedar | 2.4 | 8 |"]
