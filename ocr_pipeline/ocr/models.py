@@ -29,6 +29,7 @@ class ModelProfile:
     """Everything that is particular to one model. Sizes in pixels and tokens."""
 
     model: str  # the name it is published under
+    revision: str | None = None  # the commit of its repository that is served; no part of the recipe
     licence: str
     rungs: tuple[Rung, ...]  # how a page is asked, and asked again; each changes something
     system_prompt: str | None = None  # None: no system message; "": an empty one, as some cards want
@@ -122,6 +123,7 @@ _DEEPSEEK_PROCESSOR = "vllm.model_executor.models.deepseek_ocr:NGramPerReqLogits
 
 DEEPSEEK_OCR = ModelProfile(
     model="deepseek-ai/DeepSeek-OCR",
+    revision="9f30c71f441d010e5429c532364a86705536c53a",  # what others who pin it name; weights of one file, 6.7 GB
     licence="MIT",
     rungs=_DEEPSEEK_RUNGS,
     max_long_side=1920,

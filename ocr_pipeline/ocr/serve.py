@@ -43,6 +43,8 @@ def serve_command(
     """
     name = served_model or model.model
     argv = ["vllm", "serve", checkpoint or model.model, "--served-model-name", name, "--port", str(port)]
+    if model.revision and not checkpoint:
+        argv += ["--revision", model.revision]
     if model.logits_processor:
         argv += ["--logits-processors", model.logits_processor]
     argv += [

@@ -1,0 +1,125 @@
+"""Whether a vLLM server is well, told from its own /metrics: exit code 0 well, 1 not.
+
+Run inside the container by Docker's health check or Kubernetes' liveness probe; needs nothing but Python 3.8.
+/health is 200 for a hung engine (vllm issue 39863), so progress is what is looked at: requests run, and the number of
+generated tokens has not moved for `--hung-after` seconds. The last look is kept in a file between two runs.
+Docker restarts a container that ended, never one that is unhealthy: `--end-a-hung-server` kills the `vllm serve`
+processes of a hung server, so that `restart: always` starts it again. A server that starts up is never ended.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+
+RUNNING = "vllm:num_requests_running"
+GENERATED = "vllm:generation_tokens_total"
+
+
+def total(metrics, name):
+    """The sum of a family's samples in Prometheus text over all engines; None where it is not there."""
+    found = None
+    for line in metrics.splitlines():
+        rest = line[len(name) :]
+        if line.startswith(name) and rest[:1] in ("{", " "):
+            try:
+                value = float(rest.rpartition("}")[2].split()[0])
+            except (ValueError, IndexError):
+                continue
+            found = value if found is None else found + value
+    return found
+
+
+def judge(before, running, generated, now, hung_after):
+    """`(what to remember, None or what is wrong)`. `before` is what the last look remembered, or {}.
+
+    Remembered: the token count and since when it stands while requests run. Fewer tokens than before: a new server.
+    """
+    if running is None or generated is None:
+        return {}, f"/metrics has no {RUNNING} or {GENERATED}: is this vLLM?"
+    since = before.get("since") if before.get("generated") == generated else None
+    if running <= 0:
+        return {"generated": generated, "since": None}, None
+    since = now if since is None else since
+    if now - since >= hung_after:
+        wrong = f"hung: {running:.0f} requests run and no token came for {now - since:.0f} s"
+        return {"generated": generated, "since": since}, wrong
+    return {"generated": generated, "since": since}, None
+
+
+def ask(url, timeout):
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=timeout) as answer:
+        return answer.read().decode("utf-8", "replace")
+
+
+def remembered(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def remember(path, what):
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        json.dump(what, file)
+    os.replace(path + ".new", path)
+
+
+def server_processes(marker, proc="/proc"):
+    """Process ids whose command line holds `marker`, oldest first; never this process or process 1."""
+    found = []
+    for name in os.listdir(proc):
+        if not name.isdigit() or int(name) in (1, os.getpid()):
+            continue
+        try:
+            with open(os.path.join(proc, name, "cmdline"), "rb") as file:
+                words = file.read().decode("utf-8", "replace").split("\0")
+        except OSError:
+            continue
+        if marker in " ".join(words) and "health.py" not in " ".join(words):
+            found.append(int(name))
+    return sorted(found)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--hung-after", type=float, default=120.0, help="seconds without a token while requests run")
+    parser.add_argument("--timeout", type=float, default=5.0)
+    # in memory: no trace in the image, and gone with the container
+    parser.add_argument("--state", default="/dev/shm/ocr-vllm-progress.json")  # noqa: S108
+    parser.add_argument("--end-a-hung-server", action="store_true")
+    parser.add_argument("--server", default="vllm serve", help="what the server's command line holds")
+    options = parser.parse_args()
+    try:
+        ask(options.url + "/health", options.timeout)
+        metrics = ask(options.url + "/metrics", options.timeout)
+    except (OSError, urllib.error.URLError) as error:
+        print(f"no answer: {error}")
+        return 1
+    state, wrong = judge(
+        remembered(options.state), total(metrics, RUNNING), total(metrics, GENERATED), time.time(), options.hung_after
+    )
+    remember(options.state, state)
+    if wrong is None:
+        return 0
+    print(wrong)
+    if options.end_a_hung_server and wrong.startswith("hung"):
+        for pid in server_processes(options.server):
+            print(f"ending process {pid}")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        remember(options.state, {})
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
