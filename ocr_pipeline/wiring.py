@@ -6,18 +6,22 @@ No decisions beyond "which one", no Dagster. Resources, sensors and the command 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+from ocr_pipeline.flow.poisoned import keep
 from ocr_pipeline.flow.progress import Progress
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import planner
 from ocr_pipeline.lake.queue import QueueOptions, QueuePull
 from ocr_pipeline.lake.storage import S3Options, Storage, StorageError, open_storage
+from ocr_pipeline.ocr.answers import Answer
 from ocr_pipeline.ocr.backends import BackendsConfig, load_backends
 from ocr_pipeline.ocr.transcriber import Transcriber
 from ocr_pipeline.pdf.renderer import Limits
+from ocr_pipeline.records import PageImage
 from ocr_pipeline.settings import Listing, Settings, variable
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.costs import BackendCost
@@ -96,7 +100,14 @@ def transcriber(settings: Settings) -> Callable[[], Transcriber]:
     def fleet() -> Transcriber:
         from ocr_pipeline.ocr.fleet import Fleet
 
-        return Fleet(config, cpu=cpu_transcriber(settings.cpu_engine), outage_wait=settings.outage_wait)
+        storage = lake(settings)
+
+        async def poisoned(image: PageImage, request: Mapping[str, Any], answers: Sequence[Answer]) -> None:
+            await keep(storage, made.recipe_id, image, request, answers)
+
+        cpu = cpu_transcriber(settings.cpu_engine)
+        made = Fleet(config, cpu=cpu, outage_wait=settings.outage_wait, on_poisoned=poisoned)
+        return made
 
     return fleet
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -14,9 +15,22 @@ from ocr_pipeline.lake import planner
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch
 from ocr_pipeline.settings import Settings
+from ocr_pipeline_tests.storages import RunningStore
 
 Put = Callable[[dict[str, bytes]], Batch]
 RunBatch = Callable[..., dg.ExecuteInProcessResult]
+
+
+@pytest.fixture(params=["local", "moto", pytest.param("wrangler", marks=pytest.mark.wrangler)])
+def settings(request: pytest.FixtureRequest, environment: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """OCR that costs nothing, and the lake on a folder, on moto and on Cloudflare's R2 simulator in turn."""
+    monkeypatch.setenv("OCR_CPU_ENGINE", "text_layer")
+    if request.param != "local":
+        store: RunningStore = request.getfixturevalue(request.param)
+        for name, value in store.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("OCR_LAKE", store.new_lake())
+    return Settings()
 
 
 @pytest.fixture

@@ -101,6 +101,7 @@ def test_a_cap_on_batches_a_tick_holds_and_the_rest_comes_next_time(
     assert requested(tick(instance, second.cursor)) == []
 
 
+@pytest.mark.parametrize("settings", ["local"], indirect=True)
 def test_a_file_that_is_still_being_written_is_not_taken(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, lake: Storage, instance: dg.DagsterInstance
 ) -> None:
