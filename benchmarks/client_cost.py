@@ -1,0 +1,94 @@
+"""CPU seconds a page of everything the client does: `python -m benchmarks.client_cost [--pages-up-to 100] [--profile]`.
+
+Runs `ocr-pipeline ingest` on the mix of `papers.py` against two simulated servers, and once more on one one-page
+document. What the second costs (Python, Dagster, the fixed part of a batch) is taken off the first; both are shown.
+CPU seconds are those of the command, its render workers and poppler; the servers are not its children.
+With `--profile` py-spy writes where the time goes to benchmarks/results/ (it slows the run; no figure is kept).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import papers, pipeline
+from benchmarks.measure import RESULTS, report, verdict
+
+GOAL = 0.08
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pages-up-to", type=int, default=100, help="leave out longer documents")
+    parser.add_argument("--seconds-per-page", type=float, default=0.2)
+    parser.add_argument("--profile", action="store_true")
+    arguments = parser.parse_args()
+    documents = papers.mix([size for size in papers.SIZES if size <= arguments.pages_up_to])
+    pages = sum(map(papers.page_count, documents))
+    with pipeline.fleet(arguments.seconds_per_page) as servers:
+        toml = pipeline.backends_toml(servers)
+        if arguments.profile:
+            with pipeline.scratch() as folder:
+                profile(folder, documents, toml)
+            return
+        with pipeline.scratch() as folder:
+            fixed = pipeline.ingest(folder, [papers.digital(1, "fixed")], toml)
+        with pipeline.scratch() as folder:
+            whole = pipeline.ingest(folder, documents, toml)
+        by_kind = {}
+        for kind in ("digital", "scanned"):
+            with pipeline.scratch() as folder:
+                one = papers.digital(60, "kind") if kind == "digital" else papers.scanned(60, "kind")
+                by_kind[kind] = (pipeline.ingest(folder, [one], toml).cpu - fixed.cpu) / 59
+    a_page = (whole.cpu - fixed.cpu) / (pages - 1)
+    report(
+        "client_cost",
+        f"Client cost, {pages} pages in {len(documents)} documents",
+        ("what", "CPU s", "goal", ""),
+        [
+            ("a page, without the fixed part", a_page, GOAL, verdict(a_page, GOAL)),
+            ("a page, fixed part spread over the pages", whole.cpu / pages, "", ""),
+            ("a born-digital page (one document of 60)", by_kind["digital"], "", ""),
+            ("a scanned page (one document of 60)", by_kind["scanned"], "", ""),
+            ("fixed: a run with one page", fixed.cpu, "", ""),
+        ],
+        pages=pages,
+        documents=len(documents),
+        cpu_seconds_a_page=a_page,
+        fixed_cpu_seconds=fixed.cpu,
+        whole=whole,
+        by_kind=by_kind,
+    )
+
+
+def profile(folder: Path, documents: list[Path], toml: str) -> None:
+    """A flame graph's folded stacks of the main process and the workers, GIL or not, and the heaviest functions."""
+    (folder / "backends.toml").write_text(toml)
+    RESULTS.mkdir(exist_ok=True)
+    folded = RESULTS / "client_cost.folded"
+    spy = Path(sys.executable).parent / "py-spy"
+    command = [str(spy), "record", "--subprocesses", "-r", "50", "-f", "raw", "-o", str(folded), "--"]
+    command += [sys.executable, "-m", "ocr_pipeline", "ingest", *map(str, documents), "--json"]
+    environment = {"OCR_DATA": str(folder / "data"), "OCR_BACKENDS": str(folder / "backends.toml")}
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    print(json.dumps({"exit": done.returncode}), done.stderr[-500:])
+    total, own, within = 0, {}, {}
+    for line in folded.read_text().splitlines():
+        stack, _, count = line.rpartition(" ")
+        frames = stack.split(";")
+        total += int(count)
+        own[frames[-1]] = own.get(frames[-1], 0) + int(count)
+        for frame in set(frames):
+            within[frame] = within.get(frame, 0) + int(count)
+    for title, found in (("own time", own), ("with callees", within)):
+        print(f"\n{title} (of {total} samples)")
+        for frame, count in sorted(found.items(), key=lambda item: -item[1])[:45]:
+            print(f"  {count / total:6.1%} {frame}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""What a process and everything it started cost: CPU seconds, peak memory, wall time; and how results are shown.
+
+CPU time is what the system says when the process is waited for (children that it waited for included), so it does not
+depend on how often somebody looks. Memory is sampled. The load of the machine stands beside each result: wall times
+of a busy machine say little, CPU seconds grow by 10 to 30 % (shared caches and hyperthreads).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+SAMPLE_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """One process, from start to end."""
+
+    code: int
+    wall: float  # seconds
+    cpu: float  # seconds, the process and all children it waited for
+    rss: int  # bytes, peak of the process itself
+    children_rss: int  # bytes, peak of the sum of what it started
+    children: int  # most processes at once below it
+    out: str
+    err: str
+
+
+class Sampler:
+    """Peak memory of a process and of what it started, looked at every 50 ms."""
+
+    def __init__(self, pid: int) -> None:
+        self.own = self.below = self.count = 0
+        self.curve: list[tuple[float, int]] = []  # seconds since the start, bytes of the process itself
+        self._pid = pid
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        started = time.monotonic()
+        try:
+            process = psutil.Process(self._pid)
+        except psutil.Error:
+            return
+        while not self._over.wait(SAMPLE_SECONDS):
+            try:
+                own = process.memory_info().rss
+                children = process.children(recursive=True)
+            except psutil.Error:
+                return
+            sizes = []
+            for child in children:
+                try:
+                    sizes.append(child.memory_info().rss)
+                except psutil.Error:
+                    continue
+            self.curve.append((time.monotonic() - started, own))
+            self.own, self.below = max(self.own, own), max(self.below, sum(sizes))
+            self.count = max(self.count, len(sizes))
+
+
+def run(command: Sequence[str], environment: Mapping[str, str], cwd: Path, timeout: float = 900) -> Spent:
+    """Runs a process to its end; it is killed after `timeout` seconds."""
+    started = time.monotonic()
+    with (cwd / "stdout").open("wb") as out, (cwd / "stderr").open("wb") as err:
+        process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=out, stderr=err, cwd=cwd)
+        timer = threading.Timer(timeout, process.kill)
+        timer.start()
+        sampler = Sampler(process.pid)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        timer.cancel()
+    wall = time.monotonic() - started
+    sampler.stop()
+    return Spent(
+        code=process.returncode,
+        wall=wall,
+        cpu=usage.ru_utime + usage.ru_stime,
+        rss=sampler.own,
+        children_rss=sampler.below,
+        children=sampler.count,
+        out=(cwd / "stdout").read_text("utf-8", "replace"),
+        err=(cwd / "stderr").read_text("utf-8", "replace"),
+    )
+
+
+def machine() -> dict[str, Any]:
+    one, five, fifteen = os.getloadavg()
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+        "load": [round(one, 1), round(five, 1), round(fifteen, 1)],
+        "python": platform.python_version(),
+    }
+
+
+def report(name: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], **figures: Any) -> None:
+    """Prints the table and writes `benchmarks/results/<name>.json`."""
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
+    Console(width=160).print(table)
+    now = machine()
+    print(f"machine: {now['cores']} cores, load {now['load'][0]} (5 min: {now['load'][1]})")
+    RESULTS.mkdir(exist_ok=True)
+    data = {"benchmark": name, "machine": now, "columns": list(columns), "rows": [list(row) for row in rows], **figures}
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(data, indent=1, default=_plain) + "\n")
+    print(f"written: {path.relative_to(ROOT)}")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Spent):
+        return {name: item for name, item in asdict(value).items() if name not in ("out", "err")}
+    return str(value)
+
+
+def verdict(figure: float, goal: float) -> str:
+    return "met" if figure <= goal else "NOT MET"
