@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from html import escape, unescape
-from typing import Any
+from typing import Any, cast
 
 import nh3
 from markdown_it import MarkdownIt
@@ -83,7 +83,7 @@ class PageMarkup:
             .enable(["table", "strikethrough"])
             .use(dollarmath_plugin, allow_space=False, allow_digits=False, renderer=_math)
         )
-        self._markdown.add_render_rule("image", self._image)
+        self._markdown.add_render_rule("image", lambda _, *token: self._image(*token))
         self._markdown.add_render_rule("html_block", _html_block)
         self._cleaner = nh3.Cleaner(
             tags=_TEXT_TAGS | _MATH_TAGS,
@@ -111,10 +111,9 @@ class PageMarkup:
         """Whether a part of the page was too long to be shown as rich text."""
         return self._left == 0
 
-    def _image(
-        self, renderer: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: MutableMapping[str, Any]
-    ) -> str:
+    def _image(self, tokens: Sequence[Token], index: int, options: Any, env: MutableMapping[str, Any]) -> str:
         token = tokens[index]
+        renderer = cast(RendererHTML, self._markdown.renderer)
         alt = renderer.renderInlineAsText(token.children or [], options, env)
         address = self._figure(str(token.attrs.get("src", "")))
         if address is None:

@@ -40,7 +40,8 @@ def document(request: Request) -> Response:
         if row is None:
             raise HTTPException(404)
         pages, counts = questions.pages_of(connection, document_id, first, PAGES_SHOWN + 1)
-        failed = questions.failed_beside(connection, row, 0, forward=True)
+        next_failed = questions.failed_beside(connection, row, 0, forward=True)
+        last_failed = questions.failed_beside(connection, row, 0, forward=False)
     shown = pages[:PAGES_SHOWN]
     return app.screen(
         request,
@@ -48,9 +49,9 @@ def document(request: Request) -> Response:
         document=row,
         pages=shown,
         counts=counts,
-        first_failed=links.page(document_id, failed.page_number)
-        if failed and failed.document_id == document_id and failed.page_number
-        else None,
+        next_failed=_failed_link(next_failed),
+        last_failed=_failed_link(last_failed),
+        own_failed=next_failed is not None and next_failed.document_id == document_id,
         earlier=links.with_query(links.document(document_id), {"from": max(1, first - PAGES_SHOWN)})
         if first > 1
         else None,

@@ -16,6 +16,7 @@ from ocr_pipeline.review.charts import Row, number
 from ocr_pipeline.review.context import context
 
 _BAD = frozenset({"failed", "skipped"})
+_ORDER = ("ok", "blank", "fallback", "failed", "skipped")
 
 
 def overview(request: Request) -> Response:
@@ -54,7 +55,7 @@ def _ledger(ledger: numbers.Ledger) -> list[Row]:
             links.with_query("/pages", {"status": status, "reason": reason}),
             ((status, count),),
         )
-        for status, reason, count in ledger.pages
+        for status, reason, count in sorted(ledger.pages, key=lambda row: (_place(row[0]), -row[2]))
     ]
     return rows + [
         Row(
@@ -65,6 +66,10 @@ def _ledger(ledger: numbers.Ledger) -> list[Row]:
         )
         for reason, count in ledger.rejected
     ]
+
+
+def _place(status: str) -> int:
+    return _ORDER.index(status) if status in _ORDER else len(_ORDER)
 
 
 def _periods(periods: list[numbers.Period]) -> list[Row]:

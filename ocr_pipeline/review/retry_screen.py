@@ -49,7 +49,10 @@ async def ask(request: Request) -> Response:
         body += piece
         if len(body) > MAX_FORM:
             raise HTTPException(413)
-    query = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=50)) if body else {}
+    try:
+        query = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=50))
+    except ValueError:  # more fields
+        raise HTTPException(413) from None
     if not app.token.is_ours(request.headers, query.pop("token", "")):
         raise HTTPException(403)
     return await run_in_threadpool(_ask, app, request, query)

@@ -1,0 +1,110 @@
+""" "Ask again": only when allowed, only from our own pages, and exactly the pages that were shown."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+
+from ocr_pipeline.review.asking_again import RetryRequest
+from ocr_pipeline_tests.review.conftest import asking
+from ocr_pipeline_tests.review.shelves import Shelves
+
+
+class Retries:
+    """Takes the place of `ocr-pipeline retry`: notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[RetryRequest] = []
+
+    def __call__(self, request: RetryRequest) -> str:
+        self.asked.append(request)
+        return "retry-01"
+
+
+def token(client: httpx.Client) -> str:
+    found = re.search(r'name="token" value="([^"]+)"', client.get("/retry?status=failed").text)
+    assert found
+    return found[1]
+
+
+def test_without_the_option_there_is_neither_button_nor_route(client: httpx.Client, shelves: Shelves) -> None:
+    assert "/retry" not in client.get("/pages?status=failed").text
+    assert "/retry" not in client.get(f"/documents/{shelves.partial}/pages/2").text
+    assert client.get("/retry").status_code == 404
+    assert client.post("/retry").status_code == 404
+
+
+def test_one_page_is_asked_again(shelves: Shelves) -> None:
+    retries = Retries()
+    with asking(shelves.library, allow_retry=retries) as client:
+        page = f"/documents/{shelves.partial}/pages/2"
+        assert f"/retry?document={shelves.partial}&amp;page=2" in client.get(page).text
+        fields = {"document": shelves.partial, "page": "2", "token": token(client)}
+        answer = client.post("/retry", data=fields, headers={"Origin": str(client.base_url).rstrip("/")})
+    assert "retry-01" in answer.text
+    assert retries.asked == [RetryRequest(((shelves.partial, 2),), ("repetition",))]
+
+
+def test_a_filter_is_asked_again_only_the_failed_pages_of_it(shelves: Shelves) -> None:
+    retries = Retries()
+    with asking(shelves.library, allow_retry=retries) as client:
+        shown = client.get("/retry", params={"name": "partial"}).text
+        assert "2 pages that failed will be asked again" in shown
+        client.post("/retry", data={"name": "partial", "token": token(client)})
+    assert retries.asked == [RetryRequest(((shelves.partial, 2), (shelves.partial, 4)), ("repetition",))]
+
+
+def test_where_nothing_failed_nothing_is_asked(shelves: Shelves) -> None:
+    retries = Retries()
+    with asking(shelves.library, allow_retry=retries) as client:
+        for fields in ({"name": "thin wires"}, {"document": shelves.report, "page": "1"}):
+            assert "nothing to ask again" in client.get("/retry", params=fields).text
+            assert "nothing to ask again" in client.post("/retry", data={**fields, "token": token(client)}).text
+    assert retries.asked == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "right_token"),
+    [
+        ({}, False),
+        ({"Origin": "https://evil.example"}, True),
+        ({"Origin": "null"}, True),
+        ({"Origin": "http://127.0.0.1:9999"}, True),
+        ({"Sec-Fetch-Site": "cross-site"}, True),
+        ({"Sec-Fetch-Site": "same-site"}, True),
+    ],
+)
+def test_a_form_of_another_site_is_refused(shelves: Shelves, headers: dict[str, str], right_token: bool) -> None:
+    retries = Retries()
+    with asking(shelves.library, allow_retry=retries) as client:
+        sent = token(client) if right_token else "guess"
+        answer = client.post("/retry", data={"status": "failed", "token": sent}, headers=headers)
+    assert answer.status_code == 403
+    assert retries.asked == []
+
+
+def test_a_form_without_end_is_refused(shelves: Shelves) -> None:
+    retries = Retries()
+    with asking(shelves.library, allow_retry=retries) as client:
+        assert client.post("/retry", content=b"a" * 100_000).status_code == 413
+        assert client.post("/retry", content=b"&".join(b"a=b" for _ in range(100))).status_code == 413
+    assert retries.asked == []
+
+
+def test_what_the_retry_says_is_wrong_is_shown(shelves: Shelves) -> None:
+    def refuse(request: RetryRequest) -> str:
+        raise RuntimeError("the lake is full\nand more")
+
+    with asking(shelves.library, allow_retry=refuse) as client:
+        answer = client.post("/retry", data={"status": "failed", "token": token(client)})
+    assert answer.status_code == 500
+    assert "could not be written: the lake is full" in answer.text
+    assert "and more" not in answer.text
+
+
+@pytest.mark.parametrize("page", ["", "x", "-1", "0", "99", "99999999999999"])
+def test_a_page_that_is_not_there_cannot_be_asked_for(shelves: Shelves, page: str) -> None:
+    with asking(shelves.library, allow_retry=Retries()) as client:
+        assert client.get("/retry", params={"document": shelves.partial, "page": page}).status_code == 404
