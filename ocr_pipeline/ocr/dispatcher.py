@@ -174,15 +174,15 @@ class Dispatcher:
                     documents_today=len(self._seen),
                 )
                 choices = choose(reading.view(now, ahead), document, states, self._policy)
-                wanted = [c for c in choices if c.at_home or reading.urgent or not only_at_home]
-                if not wanted:
+                best = choices[0] if choices else None
+                if best is None or (only_at_home and not best.at_home and not reading.urgent):
                     left.append(reading)
                     if reading.is_plain:
                         nowhere.add(kind)
                     continue
                 self._line.take(reading)
-                reading.send(self._by_name[wanted[0].backend], wanted[0])
-                in_flight[reading.document_id][wanted[0].backend] += 1
+                reading.send(self._by_name[best.backend], best)
+                in_flight[reading.document_id][best.backend] += 1
                 states = [station.state() for station in self._stations]
                 nowhere.clear()
                 if not any(state.has_room for state in states):
@@ -225,7 +225,7 @@ class Dispatcher:
                 able[0].reserved_for = reading
 
     def _end_outage_or_give_up(self, now: float) -> None:
-        if all(station.breaker.is_misconfigured for station in self._stations):
+        if all(s.breaker.is_misconfigured and now < s.breaker.retry_at for s in self._stations):
             detail = "; ".join(f"{s.name} {s.breaker.why}" for s in self._stations)
             self._give_up_all(GaveUp(Reason.MISCONFIGURED, detail))
             return
@@ -246,9 +246,9 @@ class Dispatcher:
 
     def _give_up_stranded(self, now: float) -> None:
         """A page that one server refused, while those that could give the second opinion are away."""
-        for reading in [*self._line.in_turn(), *self._suspects]:
+        for reading in [r for r in self._readings if r.troubles.refused and not r.flights]:
             others = [s for s in self._stations if s.name not in reading.troubles.refused]
-            if len(others) == len(self._stations) or any(s.breaker.condition is not Condition.OPEN for s in others):
+            if any(station.breaker.condition is not Condition.OPEN for station in others):
                 reading.stranded_since = None
                 continue
             reading.stranded_since = now if reading.stranded_since is None else reading.stranded_since

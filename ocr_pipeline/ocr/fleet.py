@@ -78,6 +78,7 @@ class Fleet:
             afterwards="the CPU engine takes over" if cpu else "pages fail, to be asked again by the next run",
             clock=clock,
         )
+        self._callers: set[asyncio.Task[object]] = set()
         self._closed = False
 
     def _changed(self) -> None:
@@ -106,15 +107,21 @@ class Fleet:
         if self._closed:
             raise RuntimeError("the fleet is closed")
         reading = PageReading(self, image, previous)
+        caller = asyncio.current_task()
+        assert caller is not None  # noqa: S101 - a coroutine runs in a task
+        self._callers.add(caller)
         self.dispatcher.enter(reading)
         try:
             return await reading.read()
         finally:
             self.dispatcher.leave(reading)
+            self._callers.discard(caller)
 
     async def aclose(self) -> None:
-        """Ends everything that is under way. Pages still being read are cancelled by their callers."""
+        """Ends everything that is under way: tasks that wait for a page are cancelled."""
         self._closed = True
+        for caller in self._callers:
+            caller.cancel()
         await self.dispatcher.aclose()
         await asyncio.gather(*(station.aclose() for station in self.stations))
         if self.cpu is not None:

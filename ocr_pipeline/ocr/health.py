@@ -148,7 +148,8 @@ class Progress:
     def seen(self, vitals: Vitals, in_flight: int, now: float) -> Progress:
         """The watch after one look. `in_flight` is our own number: a server that says nothing is not watched."""
         restarted = _went_back(self.generated, vitals.generated) or _later(self.started, vitals.started)
-        runs = in_flight > 0 and (vitals.running or 0) > 0 and vitals.generated is not None
+        held = (vitals.running or 0) + (vitals.waiting or 0)  # with its memory full a stuck server runs none
+        runs = in_flight > 0 and held > 0 and vitals.generated is not None
         moved = self.moved_at is None or restarted or vitals.generated != self.generated
         return Progress(
             generated=self.generated if vitals.generated is None else vitals.generated,

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ocr_pipeline.ocr.health import Condition
-from ocr_pipeline.ocr.routing import BackendState
+from ocr_pipeline.ocr.routing import CRAWL, BackendState
 
 LATE = 2.5  # times what a page usually takes there
-GAIN = 2.0  # times what it takes elsewhere: the least that must be left of the wait here
+# Times what it takes elsewhere: the least that must be left of the wait here. Not below routing's CRAWL, or a page
+# would be sent here by the rules and asked elsewhere in the same moment.
+GAIN = CRAWL
 LEAST = 0.25  # seconds; below it nothing is late
 
 

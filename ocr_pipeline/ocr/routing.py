@@ -19,7 +19,7 @@ from ocr_pipeline.ocr.backends import BackendsConfig
 from ocr_pipeline.ocr.gpus import DocumentShare
 from ocr_pipeline.ocr.health import Condition
 
-CRAWL = 4.0  # a server this many times slower than another one is passed by while the other has room
+CRAWL = 3.0  # a server this many times slower than another one is passed by while the other has room
 ROOMY = 0.5  # of the KV memory in use: below it one document may have more of a card than its share
 
 
@@ -193,12 +193,16 @@ def _share_used(document: DocumentView, state: BackendState) -> bool:
 
 def _held_back(state: BackendState, free: Sequence[BackendState], policy: Policy) -> str | None:
     """Why a server with room is passed by while another has room too."""
-    if state.size == "small" and state.waiting is not None and state.waiting > policy.queue_limit:
+    if _queues(state, policy):
         return f"overloaded: {state.name} waiting {state.waiting:g} > {policy.queue_limit}"
     for other in free:
         if state.seconds and other.seconds and state.seconds > CRAWL * other.seconds:
             return f"slow: {state.name} {state.seconds:.1f} s a page, {other.name} {other.seconds:.1f}"
     return None
+
+
+def _queues(state: BackendState, policy: Policy) -> bool:
+    return state.size == "small" and state.waiting is not None and state.waiting > policy.queue_limit
 
 
 def _cannot(
@@ -220,6 +224,8 @@ def _cannot(
         return f"large: {document.pages} pages > {home.max_pages} of {home.name}"
     if home.condition is Condition.HALF_OPEN:
         return f"failover: {home.name} {home.why or 'down'}, probed"
+    if not home.has_room and _queues(home, policy):  # admission has closed it for the same reason
+        return f"overloaded: {home.name} waiting {home.waiting:g} > {policy.queue_limit}"
     if not home.has_room:
         return f"overloaded: {home.name} {home.in_flight} of {home.limit} in flight"
     if _share_used(document, home):

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import median
 from typing import Protocol
@@ -28,6 +27,7 @@ log = logging.getLogger(__name__)
 PUSHED_BACK = ("http_429", "http_503")
 NOT_THERE = ("connect_failed",)  # nobody listens: no need to count to five
 OUR_OWN = ("pool_timeout", "client_failed", "connection_stale", "hedged", "hung", "unreachable")  # say nothing of it
+STALE_SPEED = 60.0  # seconds without an answer: a server that crawled then is worth another try
 LONGEST_PAUSE = 60.0  # seconds that a Retry-After may keep all pages away
 EWMA = 0.2
 CONFIRM_AFTER = (0.0, 0.3)  # seconds before each look: a server whose connections are lost refuses at once
@@ -79,16 +79,22 @@ class Flight:
 class Speed:
     """What a page takes on a server, in seconds, by the answers of late."""
 
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=32))
     average: float | None = None  # exponentially weighted, so that a crawl shows after a few answers
+    last_at: float = 0.0  # fleet's clock
     pages: int = 0
     tokens: int = 0
 
-    def add(self, answer: Answer) -> None:
-        self.recent.append(answer.seconds)
+    def add(self, answer: Answer, now: float) -> None:
+        self.last_at = now
         self.average = answer.seconds if self.average is None else self.average + EWMA * (answer.seconds - self.average)
         self.pages += 1
         self.tokens += answer.completion_tokens or 0
+
+    def at_least(self, seconds: float) -> None:
+        """A page that was taken back after `seconds` would have taken longer: else a crawl that hedging hides is
+        never learnt."""
+        if self.average is not None and seconds > self.average:
+            self.average += (seconds - self.average) / 2
 
 
 class Station:
@@ -138,11 +144,11 @@ class Station:
 
     def expected(self) -> float | None:
         """Seconds a page takes here now. Pages in flight count too: a server that crawls gives no answers to count."""
-        if not self.speed.pages:
-            return None
         now = self._clock()
+        if self.speed.average is None or (not self.flights and now - self.speed.last_at > STALE_SPEED):
+            return None
         elapsed = median(now - flight.since for flight in self.flights) if self.flights else 0.0
-        return max(self.speed.average or 0.0, elapsed)
+        return max(self.speed.average, elapsed)
 
     def state(self) -> BackendState:
         backend = self.backend
@@ -221,12 +227,14 @@ class Station:
             if flight.era == self._era:
                 self._well(flight)
             if answer.fault is None:
-                self.speed.add(answer)
+                self.speed.add(answer, now)
                 self.admission.answered(answer.seconds, len(self.flights))
         elif answer.fault is Fault.CONFIG:
             if self.breaker.condition is not Condition.OPEN:
                 log.error("%s takes no page as it is set up: %s", self.name, answer.detail or answer.outcome)
             self._turn(self.breaker.misconfigured(now, answer.detail or answer.outcome))
+        elif answer.outcome == "hedged":
+            self.speed.at_least(answer.seconds)
         elif answer.fault is Fault.TRANSIENT and answer.outcome not in OUR_OWN:
             if answer.outcome in PUSHED_BACK:
                 self.admission.pushed_back(now)
@@ -247,6 +255,7 @@ class Station:
         if recovering:
             log.info("%s is back: takes pages again, one at first", self.name)
             self.admission.recovered()
+            self.speed.average = None  # it is another server now, or the same one well again
 
     def _turn(self, breaker: Breaker) -> None:
         """Takes over the breaker's next state; an opening begins a new era."""

@@ -13,9 +13,9 @@ from pydantic import SecretStr
 
 from ocr_pipeline.ocr.answers import Answer
 from ocr_pipeline.ocr.fleet import Fleet
-from ocr_pipeline.ocr.health import Condition
+from ocr_pipeline.ocr.health import BreakerRules, Condition
 from ocr_pipeline.records import Attempt, Geometry, PageImage, PageStatus, Reason, Transcript
-from ocr_pipeline_tests.ocr.fleet.runs import MODEL, backlog, document, fleet_of, one, page, read_all, two, until
+from ocr_pipeline_tests.ocr.fleet.runs import MODEL, QUICK, backlog, document, fleet_of, one, page, read_all, two, until
 from ocr_pipeline_tests.simulator import SimulatedServer
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: refused at once
@@ -453,6 +453,35 @@ def test_a_snapshot_tells_each_servers_state(servers):
     assert after[0].pages == 24
     assert after[0].in_flight == 0
     assert after[0].seconds_per_page > 0
+
+
+def test_closing_cancels_whoever_waits_for_a_page(servers):
+    async def scene():
+        async with fleet_of(one(servers["rtx4090"])) as fleet:
+            readings = [asyncio.create_task(fleet.transcribe(p)) for p in document("a", 12)]
+            await until(lambda: fleet.stations[0].in_flight >= 4)
+        await asyncio.wait(readings, timeout=5)
+        return [reading.cancelled() for reading in readings], len(asyncio.all_tasks())
+
+    assert asyncio.run(scene()) == ([True] * 12, 1)
+
+
+def test_a_mended_key_is_noticed_by_a_page_that_comes_after_the_long_while():
+    with SimulatedServer(api_key="right", seconds_per_page=0.05) as server:
+        server.ready()
+
+        async def scene():
+            config = one(server, api_key=SecretStr("wrong"))
+            tuning = replace(QUICK, breaker=BreakerRules(first=0.1, longest=0.5, misconfigured=0.5))
+            async with fleet_of(config, tuning=tuning) as fleet:
+                before = await fleet.transcribe(page("a", 1, 2))
+                fleet.stations[0].client._headers["Authorization"] = "Bearer right"
+                await asyncio.sleep(0.6)
+                return before, await fleet.transcribe(page("a", 2, 2))
+
+        before, after = asyncio.run(scene())
+    assert before.reason is Reason.MISCONFIGURED
+    assert after.status is PageStatus.OK
 
 
 def test_a_closed_fleet_says_so():
