@@ -185,4 +185,3 @@ class QueuePull:
             429: "it asks to slow down, even after several attempts",
         }.get(answer.status_code, f"it answered {answer.status_code}: {answer.text[:200]!r}")
         return QueueError(f"{self._client.base_url}: {mend}")
-
