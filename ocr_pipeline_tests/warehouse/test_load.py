@@ -261,7 +261,7 @@ def test_the_end_state_depends_on_what_was_loaded_and_never_on_order_or_repeats(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS, DELETIONS, st.randoms(use_true_random=False))
 def test_the_end_state_depends_on_what_was_loaded_and_never_on_order_or_repeats_at_length(
     steps: Steps, deletions: Deletions, shuffle: random.Random
