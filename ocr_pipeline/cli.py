@@ -21,6 +21,7 @@ COMMANDS = {
     "rebuild-warehouse": "Make all tables again from the Parquet files in the lake.",
     "serve-command": "Print the exact `vllm serve` line of a GPU profile.",
     "review": "Look at what was read: a web app on this machine, pages beside their images, search, overview.",
+    "metrics": "Serve figures for Prometheus: pages by status, each backend's queue and condition, cost.",
     "dagster-home": "Print the folder where Dagster keeps its history (made where it is missing).",
 }
 

@@ -31,6 +31,9 @@ RECENT = timedelta(minutes=15)
 OVERLAP_IN_A_LOCAL_FOLDER = timedelta(seconds=30)
 """A local file is whole when it is dated, so only clocks and coarse time stamps are between it and the watermark."""
 
+MOST_GIVEN = 100_000
+"""Uploads that one tick holds in memory (about 50 MB); the next one goes on behind them."""
+
 Announce = Callable[[Collection[str]], None]
 
 
@@ -127,8 +130,10 @@ def _list(
     cursors = listing.load(cursor)
 
     def listed() -> tuple[listing.Look, list[Upload]]:
+        found: listing.Look
+
         def out_of_time() -> bool:
-            return time.monotonic() > deadline
+            return time.monotonic() > deadline or found.given >= MOST_GIVEN
 
         if settings.listing is Listing.ORDERED:
             found = listing.ordered(
@@ -201,7 +206,9 @@ def sweep_everything(storage: Storage, settings: Settings, announce: Announce = 
         announce([batch.name for batch in plan.batches])
         for batch in plan.batches:
             batches.write(storage, batch)
-        gone = _delete(storage, [key for key, present in known.items() if present], announce)
+        # asked once more, each: a listing that left something out must not hide a document
+        missing = [key for key, present in known.items() if present and storage.stat(key) is None]
+        gone = _delete(storage, missing, announce)
     fresh = (*plan.batches, *gone)
     return Swept(fresh, tuple(sorted({*names, *(batch.name for batch in fresh)})))
 

@@ -21,6 +21,7 @@ RUN_KEY_TAG = "dagster/run_key"
 SENSOR_TAG = "dagster/sensor_name"
 PRIORITY_TAG = "dagster/priority"
 URGENT_PRIORITY = "10"
+DOCUMENTS_TAG = "ocr_pipeline/documents"
 
 LIVE = [
     DagsterRunStatus.QUEUED,
@@ -33,7 +34,7 @@ LIVE = [
 
 def tags(batch: Batch) -> dict[str, str]:
     """Tags of a run of this batch: urgent ones go first in Dagster's queue."""
-    found = {"ocr_pipeline/documents": str(len(batch.uploads))}
+    found = {DOCUMENTS_TAG: str(len(batch.uploads))}
     return {**found, PRIORITY_TAG: URGENT_PRIORITY} if batch.urgent else found
 
 
@@ -61,6 +62,16 @@ def last_run(instance: dg.DagsterInstance, batch_name: str) -> tuple[str, str] |
 def busy(instance: dg.DagsterInstance) -> bool:
     """Whether runs are waiting for a place: then it is better to fill batches than to queue more small ones."""
     return instance.get_runs_count(RunsFilter(statuses=[DagsterRunStatus.QUEUED])) > 0
+
+
+def waiting(instance: dg.DagsterInstance) -> dict[str, tuple[int, int]]:
+    """`{"queued" | "running": (batches, documents)}` of the runs that are not finished."""
+    found = {"queued": (0, 0), "running": (0, 0)}
+    for run in instance.get_runs(RunsFilter(statuses=LIVE)):
+        state = "queued" if run.status is DagsterRunStatus.QUEUED else "running"
+        batches, documents = found[state]
+        found[state] = (batches + 1, documents + int(run.tags.get(DOCUMENTS_TAG, "0")))
+    return found
 
 
 def finished(instance: dg.DagsterInstance) -> set[str]:

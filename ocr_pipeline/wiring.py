@@ -25,6 +25,7 @@ from ocr_pipeline.records import PageImage
 from ocr_pipeline.settings import Listing, Settings, variable
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.costs import BackendCost
+from ocr_pipeline.warehouse.motherduck import make_r2_secret
 
 
 def lake(settings: Settings) -> Storage:
@@ -72,6 +73,25 @@ def warehouse(settings: Settings, wait_seconds: float = 600.0) -> Warehouse:
     token."""
     token = settings.motherduck_token.get_secret_value() if settings.motherduck_token else None
     return Warehouse(settings.warehouse, token, wait_seconds=wait_seconds)
+
+
+def motherduck_reads_r2(settings: Settings, opened: Warehouse) -> bool:
+    """Whether MotherDuck can read the lake itself: then its secret for R2 is made or renewed here."""
+    options = s3_options(settings)
+    on_r2 = settings.lake.startswith("s3://") and (
+        options.account_id or "r2.cloudflarestorage.com" in (options.endpoint_url or "")
+    )
+    if not opened.is_motherduck or not on_r2 or not options.access_key_id or not options.secret_access_key:
+        return False
+    make_r2_secret(
+        opened,
+        key_id=options.access_key_id,
+        secret=options.secret_access_key,
+        account_id=options.account_id,
+        endpoint=options.endpoint_url
+        or (f"{options.account_id}.{options.jurisdiction}.r2.cloudflarestorage.com" if options.jurisdiction else None),
+    )
+    return True
 
 
 def backends(settings: Settings) -> BackendsConfig | None:

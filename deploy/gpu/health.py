@@ -1,8 +1,8 @@
 """Whether a vLLM server is well, told from its own /metrics: exit code 0 well, 1 not.
 
 Run inside the container by Docker's health check or Kubernetes' liveness probe; needs nothing but Python 3.8.
-/health is 200 for a hung engine (vllm issue 39863), so progress is what is looked at: requests run, and the number of
-generated tokens has not moved for `--hung-after` seconds. The last look is kept in a file between two runs.
+/health is 200 for a hung engine (vllm issue 39863), so progress is what is looked at: requests are held, and the number
+of generated tokens has not moved for `--hung-after` seconds. The last look is kept in a file between two runs.
 Docker restarts a container that ended, never one that is unhealthy: `--end-a-hung-server` kills the `vllm serve`
 processes of a hung server, so that `restart: always` starts it again. A server that starts up is never ended.
 """
@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 
 RUNNING = "vllm:num_requests_running"
+WAITING = "vllm:num_requests_waiting"
 GENERATED = "vllm:generation_tokens_total"
 
 
@@ -35,19 +36,20 @@ def total(metrics, name):
     return found
 
 
-def judge(before, running, generated, now, hung_after):
+def judge(before, held, generated, now, hung_after):
     """`(what to remember, None or what is wrong)`. `before` is what the last look remembered, or {}.
 
-    Remembered: the token count and since when it stands while requests run. Fewer tokens than before: a new server.
+    `held`: requests that run or wait; a stuck server whose memory is full may run none. Remembered: the token count
+    and since when it stands while requests are held. Another count than before: it moves, or is a new server.
     """
-    if running is None or generated is None:
+    if held is None or generated is None:
         return {}, f"/metrics has no {RUNNING} or {GENERATED}: is this vLLM?"
     since = before.get("since") if before.get("generated") == generated else None
-    if running <= 0:
+    if held <= 0:
         return {"generated": generated, "since": None}, None
     since = now if since is None else since
     if now - since >= hung_after:
-        wrong = f"hung: {running:.0f} requests run and no token came for {now - since:.0f} s"
+        wrong = f"hung: {held:.0f} requests are held and no token came for {now - since:.0f} s"
         return {"generated": generated, "since": since}, wrong
     return {"generated": generated, "since": since}, None
 
@@ -92,7 +94,9 @@ def server_processes(marker, proc="/proc"):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", default="http://127.0.0.1:8000")
-    parser.add_argument("--hung-after", type=float, default=120.0, help="seconds without a token while requests run")
+    parser.add_argument(
+        "--hung-after", type=float, default=120.0, help="seconds without a token while requests are held"
+    )
     parser.add_argument("--timeout", type=float, default=5.0)
     # in memory: no trace in the image, and gone with the container
     parser.add_argument("--state", default="/dev/shm/ocr-vllm-progress.json")  # noqa: S108
@@ -105,9 +109,10 @@ def main():
     except (OSError, urllib.error.URLError) as error:
         print(f"no answer: {error}")
         return 1
-    state, wrong = judge(
-        remembered(options.state), total(metrics, RUNNING), total(metrics, GENERATED), time.time(), options.hung_after
-    )
+    running = total(metrics, RUNNING)
+    held = None if running is None else running + (total(metrics, WAITING) or 0)
+    before = remembered(options.state)
+    state, wrong = judge(before, held, total(metrics, GENERATED), time.time(), options.hung_after)
     remember(options.state, state)
     if wrong is None:
         return 0

@@ -43,7 +43,7 @@ def load_tables(
     run_stamp: dg.ResourceParam[None],
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     batch = batches.read(lake, context.partition_key)
-    loaded = tables.load(lake, warehouse, batch)
+    loaded = tables.load(lake, warehouse, batch, by_address=wiring.motherduck_reads_r2(Settings(), warehouse))
     set_backend_costs(warehouse, wiring.backend_costs(Settings()))
     for name in DESCRIPTIONS:
         yield dg.MaterializeResult(asset_key=name, metadata=metadata.of_table(loaded, name))

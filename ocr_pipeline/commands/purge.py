@@ -12,6 +12,7 @@ from ocr_pipeline.commands.summary import terminal
 from ocr_pipeline.lake import batches
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.purge import purge
+from ocr_pipeline.warehouse.compact import compact
 
 
 @click.command("purge")
@@ -33,7 +34,9 @@ def command(key: str, keep_upload: bool, yes: bool, as_json: bool) -> int:
         raise click.UsageError(f"no upload {key!r} was ever seen; `ocr-pipeline status` finds keys by a part of them")
     if not yes:
         click.confirm(f"Forget {key} everywhere? This cannot be undone", abort=True, err=True)
-    done = purge(lake, wiring.warehouse(settings), key, keep_upload=keep_upload)
+    warehouse = wiring.warehouse(settings)
+    done = purge(lake, warehouse, key, keep_upload=keep_upload)
+    compact(warehouse)  # DuckDB keeps the bytes of removed rows in the file's free parts
     if as_json:
         click.echo(json.dumps(asdict(done)))
     else:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import click
 
 from ocr_pipeline import wiring
+from ocr_pipeline.records import Reason
 from ocr_pipeline.review.asking_again import AskAgain
 from ocr_pipeline.settings import Settings
 
@@ -52,5 +53,18 @@ def command(port: int, host: str, allow_host: tuple[str, ...], allow_retry: bool
 
 
 def _ask_again(settings: Settings) -> AskAgain:
-    """What "ask again" does: the same as `ocr-pipeline retry`."""
-    raise click.UsageError("--allow-retry needs `ocr-pipeline retry`, which this release does not have yet")
+    """What "ask again" does: writes the same batch lists as `ocr-pipeline retry --leave-to-sensor`."""
+    from ocr_pipeline.review.asking_again import Asked, RetryRequest
+    from ocr_pipeline.upkeep.retry import ask_again
+
+    def ask(request: RetryRequest) -> Asked:
+        again = ask_again(
+            wiring.lake(settings),
+            wiring.warehouse(settings, wait_seconds=WAIT_SECONDS),
+            [Reason(reason) for reason in request.reasons if reason in set(Reason)],
+            documents=request.document_ids,
+            limits=wiring.batch_limits(settings),
+        )
+        return Asked(tuple(batch.name for batch in again.batches), again.pages, again.gone)
+
+    return ask

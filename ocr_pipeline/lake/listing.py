@@ -101,7 +101,7 @@ class Look:
             for info, wanted in objects:
                 self.seen += 1
                 self._after[prefix] = info.key
-                if wanted and info.arrived > self._settled_before:
+                if wanted and info.last_modified > self._settled_before:
                     # It arrived after this pass began (or a moment before): the next pass sees it.
                     self.unsettled.append(info.key)
                 elif wanted:
@@ -148,7 +148,9 @@ def sweep(
     """
     cursor = cursors.get(inbox, Cursor())
     since = None if cursor.since is None else cursor.since - overlap
-    objects = ((info, since is None or info.arrived >= since) for info in storage.list(inbox, start_after=cursor.after))
+    objects = (
+        (info, since is None or info.last_modified >= since) for info in storage.list(inbox, start_after=cursor.after)
+    )
     return Look({inbox: (cursor, objects)}, now=now or datetime.now(UTC), settle=settle, out_of_time=out_of_time)
 
 

@@ -373,8 +373,9 @@ def _info(key: str, status: os.stat_result) -> ObjectInfo:
         key=key,
         etag=_etag(status),
         size=status.st_size,
-        last_modified=_time(status.st_mtime_ns),
-        arrived=_time(status.st_ctime_ns),
+        # not the modification time: a file that was moved or copied with its date (`mv`, `cp -p`, rsync) has one of
+        # years ago, and an older date must not make the newer upload of a key lose
+        last_modified=_time(status.st_ctime_ns),
     )
 
 

@@ -345,4 +345,4 @@ class S3Storage:
     @staticmethod
     def _info(key: str, entry: dict[str, Any], size: int) -> ObjectInfo:
         modified: datetime = entry["LastModified"].astimezone(UTC)
-        return ObjectInfo(key, entry["ETag"].strip('"'), size, modified, modified)
+        return ObjectInfo(key, entry["ETag"].strip('"'), size, modified)

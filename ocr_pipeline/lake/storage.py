@@ -52,13 +52,8 @@ class ObjectInfo:
     key: str
     etag: str  # without quotes; local: made of size and modification time
     size: int  # bytes
-    last_modified: datetime  # UTC
-    arrived: datetime
-    """When the object came to be under this key, UTC: what a watermark may be compared with.
-
-    On S3 the same as `last_modified`. On a local folder the inode's change time: a file that was moved or copied with
-    its date (`mv`, `cp -p`, rsync) has a modification time of years ago, and a wrong clock elsewhere one of tomorrow.
-    """
+    last_modified: datetime
+    """When this version came to be under this key, UTC. On a local folder the inode's change time."""
 
 
 @dataclass(frozen=True, slots=True)

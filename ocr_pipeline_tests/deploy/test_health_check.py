@@ -81,7 +81,7 @@ def test_a_server_that_runs_requests_and_gives_no_token_is_hung_while_its_health
         state.write_text(json.dumps({**remembered, "since": remembered["since"] - 3601}))
         verdict = look(server, state, "--hung-after", "3600")
         assert verdict.returncode == 1
-        assert "hung: 1 requests run" in verdict.stdout
+        assert "hung: 1 requests are held" in verdict.stdout
         assert server.alive  # only told to does it end anything
 
         state.write_text(json.dumps({**remembered, "since": remembered["since"] - 3601}))

@@ -32,7 +32,7 @@ class Bucket(LocalStorage):
         self.listed = 0
 
     def put(self, key: str, modified: datetime) -> None:
-        self.objects[key] = ObjectInfo(key, f"etag {modified}", 1, modified, modified)
+        self.objects[key] = ObjectInfo(key, f"etag {modified}", 1, modified)
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
         self.asked.append((prefix, start_after))

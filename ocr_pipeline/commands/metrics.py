@@ -1,0 +1,41 @@
+"""`ocr-pipeline metrics`: the Prometheus exporter."""
+
+from __future__ import annotations
+
+import click
+
+from ocr_pipeline import wiring
+from ocr_pipeline.settings import Settings
+
+WAIT_SECONDS = 2.0
+"""For a DuckDB file that is being loaded: less than a scrape's patience; the last figures stand in."""
+
+
+@click.command("metrics")
+@click.option("--port", type=click.IntRange(0, 65535), default=9410, show_default=True, help="0: any free port.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on. There is no login.")
+def command(port: int, host: str) -> int:
+    """Serve figures for Prometheus at /metrics: pages by status, queue and condition of each backend, cost.
+
+    Reads the tables, Dagster's runs and the servers of the backends file; changes nothing. Ctrl-C ends it.
+    """
+    from ocr_pipeline import instance, runs
+    from ocr_pipeline.metrics.exporter import Exporter, serve
+
+    settings = Settings()
+    config = wiring.backends(settings)
+    dagster = instance.instance(settings)
+    exporter = Exporter(
+        wiring.warehouse(settings, wait_seconds=WAIT_SECONDS),
+        config.backends if config else (),
+        lambda: runs.waiting(dagster),
+    )
+    server, thread = serve(exporter, host, port)
+    click.echo(f"Metrics: http://{host}:{server.server_port}/metrics   (Ctrl-C ends it)")
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        server.shutdown()
+    finally:
+        exporter.close()
+    return 0

@@ -1,0 +1,98 @@
+"""Whole runs on a simulated fleet: each routing rule is seen in `attempts.choice`, and chaos changes no row."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline_tests.pdfs import numbered
+from ocr_pipeline_tests.simulator.fleet import Fleet
+from ocr_pipeline_tests.whole.command import end_state, finish, ingest, start
+
+SERVERS = {
+    "rtx4090": {"profile": "rtx-4090", "seconds_per_page": 0.1, "max_num_seqs": 4, "mean_tokens": 60},
+    "spark": {"profile": "dgx-spark", "seconds_per_page": 0.1, "max_num_seqs": 8, "mean_tokens": 60},
+}
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    with Fleet(**SERVERS) as fleet:
+        yield fleet
+
+
+def backends(tmp_path: Path, fleet: Fleet, policy: str = "hybrid", **overrides: object) -> dict[str, str]:
+    path = tmp_path / "backends.toml"
+    path.write_text(fleet.backends_toml(policy, **{"max_in_flight": 4, **overrides}))
+    return {"OCR_BACKENDS": str(path)}
+
+
+def choices(data: Path) -> set[str]:
+    """The codes of the reasons why backends were chosen."""
+    with Warehouse(str(data / "warehouse.duckdb")).read() as connection:
+        rows = connection.execute("SELECT DISTINCT choice FROM ocr.attempts").fetchall()
+    return {re.split(r"[:,;]", row[0], maxsplit=1)[0].strip() for row in rows}
+
+
+def folder(tmp_path: Path, sizes: dict[str, int]) -> Path:
+    made = tmp_path / "papers"
+    for name, pages in sizes.items():
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).write_bytes(numbered(pages, name))
+    return made
+
+
+def test_small_documents_large_ones_and_overload_are_seen_in_the_reasons(tmp_path: Path, fleet: Fleet) -> None:
+    papers = folder(tmp_path, {f"small-{n}.pdf": 3 for n in range(8)} | {"large.pdf": 30})
+    code, said, err = ingest(tmp_path / "data", papers, **backends(tmp_path, fleet))
+    assert (code, said["pages"]) == (0, 54), err
+    assert {"default", "large", "overloaded"} <= choices(tmp_path / "data")
+
+
+def test_an_urgent_upload_goes_to_the_large_machine(tmp_path: Path, fleet: Fleet) -> None:
+    urgent = tmp_path / "urgent"
+    urgent.mkdir()
+    (urgent / "now.pdf").write_bytes(numbered(2))
+    code, _, err = ingest(tmp_path / "data", urgent, **backends(tmp_path, fleet))
+    assert code == 0, err
+    assert choices(tmp_path / "data") == {"urgent"}
+
+
+def test_the_fastest_policy_says_so(tmp_path: Path, fleet: Fleet) -> None:
+    papers = folder(tmp_path, {"a.pdf": 12})
+    code, _, err = ingest(tmp_path / "data", papers, **backends(tmp_path, fleet, "fastest"))
+    assert code == 0, err
+    assert any("fastest" in choice for choice in choices(tmp_path / "data"))
+
+
+def test_a_server_that_dies_in_the_middle_costs_no_page_and_no_other_row(tmp_path: Path, fleet: Fleet) -> None:
+    papers = folder(tmp_path, {f"{n}.pdf": 8 for n in range(8)})
+    environment = backends(tmp_path, fleet)
+    code, _, err = ingest(tmp_path / "calm", papers, **environment)
+    assert code == 0, err
+    before = fleet["rtx4090"].stats().answered
+    process = start(tmp_path / "chaos", "ingest", str(papers), "--json", **environment)
+    wait = threading.Event()
+    for _ in range(600):
+        if fleet["rtx4090"].stats().answered > before + 4:
+            break
+        wait.wait(0.05)
+    fleet["rtx4090"].kill()
+    code, said, err = finish(process)
+    assert (code, said["pages"]) == (0, 64), err
+    assert end_state(tmp_path / "chaos") == end_state(tmp_path / "calm")
+
+
+def test_when_every_server_is_down_the_cpu_engine_takes_over_after_the_wait(tmp_path: Path, fleet: Fleet) -> None:
+    environment = backends(tmp_path, fleet)
+    for server in fleet:
+        server.kill()
+    papers = folder(tmp_path, {"a.pdf": 2})
+    code, said, err = ingest(tmp_path / "data", papers, OCR_OUTAGE_WAIT="3", OCR_CPU_ENGINE="text_layer", **environment)
+    assert (code, said["by_status"]) == (0, {"ok": 2}), err
+    assert any(choice.startswith("outage") for choice in choices(tmp_path / "data"))
