@@ -1,6 +1,7 @@
 """What "ask again" hands over, and to whom: the one thing the app can set going.
 
-Here belongs the door only. The work is the same code as `ocr-pipeline retry`, which the command gives the app.
+Here belongs the door only. The work is the same code as `ocr-pipeline retry`, which the command gives the app. Like
+that code it asks by document and reason: all pages of these documents that failed for these reasons.
 """
 
 from __future__ import annotations
@@ -11,17 +12,22 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class RetryRequest:
-    """Pages that failed and are wanted again. A whole document that was rejected is a page number of None."""
+    """Which documents, and for which reasons; each once, sorted."""
 
-    pages: tuple[tuple[str, int | None], ...]  # document id, page number
-    reasons: tuple[str, ...]  # for which they failed, each once, sorted
+    document_ids: tuple[str, ...]
+    reasons: tuple[str, ...]
 
-    @property
-    def document_ids(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(document_id for document_id, _ in self.pages))
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of it."""
+
+    batches: tuple[str, ...]  # names; none where there was nothing left to ask for
+    pages: int
+    gone: int = 0  # documents left out, since their upload was replaced or deleted
 
 
 class AskAgain(Protocol):
-    """Writes a batch that asks for the pages again; returns its name. An error's text is shown to the user."""
+    """Writes the batch lists that ask again. An error's text is shown to the user."""
 
-    def __call__(self, request: RetryRequest) -> str: ...
+    def __call__(self, request: RetryRequest) -> Asked: ...

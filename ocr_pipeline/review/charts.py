@@ -27,6 +27,7 @@ class Row:
     value: str  # in words
     href: str
     parts: tuple[tuple[str, float], ...]
+    tick: str = ""  # below a column, where the label is too long
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +103,17 @@ def columns(rows: Sequence[Row], *, every: int = 1) -> Chart:
                 )
         marks.append(Mark(row.label, _short(row.label), row.value, row.href, round(left, 2), _TOP, tuple(pieces), step))
         if index % every == 0:
-            ticks.append(Tick(row.label, round(left + step / 2, 2), _HEIGHT - 8))
+            ticks.append(Tick(row.tick or row.label, round(left + step / 2, 2), _HEIGHT - 8))
     scale = [Tick(number(most * part / 2), _LEFT - 6, floor - room * part / 2) for part in range(3)]
     return Chart(WIDTH, _HEIGHT, tuple(marks), tuple(scale + ticks))
 
 
 def nice(value: float) -> float:
-    """The next 1, 2 or 5 times a power of ten, at least 2: where an axis ends."""
+    """Where an axis ends: the next even number of one digit, or 1, times a power of ten; its half is whole too."""
     if not math.isfinite(value) or value <= 2:
         return 2.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1.0, 2.0, 5.0, 10.0) if step * power >= value)
+    return next(step * power for step in (1.0, 2.0, 4.0, 6.0, 8.0, 10.0) if step * power >= value)
 
 
 def number(value: float) -> str:
@@ -125,13 +126,17 @@ def number(value: float) -> str:
 
 
 def _sum(row: Row) -> float:
-    return sum(max(0.0, value) for _, value in row.parts if math.isfinite(value))
+    return sum(_drawn(value) for _, value in row.parts)
 
 
 def _length(value: float, most: float, room: float) -> float:
-    if not math.isfinite(value) or value <= 0:
-        return 0.0
-    return max(1.5, room * value / most)
+    value = _drawn(value)
+    return max(1.5, room * value / most) if value else 0.0
+
+
+def _drawn(value: float) -> float:
+    """What can be drawn of a number: nothing below zero, and no sum that overflows."""
+    return min(max(0.0, value), 1e15) if math.isfinite(value) else 0.0
 
 
 def _short(label: str) -> str:

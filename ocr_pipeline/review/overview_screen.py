@@ -124,6 +124,7 @@ def _agreement(agreement: numbers.Agreement) -> list[Row]:
                 _pages(count),
                 links.with_query("/pages", {"agreement_from": low, "agreement_to": high, "sort": "agreement"}),
                 (("poor" if high <= 0.8 else "ok", count),),
+                tick=f"{low:.1f}",
             )
         )
     return rows

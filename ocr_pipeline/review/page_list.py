@@ -26,7 +26,10 @@ SORTS: Mapping[str, tuple[str, bool]] = {
     "attempts": ("p.attempts", True),
 }
 MAX_ASKED_AGAIN = 10_000
-"""Pages of one retry: more than a person has looked at."""
+"""Documents of one retry: more than a person has looked at."""
+
+AGAIN = ("failed", "skipped", "fallback")
+"""Statuses of pages that can be asked again: the engine gave no text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +86,11 @@ class PageListing:
 
 @dataclass(frozen=True, slots=True)
 class AskedAgain:
-    """The failed pages that a filter lets through."""
+    """The failed pages that a filter lets through, as they are asked again: by document and reason."""
 
-    pages: tuple[tuple[str, int], ...]  # document id, page number; at most MAX_ASKED_AGAIN
-    reasons: Mapping[str, int]  # how many for each reason
-    total: int  # without the cap
+    document_ids: tuple[str, ...]  # at most MAX_ASKED_AGAIN
+    reasons: Mapping[str, int]  # how many pages (or rejected documents) for each reason
+    documents: int  # without the cap
 
 
 def pages(
@@ -129,18 +132,20 @@ def pages(
 
 
 def asked_again(connection: duckdb.DuckDBPyConnection, wanted: PageFilter) -> AskedAgain:
-    """The failed and skipped pages among those that the filter lets through."""
+    """The pages without a text of the engine among those that the filter lets through."""
     conditions, values = _conditions(wanted)
-    where = " AND ".join([*conditions, "p.status IN ('failed', 'skipped')"])
+    where = " AND ".join([*conditions, f"p.status IN {AGAIN}", "p.reason IS NOT NULL"])
     tables = "ocr.pages p JOIN ocr.documents d ON d.document_id = p.document_id"
     reasons = connection.execute(
-        f"SELECT coalesce(p.reason, ''), count(*) FROM {tables} WHERE {where} GROUP BY ALL ORDER BY ALL", values
+        f"SELECT p.reason, count(*) FROM {tables} WHERE {where} GROUP BY ALL ORDER BY ALL", values
     ).fetchall()
-    rows = connection.execute(
-        f"SELECT p.document_id, p.page_number FROM {tables} WHERE {where} ORDER BY ALL LIMIT $limit",
-        {**values, "limit": MAX_ASKED_AGAIN},
-    ).fetchall()
-    return AskedAgain(tuple((row[0], row[1]) for row in rows), dict(reasons), sum(count for _, count in reasons))
+    documents = [
+        row[0]
+        for row in connection.execute(
+            f"SELECT DISTINCT p.document_id FROM {tables} WHERE {where} ORDER BY ALL", values
+        ).fetchall()
+    ]
+    return AskedAgain(tuple(documents[:MAX_ASKED_AGAIN]), dict(reasons), len(documents))
 
 
 def _conditions(wanted: PageFilter) -> tuple[list[str], dict[str, Any]]:

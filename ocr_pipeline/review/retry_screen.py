@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ocr_pipeline.review import links, page_list, questions
-from ocr_pipeline.review.asking_again import RetryRequest
+from ocr_pipeline.review.asking_again import Asked, RetryRequest
 from ocr_pipeline.review.context import Context, context
 from ocr_pipeline.review.page_list import AskedAgain, PageFilter
 
@@ -24,21 +24,10 @@ MAX_FORM = 16_384  # bytes
 
 
 def confirm(request: Request) -> Response:
-    """`GET /retry`: the pages behind a filter (as `/pages` takes it), or one page (`document`, `page`)."""
-    app = context(request)
-    query = dict(request.query_params)
-    wanted = _wanted(app, query)
-    return app.screen(
-        request,
-        "retry.html",
-        wanted=wanted,
-        form=_form(query),
-        batch=None,
-        error=None,
-        most=page_list.MAX_ASKED_AGAIN,
-        run=None,
-        back=_back(query),
-    )
+    """`GET /retry`: the pages behind a filter (as `/pages` takes it), one page (`document`, `page`), or a rejected
+    document (`document` alone)."""
+    app, query = context(request), dict(request.query_params)
+    return _screen(app, request, query, _wanted(app, query), None, None)
 
 
 async def ask(request: Request) -> Response:
@@ -62,25 +51,29 @@ def _ask(app: Context, request: Request, query: dict[str, str]) -> Response:
     if app.ask_again is None:
         raise HTTPException(403)
     wanted = _wanted(app, query)
-    batch = error = None
-    if wanted.pages:
+    asked = error = None
+    if wanted.document_ids:
         try:
-            batch = app.ask_again(
-                RetryRequest(tuple(wanted.pages), tuple(sorted(reason for reason in wanted.reasons if reason)))
-            )
+            asked = app.ask_again(RetryRequest(wanted.document_ids, tuple(sorted(wanted.reasons))))
         except Exception as failure:
             log.exception("asking again failed")
             error = str(failure).split("\n", 1)[0][:500] or "it could not be written"
+    return _screen(app, request, query, wanted, asked, error)
+
+
+def _screen(
+    app: Context, request: Request, query: dict[str, str], wanted: AskedAgain, asked: Asked | None, error: str | None
+) -> Response:
     return app.screen(
         request,
         "retry.html",
         500 if error else 200,
         wanted=wanted,
         form=_form(query),
-        batch=batch,
+        asked=asked,
+        runs={batch: app.run_of(batch) for batch in asked.batches} if asked else {},
         error=error,
         most=page_list.MAX_ASKED_AGAIN,
-        run=app.run_of(batch) if batch else None,
         back=_back(query),
     )
 
@@ -89,27 +82,36 @@ def _wanted(app: Context, query: dict[str, str]) -> AskedAgain:
     with app.warehouse.read() as connection:
         if "document" not in query:
             return page_list.asked_again(connection, PageFilter.from_query(query))
-        text = query.get("page", "")
-        if not (text.isascii() and text.isdigit() and len(text) < 10):
+        document = questions.document(connection, query["document"])
+        if document is None:
             raise HTTPException(404)
-        found = questions.page(connection, query["document"], int(text))
-    if found is None:
-        raise HTTPException(404)
-    page, _ = found
-    if page.status not in ("failed", "skipped"):
+        status, reason = document.status, document.reason
+        if "page" in query:
+            found = questions.page(connection, document.document_id, _page_number(query["page"]))
+            if found is None:
+                raise HTTPException(404)
+            status, reason = found[0].status, found[0].reason
+    if reason is None or document.deleted_at or status not in (*page_list.AGAIN, "rejected"):
         return AskedAgain((), {}, 0)
-    return AskedAgain(((page.document_id, page.page_number),), {page.reason or "": 1}, 1)
+    return AskedAgain((document.document_id,), {reason: 1}, 1)
 
 
 def _form(query: dict[str, str]) -> dict[str, str]:
     """What the form sends again: only fields that mean something."""
     if "document" in query:
-        return {"document": query["document"], "page": query.get("page", "")}
+        return {name: query[name] for name in ("document", "page") if name in query}
     return PageFilter.from_query(query).as_query()
 
 
 def _back(query: dict[str, str]) -> str:
-    text = query.get("page", "")
-    if "document" in query and text.isascii() and text.isdigit():
-        return links.page(query["document"], int(text[:9]))
-    return links.with_query("/pages", PageFilter.from_query(query).as_query())
+    if "document" not in query:
+        return links.with_query("/pages", PageFilter.from_query(query).as_query())
+    if "page" not in query:
+        return links.document(query["document"])
+    return links.page(query["document"], _page_number(query["page"]))
+
+
+def _page_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise HTTPException(404)
+    return int(text)

@@ -7,7 +7,7 @@ import re
 import httpx
 import pytest
 
-from ocr_pipeline.review.asking_again import RetryRequest
+from ocr_pipeline.review.asking_again import Asked, RetryRequest
 from ocr_pipeline_tests.review.conftest import asking
 from ocr_pipeline_tests.review.shelves import Shelves
 
@@ -18,9 +18,9 @@ class Retries:
     def __init__(self) -> None:
         self.asked: list[RetryRequest] = []
 
-    def __call__(self, request: RetryRequest) -> str:
+    def __call__(self, request: RetryRequest) -> Asked:
         self.asked.append(request)
-        return "retry-01"
+        return Asked(("retry-01",), len(request.document_ids))
 
 
 def token(client: httpx.Client) -> str:
@@ -44,16 +44,30 @@ def test_one_page_is_asked_again(shelves: Shelves) -> None:
         fields = {"document": shelves.partial, "page": "2", "token": token(client)}
         answer = client.post("/retry", data=fields, headers={"Origin": str(client.base_url).rstrip("/")})
     assert "retry-01" in answer.text
-    assert retries.asked == [RetryRequest(((shelves.partial, 2),), ("repetition",))]
+    assert retries.asked == [RetryRequest((shelves.partial,), ("repetition",))]
 
 
 def test_a_filter_is_asked_again_only_the_failed_pages_of_it(shelves: Shelves) -> None:
     retries = Retries()
     with asking(shelves.library, allow_retry=retries) as client:
         shown = client.get("/retry", params={"name": "partial"}).text
-        assert "2 pages that failed will be asked again" in shown
+        assert "2 × repetition: the model repeated itself" in shown
         client.post("/retry", data={"name": "partial", "token": token(client)})
-    assert retries.asked == [RetryRequest(((shelves.partial, 2), (shelves.partial, 4)), ("repetition",))]
+    assert retries.asked == [RetryRequest((shelves.partial,), ("repetition",))]
+
+
+def test_a_rejected_document_is_asked_again(shelves: Shelves) -> None:
+    retries = Retries()
+    with asking(shelves.library, allow_retry=retries) as client:
+        assert f"/retry?document={shelves.rejected}" in client.get(f"/documents/{shelves.rejected}").text
+        client.post("/retry", data={"document": shelves.rejected, "token": token(client)})
+    assert retries.asked == [RetryRequest((shelves.rejected,), ("encrypted",))]
+
+
+def test_where_nothing_was_left_to_ask_it_is_said(shelves: Shelves) -> None:
+    with asking(shelves.library, allow_retry=lambda request: Asked((), 0, gone=1)) as client:
+        answer = client.post("/retry", data={"status": "failed", "token": token(client)})
+    assert "Nothing was written: the upload was replaced or deleted" in answer.text
 
 
 def test_where_nothing_failed_nothing_is_asked(shelves: Shelves) -> None:
@@ -94,7 +108,7 @@ def test_a_form_without_end_is_refused(shelves: Shelves) -> None:
 
 
 def test_what_the_retry_says_is_wrong_is_shown(shelves: Shelves) -> None:
-    def refuse(request: RetryRequest) -> str:
+    def refuse(request: RetryRequest) -> Asked:
         raise RuntimeError("the lake is full\nand more")
 
     with asking(shelves.library, allow_retry=refuse) as client:

@@ -23,6 +23,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
 from ocr_pipeline.records import Region  # noqa: E402
 from ocr_pipeline.review.app import build_app  # noqa: E402
+from ocr_pipeline.review.asking_again import Asked  # noqa: E402
 from ocr_pipeline_tests.review.browser import chromium  # noqa: E402
 from ocr_pipeline_tests.review.library import Library, PageMade  # noqa: E402
 from ocr_pipeline_tests.review.server import serving  # noqa: E402
@@ -35,7 +36,9 @@ HOVERED = ".box.on"
 
 @pytest.fixture(scope="module")
 def site(shelves: Shelves) -> Iterator[str]:
-    app = build_app(shelves.library.lake, shelves.library.warehouse, allow_retry=lambda request: "retry-01")
+    app = build_app(
+        shelves.library.lake, shelves.library.warehouse, allow_retry=lambda request: Asked(("retry-01",), 1)
+    )
     with serving(app) as url:
         yield url
 
@@ -149,7 +152,8 @@ def test_a_region_has_a_link_that_can_be_copied_and_followed(
     browser.get(address)
     press(browser, "j", "j", "j", "j")
     assert browser.current_url == f"{address}#region-3"
-    browser.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite"], "origin": site})
+    allowed = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"], "origin": site}
+    browser.execute_cdp_cmd("Browser.grantPermissions", allowed)
     press(browser, "c")
     wait(browser, lambda b: one(b, "#told").text == "Link copied")
     assert browser.execute_async_script("navigator.clipboard.readText().then(arguments[0])") == f"{address}#region-3"

@@ -61,7 +61,7 @@ if (wanted !== undefined && boxes.has(wanted)) choose(wanted);
 const image = first("[data-image]");
 async function gone() {
   const note = first("[data-gone]");
-  image.hidden = false;
+  image.classList.add("lost");
   note.hidden = false;
   note.textContent = "The page image cannot be shown.";
   try {
