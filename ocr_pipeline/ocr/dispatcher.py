@@ -147,18 +147,17 @@ class Dispatcher:
             self._dispatching = False
 
     def _place_line(self, now: float) -> None:
-        """First everybody whose own server has room, then whoever is left takes what is left.
+        """First everybody whose own server has room, then whoever is left takes what is left, even beyond its share.
 
         So a free slot of the small card goes to a small document that waits, before it goes to the overflow of a
-        large one.
+        large one; and no slot idles while a page waits.
         """
         states = [station.state() for station in self._stations]
         if not self._line or not any(state.has_room for state in states):
             return
         waiting = list(self._line.in_turn())
-        waiting_documents = self._line.documents()
         in_flight = self._in_flight_by_document()
-        for only_at_home in (True, False):
+        for only_at_home, shares_lifted in ((True, False), (False, False), (False, True)):
             left: list[PageReading] = []
             nowhere: set[tuple[str, bool]] = set()  # documents whose plain pages found nothing since the last change
             for ahead, reading in enumerate(waiting):
@@ -169,7 +168,7 @@ class Dispatcher:
                 document = DocumentView(
                     pages=reading.image.pages_in_document,
                     in_flight=in_flight[reading.document_id],
-                    alone=waiting_documents == {reading.document_id},
+                    shares_lifted=shares_lifted,
                     open_documents=len(self._documents),
                     documents_today=len(self._seen),
                 )

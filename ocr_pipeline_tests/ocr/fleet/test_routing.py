@@ -117,9 +117,9 @@ RULES = [
         None,
     ),
     (
-        "4 the share does not keep an idle card idle: nobody else waits and its memory is free",
+        "4 the share does not keep a card idle: nobody else wants it and its memory is free",
         {},
-        {"pages": 300, "in_flight": {"rtx4090": 1}, "alone": True},
+        {"pages": 300, "in_flight": {"rtx4090": 1}, "shares_lifted": True},
         [replace(SMALL, in_flight=1, kv_usage=0.1), full(LARGE)],
         HYBRID,
         "rtx4090",
@@ -128,7 +128,7 @@ RULES = [
     (
         "4 the share holds where the card does not tell its memory",
         {},
-        {"pages": 300, "in_flight": {"rtx4090": 1}, "alone": True},
+        {"pages": 300, "in_flight": {"rtx4090": 1}, "shares_lifted": True},
         [replace(SMALL, in_flight=1, kv_usage=None), full(LARGE)],
         HYBRID,
         None,
@@ -401,7 +401,7 @@ DOCUMENTS = st.builds(
     DocumentView,
     pages=st.integers(1, 400),
     in_flight=st.dictionaries(st.sampled_from(["rtx4090", "spark"]), st.integers(0, 10)),
-    alone=st.booleans(),
+    shares_lifted=st.booleans(),
     open_documents=st.integers(1, 20),
     documents_today=st.none() | st.integers(0, 200),
 )
