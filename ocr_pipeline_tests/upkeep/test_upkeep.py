@@ -1,0 +1,172 @@
+"""What is done with results afterwards, on a real folder and a real DuckDB file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ocr_pipeline.flow import tables
+from ocr_pipeline.flow.service import OcrService
+from ocr_pipeline.flow.stream import StreamOptions
+from ocr_pipeline.inbox import upload_of
+from ocr_pipeline.lake import batches, keys, planner
+from ocr_pipeline.lake.storage import Storage, open_storage
+from ocr_pipeline.records import Batch, PageImage, Reason
+from ocr_pipeline.upkeep import retention
+from ocr_pipeline.upkeep.compare import compare_recipes, recipes
+from ocr_pipeline.upkeep.purge import purge
+from ocr_pipeline.upkeep.rebuild import rebuild_warehouse
+from ocr_pipeline.upkeep.retry import ask_again
+from ocr_pipeline.upkeep.whereabouts import Stage, find
+from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
+from ocr_pipeline_tests.pdfs import numbered, pdf
+
+
+class Pipeline:
+    """Lake, warehouse and an engine that does as it is told."""
+
+    def __init__(self, root: Path) -> None:
+        self.lake: Storage = open_storage(str(root / "lake"))
+        self.warehouse = Warehouse(str(root / "warehouse.duckdb"))
+        self.transcriber = ScriptedTranscriber()
+        self.use(self.transcriber)
+
+    def use(self, transcriber: ScriptedTranscriber) -> None:
+        options = StreamOptions(render_workers=1, text_layer="never")
+        self.service = OcrService(self.lake, lambda: transcriber, options)
+
+    def cut(self, files: dict[str, bytes]) -> Batch:
+        for name, data in files.items():
+            self.lake.write(f"inbox/{name}", data)
+        found = [self.lake.stat(f"inbox/{name}") for name in files]
+        batch = planner.plan([upload_of(info) for info in found if info], set(), planner.Limits()).batches[0]
+        batches.write(self.lake, batch)
+        return batch
+
+    def process(self, batch: Batch) -> None:
+        if batch.uploads:
+            self.service.run(batch)
+        tables.publish(self.lake, batch, tables.results(self.lake, batch))
+        tables.load(self.lake, self.warehouse, batch)
+
+    def rows(self, query: str) -> list[tuple[object, ...]]:
+        with self.warehouse.read() as connection:
+            return connection.execute(query).fetchall()
+
+    def everything(self) -> list[list[tuple[object, ...]]]:
+        return [self.rows(f"FROM ocr.{name} ORDER BY ALL") for name in ("documents", "pages", "regions", "attempts")]
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
+    made = Pipeline(tmp_path)
+    yield made
+    made.service.close()
+
+
+def loops_on_page_2(image: PageImage) -> Answer | None:
+    return Reason.REPETITION if image.page_number == 2 else None
+
+
+def test_a_retry_by_reason_asks_for_the_failed_pages_of_just_those_documents(pipeline: Pipeline) -> None:
+    pipeline.transcriber.script = loops_on_page_2
+    pipeline.process(pipeline.cut({"bad.pdf": numbered(3), "good.pdf": numbered(1, "good")}))
+    pipeline.transcriber.script = lambda image: None
+    pipeline.transcriber.asked.clear()
+    again = ask_again(pipeline.lake, pipeline.warehouse, [Reason.REPETITION], limits=planner.Limits())
+    assert (again.documents, again.pages, again.gone) == (1, 1, 0)
+    (batch,) = again.batches
+    assert [upload.key for upload in batch.uploads] == ["inbox/bad.pdf"]
+    pipeline.process(batch)
+    assert dict(pipeline.transcriber.asked) == {(keys.document_id("inbox/bad.pdf"), 2): 1}
+    assert pipeline.rows("SELECT DISTINCT status FROM ocr.pages") == [("ok",)]
+    assert pipeline.rows("SELECT count(*) FROM ocr.attempts WHERE page_number = 2") == [(2,)]
+    nothing = ask_again(pipeline.lake, pipeline.warehouse, [Reason.REPETITION], limits=planner.Limits())
+    assert nothing.batches == ()
+
+
+def test_a_retry_leaves_out_what_failed_long_ago_and_what_was_replaced_since(pipeline: Pipeline) -> None:
+    pipeline.transcriber.script = loops_on_page_2
+    pipeline.process(pipeline.cut({"a.pdf": numbered(2)}))
+    later = datetime.now(UTC) + timedelta(hours=1)
+    ask = {"limits": planner.Limits(), "reasons": [Reason.REPETITION]}
+    assert ask_again(pipeline.lake, pipeline.warehouse, since=later, **ask).batches == ()  # type: ignore[arg-type]
+    pipeline.lake.write("inbox/a.pdf", numbered(4))
+    again = ask_again(pipeline.lake, pipeline.warehouse, **ask)  # type: ignore[arg-type]
+    assert (again.batches, again.gone) == ((), 1)
+
+
+def test_a_rebuild_from_parquet_equals_what_was_there(pipeline: Pipeline) -> None:
+    pipeline.process(pipeline.cut({"a.pdf": numbered(3), "b.pdf": numbered(2, "b"), "c.pdf": b"none"}))
+    pipeline.process(pipeline.cut({"a.pdf": numbered(2, "newer")}))
+    gone = planner.deletion(["inbox/b.pdf"], datetime.now(UTC) + timedelta(seconds=1))
+    batches.write(pipeline.lake, gone)
+    pipeline.process(gone)
+    before = pipeline.everything()
+    path = pipeline.warehouse.path
+    assert path is not None
+    path.unlink()
+    counts = rebuild_warehouse(pipeline.lake, pipeline.warehouse)
+    assert counts.documents == 3
+    assert pipeline.everything() == before
+
+
+def test_a_purge_leaves_nothing_but_what_others_share(pipeline: Pipeline) -> None:
+    shared = pdf(["this page is in both"])
+    batch = pipeline.cut({"a.pdf": pdf(["this page is in both", "a page of its own"]), "b.pdf": shared})
+    pipeline.process(batch)
+    done = purge(pipeline.lake, pipeline.warehouse, "inbox/a.pdf")
+    assert done.left == ()
+    assert done.rows.pages == 2
+    assert pipeline.rows("SELECT parse_filename(source_uri) FROM ocr.documents") == [("b.pdf",)]
+    left = [info.key for info in pipeline.lake.list("")]
+    assert not [key for key in left if keys.document_id("inbox/a.pdf") in key or "a.pdf" in key]
+    assert len([key for key in left if key.startswith("transcripts/")]) == 1
+    rebuild_warehouse(pipeline.lake, pipeline.warehouse)
+    assert pipeline.rows("SELECT count(*) FROM ocr.documents") == [(1,)]
+
+
+def test_a_new_recipe_writes_new_text_keeps_the_old_and_both_can_be_compared(pipeline: Pipeline) -> None:
+    batch = pipeline.cut({"a.pdf": numbered(3)})
+    pipeline.process(batch)
+    pipeline.service.close()
+    newer = ScriptedTranscriber(lambda image: "quite another text" if image.page_number == 2 else None)
+    newer.recipe_id = "newer"
+    pipeline.use(newer)
+    pipeline.process(batch)
+    assert pipeline.rows("SELECT DISTINCT recipe_id FROM ocr.pages") == [("newer",)]
+    assert "quite another text" in pipeline.lake.read(keys.markdown("inbox/a.pdf")).decode()
+    assert recipes(pipeline.lake) == {"newer": 3, "scripted": 3}
+    found = compare_recipes(pipeline.lake, "scripted", "newer")
+    assert (found.compared, found.same, [page.page_number for page in found.changed]) == (3, 2, [2])
+
+
+def test_a_document_is_found_at_every_stage_of_its_way(pipeline: Pipeline) -> None:
+    def stages() -> list[Stage]:
+        return [found.stage for found in find(pipeline.lake, pipeline.warehouse, "inbox/", "report")]
+
+    assert stages() == []
+    pipeline.lake.write("inbox/2026/Report.pdf", numbered(2))
+    assert stages() == [Stage.INBOX]
+    batch = pipeline.cut({"2026/Report.pdf": numbered(2)})
+    assert stages() == [Stage.BATCH]
+    pipeline.service.run(batch)
+    assert stages() == [Stage.READ]
+    pipeline.process(batch)
+    (found,) = find(pipeline.lake, pipeline.warehouse, "inbox/", "report")
+    assert (found.stage, found.pages_done, found.pages, found.batch) == (Stage.TABLES, 2, 2, batch.name)
+
+
+def test_retention_takes_old_images_and_transcripts_of_recipes_no_longer_used(pipeline: Pipeline) -> None:
+    pipeline.process(pipeline.cut({"a.pdf": numbered(2)}))
+    now, day = datetime.now(UTC), timedelta(days=1)
+    assert retention.forget_images(pipeline.lake, day, now) == 0
+    assert retention.forget_images(pipeline.lake, day, now + 2 * day) == 2
+    in_use = retention.recipes_in_use(pipeline.warehouse)
+    assert retention.forget_recipes(pipeline.lake, day, now + 2 * day, in_use) == 0
+    assert retention.forget_recipes(pipeline.lake, day, now + 2 * day, {"another"}) == 2
+    assert len(list(pipeline.lake.list(keys.TABLES))) == 5  # four tables and the manifest stay
