@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 
@@ -40,7 +41,7 @@ class OcrResource(dg.ConfigurableResource[OcrService]):
         service = wiring.ocr_service(
             Settings().model_copy(
                 update={
-                    "backends": self.backends_file or None,
+                    "backends": Path(self.backends_file) if self.backends_file else None,
                     "cpu_engine": CpuEngine(self.cpu_engine),
                     "text_layer": TextLayer(self.text_layer),
                     "outage_wait": self.outage_wait,

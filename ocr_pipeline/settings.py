@@ -148,6 +148,8 @@ class Settings(BaseSettings):
     def _defaults_below_data(self) -> Settings:
         data = self.data.expanduser().absolute()
         object.__setattr__(self, "data", data)
+        if self.backends is not None:
+            object.__setattr__(self, "backends", self.backends.expanduser().absolute())
         if not self.lake:
             object.__setattr__(self, "lake", str(data / "lake"))
         if not self.warehouse:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dagster as dg
 import pytest
 
@@ -10,6 +12,7 @@ from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.settings import Settings
 from ocr_pipeline_tests.dagster.conftest import Put, RunBatch
 from ocr_pipeline_tests.pdfs import numbered
+from ocr_pipeline_tests.simulator.fleet import Fleet
 
 ASSETS = ["rendered_pages", "ocr_markdown", "ocr_parquet", "documents", "pages", "regions", "attempts"]
 
@@ -100,3 +103,17 @@ def test_a_run_stamps_itself_with_its_process(put: Put, run: RunBatch, instance:
 
 def test_definitions_load_with_every_resource_they_need(settings: Settings) -> None:
     dg.Definitions.validate_loadable(build_defs(settings))
+
+
+@pytest.mark.parametrize("settings", ["local"], indirect=True)
+def test_a_run_reads_its_pages_on_the_servers_of_the_backends_file(
+    settings: Settings, put: Put, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # once as Dagster itself makes the resource, not as the command does
+    with Fleet(only={"profile": "rtx-4090", "seconds_per_page": 0.01, "mean_tokens": 40}) as fleet:
+        (tmp_path / "backends.toml").write_text(fleet.backends_toml())
+        monkeypatch.setenv("OCR_BACKENDS", str(tmp_path / "backends.toml"))
+        job = build_defs(Settings()).resolve_job_def("process_batch")
+        batch = put({"a.pdf": numbered(2)})
+        assert job.execute_in_process(partition_key=batch.name, instance=instance).success
+    assert rows(Settings(), "SELECT DISTINCT engine, backend FROM ocr.pages") == [("vllm", "only")]
