@@ -16,8 +16,7 @@ import httpx
 import pytest
 import yaml
 
-from ocr_pipeline_tests.deploy.cluster import free_port
-from ocr_pipeline_tests.deploy.files import DEPLOY
+from ocr_pipeline_tests.deploy.files import DEPLOY, free_port
 
 MONITORING = DEPLOY / "monitoring"
 

@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ import psycopg2
 import pytest
 import redis
 
-from ocr_pipeline_tests.deploy.files import DEPLOY
+from ocr_pipeline_tests.deploy.files import DEPLOY, free_port
 
 NOBODY = 65534
 BIN = Path(sys.executable).parent
@@ -41,12 +40,6 @@ def require_servers() -> None:
                if not path]  # fmt: skip
     if missing:
         (pytest.fail if os.environ.get("OCR_TEST_CLUSTER") else pytest.skip)(f"not installed: {', '.join(missing)}")
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 class Cluster:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -42,3 +46,18 @@ def flags(words: Sequence[str]) -> dict[str, str]:
             assert name is not None, f"{word!r} belongs to no flag"
             found[name], name = word, None
     return found
+
+
+def needs(*modules: str) -> None:
+    """Skips a test module whose libraries are not installed (the extra `cluster`); under .ci/cluster that fails."""
+    for module in modules:
+        if os.environ.get("OCR_TEST_CLUSTER"):
+            importlib.import_module(module)
+        else:
+            pytest.importorskip(module)
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])

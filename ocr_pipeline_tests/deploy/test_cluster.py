@@ -20,10 +20,14 @@ from ocr_pipeline.inbox import upload_of
 from ocr_pipeline.lake import planner
 from ocr_pipeline.liveness import HOST_TAG
 from ocr_pipeline.settings import Settings
-from ocr_pipeline_tests.deploy.cluster import BIN, Cluster, in_environment, require_servers
-from ocr_pipeline_tests.pdfs import numbered
+from ocr_pipeline_tests.deploy.files import needs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+needs("dagster_celery", "psycopg2", "redis")
+
+from ocr_pipeline_tests.deploy.cluster import BIN, Cluster, in_environment, require_servers  # noqa: E402
+from ocr_pipeline_tests.pdfs import numbered  # noqa: E402
+
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 BATCHES = 20
 PAGES = (60, 3)  # of the two documents of each batch: a run takes long enough to be killed in its middle

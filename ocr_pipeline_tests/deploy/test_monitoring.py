@@ -46,11 +46,13 @@ def promtool(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.cluster
 def test_prometheus_takes_the_configuration_and_its_rules() -> None:
     promtool("check", "config", "prometheus.yml")
     promtool("check", "rules", "alerts.yml")
 
 
+@pytest.mark.cluster
 def test_the_alerts_fire_when_they_should_and_only_then() -> None:
     promtool("test", "rules", "alerts.test.yml")
 
@@ -173,6 +175,7 @@ def numbers(result: list[dict[str, Any]]) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: str(panel["title"]))
 def test_each_query_of_each_panel_returns_data(scene: Scene, panel: dict[str, Any]) -> None:
     for machine in MACHINES if panel.get("repeat") else [""]:
@@ -186,6 +189,7 @@ def test_each_query_of_each_panel_returns_data(scene: Scene, panel: dict[str, An
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: str(rule["alert"]))
 def test_each_series_of_each_alert_is_there_for_each_machine(scene: Scene, rule: dict[str, Any]) -> None:
     selectors = METRIC.findall(rule["expr"])
@@ -205,6 +209,7 @@ def test_each_series_of_each_alert_is_there_for_each_machine(scene: Scene, rule:
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_nothing_is_wrong_while_all_is_well(scene: Scene) -> None:
     scene.prometheus.wait('count_over_time(up{job="vllm"}[10s]) > 5')
     for rule in ALERTS:
@@ -212,6 +217,7 @@ def test_nothing_is_wrong_while_all_is_well(scene: Scene) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_the_exporter_tells_what_the_tables_hold(scene: Scene) -> None:
     ask = scene.prometheus.wait
     assert numbers(ask('sum(ocr_pages{status="ok"})')) == [26]
@@ -224,6 +230,7 @@ def test_the_exporter_tells_what_the_tables_hold(scene: Scene) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_a_hung_and_a_dead_server_are_seen(scene: Scene) -> None:
     """Last in this file: afterwards the scene is spoilt."""
     expressions = {rule["alert"]: rule["expr"] for rule in ALERTS}
