@@ -94,7 +94,8 @@ class WorkerRunLauncher(CeleryRunLauncher):
         return any(task_id in held for held in answers.values() if isinstance(held, dict))
 
     def _silent(self, run: DagsterRun, what: str) -> CheckRunHealthResult:
-        silent = time.monotonic() - self._silent_since.setdefault(run.run_id, time.monotonic())
+        now = time.monotonic()
+        silent = now - self._silent_since.setdefault(run.run_id, now)
         if silent >= self._silence_seconds:
             return self._dead(run, f"{what}, for {silent:.0f} s: the worker or its machine is gone")
         # the monitor takes every status but RUNNING and SUCCESS for a dead run, UNKNOWN too

@@ -1,0 +1,171 @@
+"""The exporter on real parts: a DuckDB file, simulated servers, its own HTTP port."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+
+from ocr_pipeline.metrics.exporter import Exporter, serve
+from ocr_pipeline.metrics.figures import figures
+from ocr_pipeline.metrics.servers import Condition, Watch
+from ocr_pipeline.ocr.backends import Backend, BackendsConfig, load_backends
+from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.load import load_batch
+from ocr_pipeline.warehouse.rows import to_tables
+from ocr_pipeline_tests.simulator import Fleet
+from ocr_pipeline_tests.warehouse.sample_rows import result
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    return Warehouse(str(tmp_path / "warehouse.duckdb"), wait_seconds=0.1)
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    with Fleet(rtx4090={"profile": "rtx-4090"}, spark={"profile": "dgx-spark"}) as fleet:
+        yield fleet
+
+
+def config_of(fleet: Fleet, tmp_path: Path) -> BackendsConfig:
+    path = tmp_path / "backends.toml"
+    path.write_text(fleet.backends_toml())
+    return load_backends(path, lambda name: None)
+
+
+def scraped(exporter: Exporter) -> Samples:
+    server, thread = serve(exporter, "127.0.0.1", 0)
+    try:
+        text = httpx.get(f"http://127.0.0.1:{server.server_port}/metrics", trust_env=False).text
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        exporter.close()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def of(samples: Samples, name: str, **labels: str) -> float:
+    return samples[name, frozenset(labels.items())]
+
+
+def test_an_empty_warehouse_has_every_status_at_nought(warehouse: Warehouse) -> None:
+    samples = scraped(Exporter(warehouse))
+    for status in ("ok", "blank", "fallback", "failed", "skipped"):
+        assert of(samples, "ocr_pages", status=status, reason="", backend="") == 0
+    assert of(samples, "ocr_ledger_missing_pages") == 0
+    assert of(samples, "ocr_source_up", source="warehouse") == 1
+    assert not [name for name, _ in samples if name == "ocr_last_loaded_timestamp_seconds"]
+
+
+def test_a_page_without_a_row_is_missing_from_the_ledger(warehouse: Warehouse) -> None:
+    fill(warehouse)
+    assert ledger(warehouse) == 0
+    with warehouse.session() as connection:
+        connection.execute("DELETE FROM ocr.pages WHERE page_number = 1")
+    assert ledger(warehouse) > 0
+
+
+def fill(warehouse: Warehouse) -> None:
+    load_batch(warehouse, "batch", to_tables([result("a", batch="batch")]))
+
+
+def ledger(warehouse: Warehouse) -> float:
+    (family,) = [family for family in figures(warehouse) if family.name == "ocr_ledger_missing_pages"]
+    return family.samples[0][1]
+
+
+def test_a_file_that_is_being_loaded_leaves_the_last_figures_and_says_so(warehouse: Warehouse) -> None:
+    fill(warehouse)
+    exporter = Exporter(warehouse, keep_seconds=0)
+    first = {metric.name: metric for metric in exporter.collect()}
+    with held_by_another_process(warehouse):
+        second = {metric.name: metric for metric in exporter.collect()}
+    exporter.close()
+    assert [s.value for s in second["ocr_pages"].samples] == [s.value for s in first["ocr_pages"].samples]
+    assert sum(sample.value for sample in second["ocr_pages"].samples) == 2
+    assert [sample.value for sample in second["ocr_source_up"].samples] == [0]
+
+
+@contextmanager
+def held_by_another_process(warehouse: Warehouse) -> Iterator[None]:
+    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, warehouse.target], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"held\n"
+        yield
+        process.communicate()
+
+
+def test_a_source_that_fails_hides_no_other(warehouse: Warehouse) -> None:
+    def broken() -> dict[str, tuple[int, int]]:
+        raise RuntimeError("Dagster's database is away")
+
+    samples = scraped(Exporter(warehouse, waiting=broken))
+    assert of(samples, "ocr_source_up", source="runs") == 0
+    assert of(samples, "ocr_source_up", source="warehouse") == 1
+
+
+def test_the_tables_are_asked_again_only_after_a_while(warehouse: Warehouse) -> None:
+    now = [0.0]
+    exporter = Exporter(warehouse, keep_seconds=30, clock=lambda: now[0])
+
+    def pages() -> float:
+        (family,) = [metric for metric in exporter.collect() if metric.name == "ocr_documents"]
+        return sum(sample.value for sample in family.samples)
+
+    assert pages() == 0
+    fill(warehouse)
+    now[0] = 29
+    assert pages() == 0
+    now[0] = 31
+    assert pages() == 1
+    exporter.close()
+
+
+def condition_of(backend: Backend, **changes: Any) -> Condition:
+    changed = dataclasses.replace(backend, **changes)
+    watch = Watch([changed], timeout=2)
+    try:
+        return watch.look()[changed.name].condition
+    finally:
+        watch.close()
+
+
+def test_each_server_is_judged_as_we_would_meet_it(fleet: Fleet, warehouse: Warehouse, tmp_path: Path) -> None:
+    config = config_of(fleet, tmp_path)
+    first = config.backends[0]
+    assert condition_of(first) is Condition.WELL
+    assert condition_of(first, served_model="another/model") is Condition.MISCONFIGURED
+    fleet["spark"].kill()
+    samples = scraped(Exporter(warehouse, config.backends))
+    assert of(samples, "ocr_backend_up", backend="rtx4090") == 1
+    assert of(samples, "ocr_backend_waiting", backend="rtx4090") == 0
+    assert of(samples, "ocr_backend_condition", backend="spark", condition="unreachable") == 1
+    assert of(samples, "ocr_backend_condition", backend="spark", condition="well") == 0
+
+
+def test_a_wrong_key_is_told_from_a_server_that_is_down(tmp_path: Path) -> None:
+    with Fleet(rtx4090={"profile": "rtx-4090", "api_key": "right"}) as fleet:
+        backend = config_of(fleet, tmp_path).backends[0]
+        assert condition_of(backend) is Condition.MISCONFIGURED
+        assert condition_of(backend, api_key=SecretStr("wrong")) is Condition.MISCONFIGURED
+        assert condition_of(backend, api_key=SecretStr("right")) is Condition.WELL
