@@ -24,6 +24,7 @@ from ocr_pipeline.review import lists, one_page, overview_screen, retry_screen, 
 from ocr_pipeline.review.asking_again import AskAgain
 from ocr_pipeline.review.context import Context, context
 from ocr_pipeline.review.guards import LOCAL_HOSTS, Guards, Token
+from ocr_pipeline.review.held_open import HeldOpen
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 
@@ -51,7 +52,7 @@ def build_app(
     may be asked, without ports. `warehouse` should wait only a few seconds for a file in use, since a person waits too.
     """
     token = Token()
-    state = Context(lake, warehouse, showing.environment(), token, allow_retry, dagster_url)
+    state = Context(lake, warehouse, HeldOpen(warehouse), showing.environment(), token, allow_retry, dagster_url)
     routes = [
         Route("/", lambda _: RedirectResponse("/documents")),
         Route("/documents", lists.documents),
@@ -86,18 +87,10 @@ def build_app(
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
-    """On MotherDuck one connection stays open, since opening the first takes a second; a DuckDB file stays closed
-    between requests, since an open one would keep the loader out."""
-    warehouse: Warehouse = app.state.context.warehouse
-    if not warehouse.is_motherduck:
-        yield
-        return
-    held = contextlib.ExitStack()
-    await run_in_threadpool(held.enter_context, warehouse.read())
     try:
         yield
     finally:
-        await run_in_threadpool(held.close)
+        await run_in_threadpool(app.state.context.tables.close)
 
 
 async def _told(request: Request, error: Exception) -> Response:

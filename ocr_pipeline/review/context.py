@@ -19,6 +19,7 @@ from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.review import showing
 from ocr_pipeline.review.asking_again import AskAgain
 from ocr_pipeline.review.guards import Token
+from ocr_pipeline.review.held_open import HeldOpen
 from ocr_pipeline.warehouse.connection import Warehouse
 
 
@@ -26,6 +27,7 @@ from ocr_pipeline.warehouse.connection import Warehouse
 class Context:
     lake: Storage
     warehouse: Warehouse
+    tables: HeldOpen  # the same; a question that takes a warehouse is asked while this one is open
     templates: Environment
     token: Token
     ask_again: AskAgain | None = None  # None: the app only reads

@@ -31,7 +31,7 @@ def documents(request: Request) -> Response:
     wanted = {name: query.get(name, "")[:1000] for name in ("name", "status", "reason")}
     place = links.place_from_text(query.get("after", ""), length=2)
     after = _document_place(sort, place)
-    with app.warehouse.read() as connection:  # held over both: DuckDB opens the file once
+    with app.tables.read() as connection:
         found = listing.documents(
             app.warehouse,
             name=wanted["name"] or None,
@@ -70,7 +70,7 @@ def pages(request: Request) -> Response:
     sort = query.get("sort", "") if query.get("sort") in page_list.SORTS else "processed_at"
     descending = _descending(query, default=page_list.SORTS[sort][1])
     after = links.place_from_text(query.get("after", ""), length=3)
-    with app.warehouse.read() as connection:
+    with app.tables.read() as connection:
         found = page_list.pages(connection, wanted, sort=sort, descending=descending, after=after, limit=PAGEFUL)
         choices = questions.choices(connection)
     kept = {**wanted.as_query(), "sort": sort, "order": _order(descending)}
@@ -98,7 +98,8 @@ def search(request: Request) -> Response:
     """`/search?q=`: pages that hold every word, best first."""
     app = context(request)
     words = request.query_params.get("q", "")[:500].replace("\0", " ")
-    hits = search_text(app.warehouse, words, limit=HITS)
+    with app.tables.read():
+        hits = search_text(app.warehouse, words, limit=HITS)
     return app.screen(request, "search.html", words=words, wanted=words.split(), hits=hits, most=HITS)
 
 

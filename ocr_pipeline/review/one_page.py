@@ -35,7 +35,7 @@ def document(request: Request) -> Response:
     """`/documents/{document_id}`: what is known of it, and its pages."""
     app, document_id = context(request), request.path_params["document_id"]
     first = max(1, min(_number(request.query_params.get("from", "1")), 2**31 - 1))
-    with app.warehouse.read() as connection:
+    with app.tables.read() as connection:
         row = questions.document(connection, document_id)
         if row is None:
             raise HTTPException(404)
@@ -67,7 +67,7 @@ def page(request: Request) -> Response:
     app, query = context(request), request.query_params
     document_id, number = request.path_params["document_id"], _page_number(request)
     show = query.get("show", "") if query.get("show") in SHOWN else "text"
-    with app.warehouse.read() as connection:
+    with app.tables.read() as connection:
         row = questions.document(connection, document_id)
         found = questions.page(connection, document_id, number)
         if row is None or found is None:
@@ -100,7 +100,7 @@ def page(request: Request) -> Response:
 def image(request: Request) -> Response:
     """The page image: found by its row, never by an address that a browser sent."""
     app = context(request)
-    with app.warehouse.read() as connection:
+    with app.tables.read() as connection:
         found = questions.image(connection, request.path_params["document_id"], _page_number(request))
     if found is None:
         return _no_picture("there is no such page")
@@ -116,7 +116,7 @@ def image(request: Request) -> Response:
 def figure(request: Request) -> Response:
     """A figure that was cut out of a page."""
     app = context(request)
-    with app.warehouse.read() as connection:
+    with app.tables.read() as connection:
         row = questions.document(connection, request.path_params["document_id"])
     if row is None:
         return _no_picture("there is no such document")

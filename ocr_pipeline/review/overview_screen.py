@@ -22,7 +22,7 @@ _ORDER = ("ok", "blank", "fallback", "failed", "skipped")
 def overview(request: Request) -> Response:
     """`/overview`."""
     app = context(request)
-    with app.warehouse.read() as connection:
+    with app.tables.read() as connection:
         found = numbers.overview(connection)
     pages = sum(count for _, _, count in found.ledger.pages)
     bad = sum(count for status, _, count in found.ledger.pages if status in _BAD)

@@ -79,7 +79,7 @@ def _screen(
 
 
 def _wanted(app: Context, query: dict[str, str]) -> AskedAgain:
-    with app.warehouse.read() as connection:
+    with app.tables.read() as connection:
         if "document" not in query:
             return page_list.asked_again(connection, PageFilter.from_query(query))
         document = questions.document(connection, query["document"])
