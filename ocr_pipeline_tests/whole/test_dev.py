@@ -84,4 +84,5 @@ def test_a_batch_whose_whole_tree_was_killed_ends_by_itself_after_a_new_start(tm
             print(f"\nfrom the new start to the row: {took:.1f} s")
             until(lambda: "SUCCESS" in running.batches(), 60, "the run's end")
         asked = sum(page.asked for page in fleet["rtx4090"].stats().pages.values())
-        assert asked <= 40 + 2, "more than the pages in flight were asked again"
+        # in flight: on one of two slots, or answered and on the way into the lake
+        assert asked <= 40 + 2 + 2, "more than the pages in flight were asked again"

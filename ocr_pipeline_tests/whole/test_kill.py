@@ -64,7 +64,8 @@ def test_a_run_that_is_killed_at_any_instant_ends_in_the_same_state_when_it_is_s
             twice = sum(now.values()) - sum(asked.values()) - 42
             figures.append((round(instant, 2), twice))
             asked = now
-            assert 0 <= twice <= 8, f"kill {kill} at {instant:.2f} s: {twice} pages asked twice, 8 slots"
+            # in flight: on one of eight slots, or answered and on the way into the lake
+            assert 0 <= twice <= 8 + 4, f"kill {kill} at {instant:.2f} s: {twice} pages asked twice, 8 slots"
             shutil.rmtree(data)
     print(f"\na calm run takes {whole:.1f} s; (killed at second, pages asked twice): {figures}")
 
