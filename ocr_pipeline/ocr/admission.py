@@ -5,9 +5,9 @@ who asks (station.py), and which page goes where (routing.py).
 
 The law. Several runs share a server with no coordinator, so each holds back by what it can see: W requests wait at the
 server, R run, x of all R + W are mine. On a first-come queue my share of the waiting is w = W * x / (R + W). Each
-client steers its own w towards one page (as TCP Vegas does with its packets in the queue): up when below, down when
-above. All clients see the same W, so w is equal for all only where x is equal for all: the fair point is the only
-resting point. And because one page of each always waits, no slot idles while an answer travels.
+client steers its own w towards a page or two (as TCP Vegas does with its packets in the queue): up when below, down
+when above. All clients see the same W, so w is equal for all only where x is equal for all: the fair point is the only
+resting point. And because a page of each always waits, no slot idles while an answer travels.
 AIMD on W alone does not do this: between "grow" and "shrink" it rests wherever it happens to be, at 1 and 4 of 5.
 """
 
@@ -16,10 +16,9 @@ from __future__ import annotations
 from collections import deque
 from statistics import median
 
-TARGET = 1.0  # pages of one's own that wait at the server
-BAND = 0.25  # around the target: no change
-FLOODED = 4.0  # own waiting pages above which the way down is quicker
-RISE = 0.5  # pages a look (looks come about once a second)
+BAND = 0.15  # share of the target, around it: no change; with 0.25 two runs can rest at 37 and 63 % (simulated)
+FLOODED = 4.0  # times the target: from there the way down is quicker
+RISE = 0.5  # share of the target, a look (looks come about once a second)
 SMOOTHING = 0.5  # of the waiting, look to look
 WINDOW = 16  # answers a look at the latency
 FLOOR_DRIFT = 1.05  # a window; a server that stays slower is believed after a while
@@ -38,7 +37,8 @@ class Admission:
         if most < 1:
             raise ValueError(f"max_in_flight must be at least 1, not {most}")
         self.most = most
-        self.standing = max(1, round(most / 8)) if standing is None else standing
+        self.standing = (1 if most < 8 else 2) if standing is None else standing
+        self.target = float(max(1, self.standing))  # pages of one's own that wait at the server
         self._limit = float(most)
         self._ramping = False
         self._own_waiting: float | None = None
@@ -92,14 +92,14 @@ class Admission:
         own = waiting * in_flight / total
         before = own if self._own_waiting is None else self._own_waiting
         self._own_waiting = before + SMOOTHING * (own - before)
-        if self._own_waiting > FLOODED * TARGET:
+        if self._own_waiting > FLOODED * self.target:
             self._ramping = False
             self._set(self._limit * 0.75)
-        elif self._own_waiting > TARGET + BAND:
+        elif self._own_waiting > (1 + BAND) * self.target:
             self._ramping = False
             self._set(self._limit * 0.9)
-        elif self._own_waiting < TARGET - BAND and not self._ramping and in_flight >= self.limit:
-            self._rise(RISE, self.ceiling)
+        elif self._own_waiting < (1 - BAND) * self.target and not self._ramping and in_flight >= self.limit:
+            self._rise(RISE * self.target, self.ceiling)
         if self.limit > self.most and not waiting and (running or 0.0) > self.most:
             self.standing = 0  # the server has more slots than the profile's number: the number is then the wish
             self._set(float(self.most))

@@ -78,6 +78,7 @@ class Fleet:
             afterwards="the CPU engine takes over" if cpu else "pages fail, to be asked again by the next run",
             clock=clock,
         )
+        self.judging = asyncio.Lock()  # one text at a time, see page_reading.py
         self._callers: set[asyncio.Task[object]] = set()
         self._closed = False
 

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 URGENT = -1  # vLLM's priority: lower is earlier; servers without the priority policy accept it too (0.32, measured)
 MAX_DETAIL = 500  # characters
+SENDERS_FIRST = 0.004  # seconds; httpx needs some ten rounds of the loop to send a request
 
 OnPoisoned = Callable[[PageImage, Mapping[str, Any], Sequence[Answer]], Awaitable[None] | None]
 """Gets the image, the request's body without the image, and every answer to it: enough to reproduce the death."""
@@ -134,6 +135,7 @@ class PageReading:
             event = await self._events.get()
             if isinstance(event, GaveUp):
                 return event
+            await self._let_the_senders_first(event)
             if self._note(event):
                 await self._take_back("hedged")  # the first good answer wins
                 return None
@@ -142,6 +144,16 @@ class PageReading:
             if (gave_up := self._hopeless()) is not None:
                 return gave_up
             self._fleet.dispatcher.queue(self)
+
+    async def _let_the_senders_first(self, flight: Flight) -> None:
+        """Lets the requests out that fill the slots which became free, before this text is judged.
+
+        Judging takes 5 ms of the loop. Of 16 answers that come at once, each would be judged before the first slot
+        is filled again: 80 ms of 16 idle slots (10 % of a page's time).
+        """
+        if flight.answer is not None and flight.answer.fault is None:
+            async with self._fleet.judging:
+                await asyncio.sleep(SENDERS_FIRST)
 
     def _note(self, flight: Flight) -> bool:
         """Takes down one request that is over; True where it brought a text."""

@@ -113,8 +113,7 @@ class Station:
         self.name = backend.name
         self.client = VllmClient(backend)
         self.breaker = Breaker(rules)
-        # at most 3 more than the profile's number: the client's pool holds 4 more than that, one is for /metrics
-        self.admission = Admission(backend.max_in_flight, standing=min(3, max(1, round(backend.max_in_flight / 8))))
+        self.admission = Admission(backend.max_in_flight)
         self.speed = Speed()
         self.vitals = Vitals()
         self.flights: set[Flight] = set()

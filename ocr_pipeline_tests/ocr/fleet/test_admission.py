@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ocr_pipeline.ocr.admission import Admission
 from ocr_pipeline_tests.ocr.fleet.slot_model import Client, SlotServer
 
-SEEDS = range(4)
+SEEDS = range(6)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -120,4 +120,4 @@ def test_whatever_a_server_says_the_limit_stays_between_one_and_the_ceiling(prof
                 admission.recovered()
             case "looked":
                 admission.looked(one, other, admission.limit)
-        assert 1 <= admission.limit <= admission.ceiling <= profile + max(1, round(profile / 8))
+        assert 1 <= admission.limit <= admission.ceiling <= profile + 2  # the client's pool holds 4 more
