@@ -105,13 +105,11 @@ class Cluster:
 
     def start_worker(self, name: str, concurrency: int = 1) -> None:
         """A Celery worker; as root under a host name of its own."""
-        command = [str(BIN / "dagster-celery"), "worker", "start", "-A", "dagster_celery.app", "-y", "worker.yaml",
-                   "-n", name, "--", "--concurrency", str(concurrency)]  # fmt: skip
-        environment = f"PATH={BIN}:{os.environ.get('PATH', '')}"  # dagster-celery calls `celery` by its name
+        command = [str(BIN / "celery"), "-A", "dagster_celery.app", "worker", "-n", f"{name}@%h", "-Q", "dagster",
+                   "--concurrency", str(concurrency)]  # fmt: skip
+        command = ["env", f"PYTHONPATH={self.home}", *command]
         if os.geteuid() == 0 and shutil.which("unshare"):
-            command = ["unshare", "--uts", "sh", "-c", 'hostname "$0"; exec "$@"', name, "env", environment, *command]
-        else:
-            command = ["env", environment, *command]
+            command = ["unshare", "--uts", "sh", "-c", 'hostname "$0"; exec "$@"', name, *command]
         self.start(name, command)
 
     def kill(self, name: str) -> None:
@@ -119,6 +117,10 @@ class Cluster:
         process = self._processes.pop(name)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=30)
+
+    def stop(self, name: str) -> None:
+        """SIGTERM to the main process alone, as systemd (KillMode=mixed) and containers do it; returns at once."""
+        self._processes[name].terminate()
 
     def log(self, name: str) -> str:
         return (self.logs / f"{name}.log").read_text(errors="replace")
