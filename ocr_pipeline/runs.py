@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
 from ocr_pipeline.jobs import SENSOR
-from ocr_pipeline.liveness import Life, life_of
+from ocr_pipeline.liveness import PID_TAG, Life, life_of, stamp
 from ocr_pipeline.partitions import BATCHES
 from ocr_pipeline.records import Batch
 
@@ -39,8 +39,11 @@ def tags(batch: Batch) -> dict[str, str]:
 
 
 def command_tags(batch: Batch) -> dict[str, str]:
-    """The sensor's run key and name on the command's run: the sensor then skips the batch."""
-    return {**tags(batch), RUN_KEY_TAG: batch.name, SENSOR_TAG: SENSOR}
+    """The sensor's run key and name on the command's run: the sensor then skips the batch.
+
+    The stamp is there from the start: a command that is killed before its run has begun must not leave it for ever.
+    """
+    return {**tags(batch), **stamp(), RUN_KEY_TAG: batch.name, SENSOR_TAG: SENSOR}
 
 
 def request(batch: Batch, run_key: str | None = None) -> dg.RunRequest:
@@ -100,18 +103,36 @@ def add_partitions(instance: dg.DagsterInstance, names: Iterable[str]) -> None:
         instance.add_dynamic_partitions(BATCHES.name or "", fresh)
 
 
-def reap(instance: dg.DagsterInstance) -> list[str]:
-    """Marks the runs of this machine whose process is gone as failed, and frees what they held; returns their ids.
+NO_DAEMON_AFTER = timedelta(seconds=120)
+"""Daemons report every 30 s; one that was silent for as long is gone."""
 
-    For the command, which may run where no daemon does it.
+WAITING = [DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING]
+
+
+def reap(instance: dg.DagsterInstance) -> list[str]:
+    """Ends the runs that nobody works on, and frees what they held; returns their ids.
+
+    For the command, which may run where no daemon does it: runs of this machine whose process is gone, and runs that
+    wait for a daemon when there is none.
     """
-    dead = []
-    for record in instance.get_run_records(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])):
-        started = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
+    now = datetime.now(UTC)
+    daemon = _has_daemon(instance, now)
+    ended = []
+    for record in instance.get_run_records(RunsFilter(statuses=LIVE)):
         run = record.dagster_run
-        if life_of(run.tags, started, datetime.now(UTC)) is Life.DEAD:
-            log.warning("run %s: its process is gone, marked failed", run.run_id)
-            instance.report_run_failed(run, "The process that worked on this run is gone.")
+        started = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
+        if run.status in WAITING and PID_TAG not in run.tags:
+            dead, why = not daemon, "It waited for a Dagster daemon, and none is running."
+        else:
+            dead, why = life_of(run.tags, started, now) is Life.DEAD, "The process that worked on this run is gone."
+        if dead:
+            log.warning("run %s ended: %s", run.run_id, why)
+            instance.report_run_failed(run, why)
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-            dead.append(run.run_id)
-    return dead
+            ended.append(run.run_id)
+    return ended
+
+
+def _has_daemon(instance: dg.DagsterInstance, now: datetime) -> bool:
+    beats = instance.get_daemon_heartbeats().values()
+    return any(now.timestamp() - beat.timestamp < NO_DAEMON_AFTER.total_seconds() for beat in beats)

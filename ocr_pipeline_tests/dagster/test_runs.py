@@ -1,0 +1,82 @@
+"""Runs that nobody works on are ended: by the launcher's health check, and by the command where there is no daemon."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import dagster as dg
+import psutil
+import pytest
+from dagster import DagsterRunStatus
+from dagster._core.launcher.base import WorkerStatus
+
+from ocr_pipeline import runs
+from ocr_pipeline.definitions import build_defs
+from ocr_pipeline.liveness import HOST_TAG, PID_TAG, STARTED_TAG, stamp
+from ocr_pipeline.run_launcher import LocalRunLauncher
+from ocr_pipeline.settings import Settings
+
+pytestmark = pytest.mark.parametrize("settings", ["local"], indirect=True)
+
+
+def a_run(instance: dg.DagsterInstance, status: DagsterRunStatus, tags: dict[str, str]) -> dg.DagsterRun:
+    job = build_defs().resolve_job_def("process_batch")
+    return instance.create_run_for_job(job, status=status, tags={runs.PARTITION_TAG: "b", **tags})
+
+
+def stamp_of_a_process_that_is_gone() -> dict[str, str]:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    made = {**stamp(), PID_TAG: str(process.pid), STARTED_TAG: f"{psutil.Process(process.pid).create_time():.2f}"}
+    process.communicate()
+    return made
+
+
+@pytest.mark.parametrize("status", [DagsterRunStatus.STARTED, DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING])
+def test_a_run_whose_process_is_gone_is_ended_at_every_stage(
+    settings: Settings, instance: dg.DagsterInstance, status: DagsterRunStatus
+) -> None:
+    dead = a_run(instance, status, stamp_of_a_process_that_is_gone())
+    assert runs.live_run(instance, "b") == dead.run_id
+    assert runs.reap(instance) == [dead.run_id]
+    assert runs.live_run(instance, "b") is None
+
+
+def test_a_run_of_a_living_process_or_of_another_host_is_left_alone(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    a_run(instance, DagsterRunStatus.STARTED, stamp())
+    a_run(instance, DagsterRunStatus.STARTED, {**stamp_of_a_process_that_is_gone(), HOST_TAG: "elsewhere"})
+    assert runs.reap(instance) == []
+
+
+def test_a_process_id_that_was_given_again_does_not_keep_a_run_alive(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    a_run(instance, DagsterRunStatus.STARTED, {**stamp(), STARTED_TAG: "1000000.00"})
+    assert len(runs.reap(instance)) == 1
+
+
+def test_a_queued_run_is_ended_only_where_no_daemon_will_ever_take_it(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    from dagster._daemon.types import DaemonHeartbeat
+
+    a_run(instance, DagsterRunStatus.QUEUED, {})
+    instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", "here", []))
+    assert runs.reap(instance) == []
+    instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 600, "SENSOR", "here", []))
+    assert len(runs.reap(instance)) == 1
+
+
+def test_the_launchers_health_check_tells_the_dead_from_the_living(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    launcher = LocalRunLauncher()
+    launcher.register_instance(instance)
+    living = a_run(instance, DagsterRunStatus.STARTED, stamp())
+    dead = a_run(instance, DagsterRunStatus.STARTED, stamp_of_a_process_that_is_gone())
+    assert launcher.supports_check_run_worker_health
+    assert launcher.check_run_worker_health(living).status is WorkerStatus.RUNNING
+    assert launcher.check_run_worker_health(dead).status is WorkerStatus.NOT_FOUND
