@@ -58,12 +58,12 @@ def test_a_process_id_that_was_given_again_does_not_keep_a_run_alive(
     assert len(runs.reap(instance)) == 1
 
 
-def test_a_queued_run_is_ended_only_where_no_daemon_will_ever_take_it(
+def test_a_run_that_waits_for_a_daemon_is_ended_only_where_there_is_none(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:
     from dagster._daemon.types import DaemonHeartbeat
 
-    a_run(instance, DagsterRunStatus.QUEUED, {})
+    a_run(instance, DagsterRunStatus.NOT_STARTED, {})
     instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", "here", []))
     assert runs.reap(instance) == []
     instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 600, "SENSOR", "here", []))
