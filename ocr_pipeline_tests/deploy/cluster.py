@@ -53,7 +53,7 @@ class Cluster:
         self.home.mkdir()
         self.logs = self.folder / "logs"
         self.logs.mkdir()
-        for name in ("dagster.yaml", "workspace.yaml", "worker.yaml"):
+        for name in ("dagster.yaml", "workspace.yaml", "dagster_celery_config.py"):
             shutil.copy(DEPLOY / "celery" / name, self.home)
         self._password = secrets.token_urlsafe(16)
         self._pg_port, redis_port = free_port(), free_port()

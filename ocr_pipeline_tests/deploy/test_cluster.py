@@ -121,17 +121,22 @@ def test_a_backfill_of_twenty_batches_outlives_a_worker_killed_in_its_middle(
         cluster.start_daemon()
         backfill = launch_backfill(cluster, names)
 
-        def at_work_on(worker: str) -> dg.DagsterRun | None:
-            for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED])):
-                if host(run) == worker or (not APART and host(run)):
-                    return run
-            return None
+        def begins_on(worker: str) -> Callable[[], dg.DagsterRun | None]:
+            """A look for a run that began on this worker since now: one that is seen at its beginning."""
+
+            def stamped() -> list[dg.DagsterRun]:
+                return [run for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED])) if host(run)]
+
+            old = {run.run_id for run in stamped()}
+            return lambda: next(
+                (run for run in stamped() if run.run_id not in old and (host(run) == worker or not APART)), None
+            )
 
         def some_done() -> bool:
             return len(runs.finished(instance)) >= 4
 
         wait("four batches done", 300, some_done, cluster)
-        lost = wait("a run on worker-b", 120, lambda: at_work_on("worker-b"), cluster)
+        lost = wait("a run on worker-b", 120, begins_on("worker-b"), cluster)
         cluster.kill("worker-b")
         assert instance.get_run_by_id(lost.run_id).status is DagsterRunStatus.STARTED, "it ended before the kill"
         assert lost.tags[runs.PARTITION_TAG] not in runs.finished(instance), "it was loaded before the kill"
@@ -144,7 +149,7 @@ def test_a_backfill_of_twenty_batches_outlives_a_worker_killed_in_its_middle(
         ended = None
         if APART:  # a new machine comes, and an old one is told to go: what it runs it ends first
             cluster.start_worker("worker-c")
-            ended = wait("a run on worker-a", 120, lambda: at_work_on("worker-a"), cluster)
+            ended = wait("a run on worker-a", 120, begins_on("worker-a"), cluster)
             cluster.stop("worker-a")
 
         wait("every batch loaded", 600, lambda: runs.finished(instance) >= set(names), cluster)
