@@ -10,6 +10,9 @@ from ocr_pipeline.settings import Settings
 WAIT_SECONDS = 2.0
 """For a DuckDB file that is being loaded: less than a scrape's patience; the last figures stand in."""
 
+REMOTE_SECONDS = 300.0
+"""Between two questions to MotherDuck, where compute is paid for by the second."""
+
 
 @click.command("metrics")
 @click.option("--port", type=click.IntRange(0, 65535), default=9410, show_default=True, help="0: any free port.")
@@ -20,15 +23,17 @@ def command(port: int, host: str) -> int:
     Reads the tables, Dagster's runs and the servers of the backends file; changes nothing. Ctrl-C ends it.
     """
     from ocr_pipeline import instance, runs
-    from ocr_pipeline.metrics.exporter import Exporter, serve
+    from ocr_pipeline.metrics.exporter import KEEP_SECONDS, Exporter, serve
 
     settings = Settings()
     config = wiring.backends(settings)
     dagster = instance.instance(settings)
+    warehouse = wiring.warehouse(settings, wait_seconds=WAIT_SECONDS)
     exporter = Exporter(
-        wiring.warehouse(settings, wait_seconds=WAIT_SECONDS),
+        warehouse,
         config.backends if config else (),
         lambda: runs.waiting(dagster),
+        keep_seconds=REMOTE_SECONDS if warehouse.is_motherduck else KEEP_SECONDS,
     )
     server, thread = serve(exporter, host, port)
     click.echo(f"Metrics: http://{host}:{server.server_port}/metrics   (Ctrl-C ends it)")

@@ -20,7 +20,7 @@ from ocr_pipeline.warehouse.connection import Warehouse
 log = logging.getLogger(__name__)
 
 KEEP_SECONDS = 30.0
-"""The tables are asked at most so often: on MotherDuck each question is paid for, on a file it waits for loads."""
+"""The tables are asked at most so often: a question takes time from loads of a DuckDB file."""
 
 
 class Source:

@@ -160,7 +160,8 @@ def test_a_backfill_of_twenty_batches_outlives_a_worker_killed_in_its_middle(
         assert retried.status is DagsterRunStatus.SUCCESS
         every = instance.get_runs()
         assert Counter(run.status for run in every)[DagsterRunStatus.SUCCESS] >= BATCHES
-        assert {run.tags.get("dagster/backfill") for run in every} == {backfill}
+        of_the_backfill = [run for run in every if run.tags.get("dagster/backfill") == backfill]
+        assert len(of_the_backfill) >= BATCHES + 1  # beside them `reconcile` may have asked for the lost batch
         if ended:
             assert {host(run) for run in every} == {"worker-a", "worker-b", "worker-c"}
             assert host(retried) != "worker-b"
