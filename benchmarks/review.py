@@ -31,13 +31,13 @@ WORDS_A_PAGE = 230
 VOCABULARY = """
     CREATE TEMP TABLE vocabulary AS
     SELECT list(word ORDER BY n) AS words FROM (
-        SELECT n, CASE WHEN n = 0 THEN 'invoice' WHEN n = 1 THEN 'total' WHEN n = 2 THEN 'zirconium'
+        SELECT n, CASE WHEN n = 0 THEN 'invoice' WHEN n = 1 THEN 'total' WHEN n = 4998 THEN 'zirconium'
             ELSE substr(translate(md5(n::VARCHAR), '0123456789', 'ghijklmnop'), 1, 3 + (n % 8)::INTEGER) END AS word
         FROM range(5000) t(n)
     )
 """
-# Words are drawn with a square, so that the first of the vocabulary are common (the first 2 on most pages) and the last
-# rare, as in a language.
+# Words are drawn with a cube, so that the first of the vocabulary are common (the first 2 stand on nearly every page) and
+# the last rare (on 1 or 2 pages of 100), as in a language.
 DOCUMENTS = """
     INSERT INTO ocr.documents BY NAME
     SELECT substr(sha256(i::VARCHAR), 1, 24) AS document_id,
