@@ -13,6 +13,7 @@ from dagster import DagsterRunStatus
 from ocr_pipeline import runs, wiring
 from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.flow.progress import Progress
+from ocr_pipeline.liveness import stamp
 from ocr_pipeline.records import Batch
 from ocr_pipeline.settings import Settings
 
@@ -20,6 +21,7 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """Dagster's console log would tear the progress display; its events are in the UI all the same."""
 
 POLL_SECONDS = 1.0
+BEGUN_AHEAD = 3  # batches being read before Dagster comes to them: a load of 10 s must not leave the servers idle
 
 
 class RunFailed(Exception):
@@ -36,24 +38,28 @@ def run_batches(
     """Takes each batch to the tables, urgent ones first. Returns when all are finished.
 
     Runs of Dagster go one after the other (two in one process lock each other up in its logging); the OCR of the next
-    batch is begun while one is read and loaded. A batch that another process is working on is waited for.
-    Raises RunFailed with every batch that failed.
+    batches is begun while one is read and loaded, older ones first. A batch that another process is working on is
+    waited for. Raises RunFailed with every batch that failed.
     """
     service = wiring.ocr_service(settings, progress)
     failed: list[str] = []
     try:
         job = build_defs(settings, {"ocr": service}).resolve_job_def("process_batch")
         ordered = sorted(batches, key=lambda batch: (not batch.urgent, batch.name))
-        for batch, following in zip(ordered, [*ordered[1:], None], strict=True):
+        begun: set[str] = set()
+        for place, batch in enumerate(ordered):
             if _done_by_another(instance, batch, waiting_for):
                 continue
-            service.begin(batch)
-            if following is not None and runs.live_run(instance, following.name) is None:
-                service.begin(following)
+            for ahead in ordered[place : place + 1 + BEGUN_AHEAD]:
+                if ahead is batch or (ahead.name not in begun and runs.live_run(instance, ahead.name) is None):
+                    begun.add(ahead.name)
+                    service.begin(ahead)
             result = job.execute_in_process(
                 instance=instance,
                 partition_key=batch.name,
-                tags=runs.command_tags(batch),
+                # stamped from its first moment: an interrupt before the first step would leave a run that nobody can
+                # tell from a young one, and the next command would wait two minutes for it
+                tags={**runs.command_tags(batch), **stamp()},
                 run_config=QUIET,
                 raise_on_error=False,
             )

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from ocr_pipeline.flow.pages import PageReader
 from ocr_pipeline.flow.progress import Progress, StreamCounts
+from ocr_pipeline.flow.rendering import RANGE, PageBudget, RenderPool
 from ocr_pipeline.flow.stream import BatchStream, StreamOptions
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.ocr.transcriber import Transcriber
@@ -22,6 +23,7 @@ from ocr_pipeline.records import Batch
 T = TypeVar("T")
 
 STORAGE_THREADS = 16  # lake requests at once; s3fs gives no more on two cores
+MAX_PAGES_IN_MEMORY = 256  # about 75 MB of A4 JPEGs
 
 
 class OcrService:
@@ -44,6 +46,7 @@ class OcrService:
         # made on the loop: its clients belong to it
         self._transcriber = self._wait(_call(transcriber))
         self._reader = PageReader(storage, self._transcriber)
+        self._pool = self._wait(self._open_pool())
         self._begun: dict[str, Future[StreamCounts]] = {}
 
     @property
@@ -69,7 +72,7 @@ class OcrService:
             self._storage,
             self._reader,
             self._transcriber.geometry,
-            self._transcriber.max_in_flight,
+            self._pool,
             self._options,
             self._progress,
         )
@@ -82,11 +85,18 @@ class OcrService:
         for begun in self._begun.values():
             begun.cancel()
         self._wait(_settled())
+        self._wait(self._pool.__aexit__())
         self._wait(self._transcriber.aclose())
         self._wait(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _open_pool(self) -> RenderPool:
+        # enough to keep every slot busy while the next range is drawn, and no more
+        pages = self._transcriber.max_in_flight + RANGE * (self._options.render_workers + 1)
+        budget = PageBudget(min(MAX_PAGES_IN_MEMORY, pages))
+        return await RenderPool(self._options.limits, self._options.render_workers, budget).__aenter__()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         return self._result(asyncio.run_coroutine_threadsafe(work, self._loop))

@@ -24,7 +24,7 @@ from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT, AskAgain, PageReader
 from ocr_pipeline.flow.progress import Progress, Silent, StreamCounts
 from ocr_pipeline.flow.reading import PageReading, Reading, without_raw_attempts
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
-from ocr_pipeline.flow.rendering import PageBudget, RenderPool, ranges
+from ocr_pipeline.flow.rendering import RenderPool, ranges
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, Storage
 from ocr_pipeline.ocr.parsing import parse
@@ -33,9 +33,6 @@ from ocr_pipeline.pdf import renderer as pdf
 from ocr_pipeline.records import Batch, Geometry, PageImage, PageStatus, Reason, Upload
 
 log = logging.getLogger(__name__)
-
-DOCUMENTS_AT_ONCE = 6  # opened and on local disk, being drawn; those still being read wait without their file
-MAX_PAGES_IN_MEMORY = 256  # about 75 MB of A4 JPEGs
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ class BatchStream:
         storage: Storage,
         reader: PageReader,
         geometry: Geometry,
-        pages_in_flight: int,
+        pool: RenderPool,
         options: StreamOptions,
         progress: Progress | None = None,
     ) -> None:
@@ -65,8 +62,8 @@ class BatchStream:
         self._geometry = geometry
         self._options = options
         self._progress = progress or Silent()
-        # enough to keep every slot busy while the next range is drawn, and no more
-        self._budget = min(MAX_PAGES_IN_MEMORY, pages_in_flight + 8 * (options.render_workers + 1))
+        self._pool = pool
+        self._drawing = pool.batch()
         self.counts = StreamCounts()
 
     async def run(self, batch: Batch, *, render: bool = True, read: bool = True) -> StreamCounts:
@@ -77,14 +74,11 @@ class BatchStream:
         started = time.monotonic()
         self._batch = batch
         self._again = AskAgain(frozenset(batch.retry_reasons), batch.created_at)
-        self._open_files = asyncio.Semaphore(DOCUMENTS_AT_ONCE)
-        budget = PageBudget(self._budget)
         with tempfile.TemporaryDirectory(prefix="ocr_pipeline-") as folder:
-            async with RenderPool(self._options.limits, self._options.render_workers, budget) as self._pool:
-                async with asyncio.TaskGroup() as group:
-                    for order, upload in enumerate(batch.uploads):
-                        group.create_task(self._document(order, upload, Path(folder), render, read))
-                self.counts.render_seconds = self._pool.seconds
+            async with asyncio.TaskGroup() as group:
+                for order, upload in enumerate(batch.uploads):
+                    group.create_task(self._document(order, upload, Path(folder), render, read))
+        self.counts.render_seconds = self._drawing.seconds
         self.counts.seconds = time.monotonic() - started
         return self.counts
 
@@ -125,12 +119,12 @@ class BatchStream:
         head = RenderedDocument(upload=upload, document_id=document_id, rendered_at=datetime.now(UTC))
         path = folder / f"{order}.pdf"
         readings: list[PageReading] = []
-        async with asyncio.TaskGroup() as pages, self._open_files:
+        async with asyncio.TaskGroup() as pages, self._pool.open_documents:
             try:
                 head = await asyncio.to_thread(self._fetch, head, path)
                 if head.reason:
                     return head, []
-                info = await self._pool.inspect(order, path)
+                info = await self._drawing.inspect(order, path)
                 head = replace(head, page_count=info.page_count, title=info.title)
                 self._progress.document_opened(upload.key, info.page_count)
                 tasks = await self._draw_pages(order, head, path, pages, readings, read)
@@ -174,51 +168,54 @@ class BatchStream:
     ) -> list[asyncio.Task[RenderedPage]]:
         tasks = []
         jobs = deque(
-            self._pool.render(order, path, first, last, self._geometry) for first, last in ranges(head.page_count)
+            self._drawing.render(order, path, first, last, self._geometry)
+            for first, last in ranges(head.page_count, in_haste=self._pool.idle)
         )
         try:
-            while jobs:  # popped: a finished job holds its images
-                drawn = await jobs.popleft()
+            while jobs:
+                drawn = await jobs[0]
+                jobs.popleft()  # a finished job holds its images
                 tasks += [group.create_task(self._page(head, page, readings, read)) for page in drawn]
+                for task in tasks[-len(drawn) :]:
+                    # a task cancelled before its first step never runs its `finally`
+                    task.add_done_callback(lambda _: self._pool.budget.give_back(1))
         finally:
             for job in jobs:
-                job.cancel()
+                if not job.cancel() and not job.cancelled() and job.exception() is None:
+                    self._pool.budget.give_back(len(job.result()))  # drawn, and nobody is left to take it
         return tasks
 
     async def _page(
         self, head: RenderedDocument, page: pdf.RenderedPage | pdf.PageFault, readings: list[PageReading], read: bool
     ) -> RenderedPage:
-        """Keeps one drawn page, and has it read; the page's place in the budget is free when this returns."""
-        try:
-            if isinstance(page, pdf.PageFault):
-                self._count(head, page.number, page.status, page.reason)
-                return RenderedPage(
-                    number=page.number,
-                    rotation=page.rotation,
-                    status=page.status,
-                    reason=page.reason,
-                    detail=page.detail,
-                )
-            drawn = RenderedPage(
+        """Keeps one drawn page, and has it read; the page's place in the budget is free when this is over."""
+        if isinstance(page, pdf.PageFault):
+            self._count(head, page.number, page.status, page.reason)
+            return RenderedPage(
                 number=page.number,
                 rotation=page.rotation,
-                status=PageStatus.BLANK if page.ink < pdf.BLANK_INK else None,
-                image_key=keys.page_image(self._batch.name, head.document_id, page.number),
-                image_sha256=page.sha256,
-                width=page.width,
-                height=page.height,
-                ink=page.ink,
-                text_layer=page.text_layer,
+                status=page.status,
+                reason=page.reason,
+                detail=page.detail,
             )
-            async with asyncio.TaskGroup() as both:
-                both.create_task(asyncio.to_thread(self._storage.write, drawn.image_key or "", page.jpeg))
-                if drawn.status is None and read:
-                    both.create_task(self._read(head, drawn, page.jpeg, readings))
-            if drawn.status is not None or not read:
-                self._count(head, page.number, drawn.status or PageStatus.OK, None)
-            return drawn
-        finally:
-            await self._pool.budget.give_back(1)
+        drawn = RenderedPage(
+            number=page.number,
+            rotation=page.rotation,
+            status=PageStatus.BLANK if page.ink < pdf.BLANK_INK else None,
+            image_key=keys.page_image(self._batch.name, head.document_id, page.number),
+            image_sha256=page.sha256,
+            width=page.width,
+            height=page.height,
+            ink=page.ink,
+            text_layer=page.text_layer,
+        )
+        async with asyncio.TaskGroup() as both:
+            both.create_task(asyncio.to_thread(self._storage.write, drawn.image_key or "", page.jpeg))
+            if drawn.status is None and read:
+                both.create_task(self._read(head, drawn, page.jpeg, readings))
+        if drawn.status is not None or not read:
+            self._count(head, page.number, drawn.status or PageStatus.OK, None)
+        return drawn
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -273,8 +270,6 @@ class BatchStream:
             except ObjectMissing:
                 readings.append(PageReading(number=page.number, reason=Reason.IMAGE_GONE))
                 self._count(document, page.number, PageStatus.FAILED, Reason.IMAGE_GONE)
-            finally:
-                await self._pool.budget.give_back(1)
 
         async with asyncio.TaskGroup() as group:
             for page in document.pages:
@@ -282,7 +277,7 @@ class BatchStream:
                     self._count(document, page.number, page.status, page.reason)
                     continue
                 await self._pool.budget.take(1)
-                group.create_task(one(page))
+                group.create_task(one(page)).add_done_callback(lambda _: self._pool.budget.give_back(1))
         return sorted(readings, key=lambda page: page.number)
 
     def _count_asked(self) -> None:
