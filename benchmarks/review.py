@@ -36,8 +36,8 @@ VOCABULARY = """
         FROM range(5000) t(n)
     )
 """
-# Words are drawn with a cube, so that the first of the vocabulary are common (the first 2 stand on nearly every page) and
-# the last rare (on 1 or 2 pages of 100), as in a language.
+# Words are drawn with a cube, so that the first of the vocabulary are common (the first 2 on nearly every page), the last
+# rare (on 1 or 2 pages of 100), as in a language.
 DOCUMENTS = """
     INSERT INTO ocr.documents BY NAME
     SELECT substr(sha256(i::VARCHAR), 1, 24) AS document_id,
@@ -108,6 +108,7 @@ def fill(warehouse: Warehouse, lake: str, documents: int, pages: int) -> None:
 def served(folder: Path, warehouse: Warehouse) -> Iterator[str]:
     config = uvicorn.Config(build_app(open_storage(str(folder / "lake")), warehouse), port=0, log_level="warning")
     listening = config.bind_socket()
+    listening.listen()
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

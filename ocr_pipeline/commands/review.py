@@ -46,6 +46,7 @@ def command(port: int, host: str, allow_host: tuple[str, ...], allow_retry: bool
     )
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False, date_header=False)
     socket = config.bind_socket()
+    socket.listen()  # so that a browser that is quicker than the server waits, and is not refused
     port = socket.getsockname()[1]
     click.echo(f"Review app: http://{host}:{port}/documents   (Ctrl-C ends it)")
     uvicorn.Server(config).run(sockets=[socket])

@@ -15,6 +15,7 @@ def serving(app: Starlette) -> Iterator[str]:
     """The app's address, while it is served on 127.0.0.1 at a free port."""
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning")
     listening = config.bind_socket()
+    listening.listen()
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
