@@ -35,7 +35,9 @@ def reconcile(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest |
     waiting = runs.unfinished(context.instance, swept.names)
     runs.add_partitions(context.instance, waiting)
     asked = 0
-    for name in waiting[: settings.batches_per_tick]:
+    for name in waiting:
+        if asked == settings.batches_per_tick:
+            break
         failed = context.instance.get_runs_count(
             RunsFilter(tags={runs.PARTITION_TAG: name}, statuses=[DagsterRunStatus.FAILURE])
         )
