@@ -36,8 +36,8 @@ VOCABULARY = """
         FROM range(5000) t(n)
     )
 """
-# Words are drawn with a cube, so that the first of the vocabulary are common (the first 2 on nearly every page), the last
-# rare (on 1 or 2 pages of 100), as in a language.
+# Words are drawn with a cube, so that the first of the vocabulary are common (the first 2 on nearly every page), the
+# last rare (on 1 or 2 pages of 100), as in a language.
 DOCUMENTS = """
     INSERT INTO ocr.documents BY NAME
     SELECT substr(sha256(i::VARCHAR), 1, 24) AS document_id,
