@@ -59,6 +59,7 @@ Look at
   {settings.warehouse}            the tables, for example:
       duckdb {settings.warehouse} "FROM ocr.documents"
 Then
+  make review                         the pages beside their images, in a browser
   make dev                            Dagster's UI on 127.0.0.1:3000; drop a PDF into {lake}/inbox/
   ocr-pipeline ingest FOLDER          your own PDFs
 """,
