@@ -1,0 +1,46 @@
+"""Dagster's history on a laptop: made whole, found again, and mended after a kill in the middle of making it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+
+import pytest
+
+from ocr_pipeline import instance
+from ocr_pipeline.settings import Settings
+
+pytestmark = pytest.mark.parametrize("settings", ["local"], indirect=True)
+
+
+def use(_: int = 0) -> bool:
+    with instance.instance(Settings()) as opened:
+        opened.add_dynamic_partitions("batches", ["one"])
+        return opened.get_dynamic_partitions("batches") == ["one"]
+
+
+def test_the_history_is_made_once_and_found_again(settings: Settings) -> None:
+    assert use()
+    assert use()
+    assert (instance.home(settings) / "dagster.yaml").exists()
+
+
+@pytest.mark.parametrize("lost", ["history/runs/index.db", "schedules", "half"])
+def test_files_that_a_kill_left_half_made_are_made_anew(settings: Settings, lost: str) -> None:
+    use()
+    folder = instance.home(settings)
+    (folder / instance.MADE).unlink()  # the kill came before the end
+    if lost == "half":
+        (folder / "history" / "runs.db").write_bytes((folder / "history" / "runs.db").read_bytes()[:3000])
+    elif (folder / lost).is_dir():
+        shutil.rmtree(folder / lost)
+    else:
+        (folder / lost).unlink()
+    with instance.instance(Settings()) as opened:
+        opened.add_dynamic_partitions("batches", ["two"])
+        assert "two" in opened.get_dynamic_partitions("batches")
+
+
+def test_several_processes_may_make_it_at_once(settings: Settings) -> None:
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        assert pool.map(use, range(3)) == [True, True, True]
