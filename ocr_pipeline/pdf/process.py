@@ -23,6 +23,7 @@ from typing import IO
 from ocr_pipeline.pdf import frames
 
 _START_SECONDS = 120.0  # 0.2 s on an idle machine
+_LOOK_SECONDS = 0.5
 _READ_BYTES = 1 << 20
 _STDERR_TAIL = 300
 
@@ -109,8 +110,14 @@ class WorkerProcess:
             if frame is not None:
                 return frame
             left = deadline - time.monotonic()
-            if left <= 0 or not self._selector.select(left):
+            if left <= 0:
                 raise self._lost(f"took longer than {seconds:g} s", timed_out=True)
+            if not self._selector.select(min(left, _LOOK_SECONDS)):
+                # Closed by another thread: its pipe may have left the selector before the end was seen there, and
+                # this thread would wait for the whole time (Ctrl-C on a busy machine: 60 s).
+                if not self._finalizer.alive:
+                    raise WorkerLost("was closed")
+                continue
             try:
                 data = os.read(self._answers.fileno(), _READ_BYTES)
             except BlockingIOError:
