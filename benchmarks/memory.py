@@ -1,0 +1,48 @@
+"""Peak memory of a long PDF against a short one: `python -m benchmarks.memory [--pages 3000]`.
+
+Both go through the command with the engine that costs nothing (`OCR_CPU_ENGINE=text_layer`), so that what is measured
+is ours: the main process, and beside it the render workers with poppler.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks import papers, pipeline
+from benchmarks.measure import Spent, report
+
+MB = 1_000_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pages", type=int, default=3000)
+    arguments = parser.parse_args()
+    short, long = measured(30), measured(arguments.pages)
+    growth = (long.rss + long.children_rss - short.rss - short.children_rss) / MB
+    peak = (long.rss + long.children_rss) / MB
+    report(
+        "memory",
+        "Peak memory, MB",
+        ("what", "30 pages", f"{arguments.pages} pages", "goal", ""),
+        [
+            ("main process", short.rss / MB, long.rss / MB, "", ""),
+            ("render workers and poppler", short.children_rss / MB, long.children_rss / MB, "", ""),
+            ("growth, both together", "", growth, "<= 100", "met" if growth <= 100 else "NOT MET"),
+            ("the whole run", "", peak, "<= 600", "met" if peak <= 600 else "NOT MET"),
+            ("CPU s a page", short.cpu / 30, long.cpu / arguments.pages, "", ""),
+        ],
+        short=short,
+        long=long,
+    )
+
+
+def measured(pages: int) -> Spent:
+    with pipeline.scratch() as folder:
+        return pipeline.ingest(
+            folder, [papers.digital(pages, "memory")], None, timeout=1500, OCR_CPU_ENGINE="text_layer"
+        )
+
+
+if __name__ == "__main__":
+    main()
