@@ -64,11 +64,9 @@ class Served:
 class VllmClient:
     """Speaks to one backend. Nothing that a server or a network does raises; cancelling passes through."""
 
-    def __init__(self, backend: Backend, http: httpx.AsyncClient | None = None) -> None:
-        """`http` is for tests and stays the caller's to close."""
+    def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self._own = http is None
-        self._http = http or _http(backend)
+        self._lines = _Lines(backend)
         secrets = [backend.api_key] if backend.api_key else []
         self._secrets = [secret.get_secret_value() for secret in (*secrets, *backend.headers.values())]
         self._headers = {name: value.get_secret_value() for name, value in backend.headers.items()}
@@ -133,8 +131,7 @@ class VllmClient:
         return Served("ok", tuple(models))
 
     async def aclose(self) -> None:
-        if self._own:
-            await self._http.aclose()
+        await self._lines.aclose()
 
     async def _get(self, path: str) -> Probed:
         reading = await self._exchange("GET", path, PROBE_SECONDS)
@@ -151,27 +148,31 @@ class VllmClient:
     ) -> Reading:
         """One request and its reading, whatever happens."""
         wire = _Wire()
+        line = self._lines.take()
+        whole = False  # the exchange came to its end, and the line may be used again
         timeout = httpx.Timeout(seconds, connect=min(self.backend.connect_timeout, seconds))
         try:
             # httpx counts its time from one byte to the next: a server that drips would never be late.
             async with asyncio.timeout(seconds):
-                request = self._http.build_request(
+                request = httpx.Request(
                     method,
                     self.backend.url + path,
-                    headers=self._headers | dict(headers or {}),
+                    headers=_HEADERS | self._headers | dict(headers or {}),
                     content=content,
-                    timeout=timeout,
-                    extensions={"trace": wire.trace},
+                    extensions={"trace": wire.trace, "timeout": timeout.as_dict()},
                 )
-                reading = await self._send(request, wire)
+                reading = await self._send(line, request)
+                whole = True
         except TimeoutError:
             reading = Reading("timeout", Fault.TRANSIENT, f"no whole answer within {seconds:g} s")
         except Exception as error:  # httpx, httpcore, h11, ssl and anyio each have their own, and this must not raise
             reading = _lost(error, wire, carried_a_page=method == "POST")
+        finally:
+            self._lines.give_back(line) if whole else self._lines.drop(line)
         return self._without_secrets(reading)
 
-    async def _send(self, request: httpx.Request, wire: _Wire) -> Reading:
-        response = await self._http.send(request, stream=True, follow_redirects=False)
+    async def _send(self, line: httpx.AsyncHTTPTransport, request: httpx.Request) -> Reading:
+        response = await line.handle_async_request(request)
         body = bytearray()
         try:
             async for chunk in response.aiter_raw():
@@ -235,22 +236,44 @@ _IMAGE = "\0image\0"  # no prompt has a NUL
 _IMAGE_JSON = json.dumps(_IMAGE).encode()
 
 
-def _http(backend: Backend) -> httpx.AsyncClient:
-    """A pool that holds every request in flight and a few probes beside them. No proxy, no redirect, no .netrc."""
-    connections = backend.max_in_flight + 4
-    secure = backend.url.startswith("https:")
-    return httpx.AsyncClient(
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "ocr-pipeline"}
+
+
+class _Lines:
+    """Connections to one server, each a transport of its own, used by one request at a time. No proxy, no redirect.
+
+    Not one httpx client with a pool: httpcore (1.0.9) loses a place of the pool for ever when a request is cancelled at
+    a bad moment, since its clean-up is shielded by anyio and asyncio's own cancel goes through that. After one server's
+    death 6 of 20 places were gone, after 320 requests cancelled at random 7. Requests are taken back as a matter of
+    course here (deaths, hangs, second requests), so a line whose request did not come to its end is thrown away.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._free: list[httpx.AsyncHTTPTransport] = []
+        self._closing: set[asyncio.Task[None]] = set()
         # Loading the certificates takes 20 ms; without https an empty context will do, which trusts nobody.
-        verify=True if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-        trust_env=False,
-        http2=False,
-        limits=httpx.Limits(
-            max_connections=connections,
-            max_keepalive_connections=connections,
-            keepalive_expiry=KEEP_ALIVE_SECONDS,
-        ),
-        headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "ocr-pipeline"},
-    )
+        secure = backend.url.startswith("https:")
+        self._verify = httpx.create_ssl_context(trust_env=False) if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    def take(self) -> httpx.AsyncHTTPTransport:
+        """The line that was used last, whose connection is most likely still open, or a new one."""
+        if self._free:
+            return self._free.pop()
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_SECONDS)
+        return httpx.AsyncHTTPTransport(verify=self._verify, trust_env=False, http2=False, limits=limits)
+
+    def give_back(self, line: httpx.AsyncHTTPTransport) -> None:
+        self._free.append(line)
+
+    def drop(self, line: httpx.AsyncHTTPTransport) -> None:
+        """Closes the connection, which is how the server learns that nobody waits."""
+        task = asyncio.get_running_loop().create_task(line.aclose(), name="close a connection")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def aclose(self) -> None:
+        free, self._free = self._free, []
+        await asyncio.gather(*(line.aclose() for line in free), *self._closing, return_exceptions=True)
 
 
 @dataclass(slots=True)

@@ -15,9 +15,9 @@ from ocr_pipeline.ocr.health import Condition
 from ocr_pipeline.ocr.routing import CRAWL, BackendState
 
 LATE = 2.5  # times what a page usually takes there
-# Times what it takes elsewhere: the least that must be left of the wait here. Not below routing's CRAWL, or a page
-# would be sent here by the rules and asked elsewhere in the same moment.
-GAIN = CRAWL
+# Times what it takes elsewhere: the least that must be left of the wait on a server that crawls. Only on those (the
+# ones that routing passes by): else a page would be sent here by the rules and asked elsewhere in the same moment.
+GAIN = 1.25
 LEAST = 0.25  # seconds; below it nothing is late
 
 
@@ -75,7 +75,7 @@ def _left(flight: InFlight, here: BackendState, others: Sequence[BackendState]) 
     usual = flight.usual if flight.usual is not None else elsewhere
     if usual is not None and flight.elapsed > max(LEAST, LATE * usual):
         return flight.elapsed  # it may stay as long again: nothing is known of its end
-    if here.seconds and elsewhere is not None:
+    if here.seconds and elsewhere is not None and here.seconds > CRAWL * elsewhere:
         left = here.seconds - flight.elapsed
         if left > GAIN * elsewhere + LEAST:
             return left
