@@ -20,6 +20,7 @@ COMMANDS = {
     "purge": "Forget a document everywhere, and prove it.",
     "rebuild-warehouse": "Make all tables again from the Parquet files in the lake.",
     "serve-command": "Print the exact `vllm serve` line of a GPU profile.",
+    "benchmark": "How fast your own servers read your own pages, and the setting for each.",
     "review": "Look at what was read: a web app on this machine, pages beside their images, search, overview.",
     "metrics": "Serve figures for Prometheus: pages by status, each backend's queue and condition, cost.",
     "dagster-home": "Print the folder where Dagster keeps its history (made where it is missing).",
