@@ -77,6 +77,8 @@ def _left(flight: InFlight, here: BackendState, others: Sequence[BackendState]) 
         return flight.elapsed  # it may stay as long again: nothing is known of its end
     if here.seconds and elsewhere is not None and here.seconds > CRAWL * elsewhere:
         left = here.seconds - flight.elapsed
+        if left <= 0:
+            return flight.elapsed  # overdue: nothing is known of its end
         if left > GAIN * elsewhere + LEAST:
             return left
     return None

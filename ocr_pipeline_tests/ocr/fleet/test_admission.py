@@ -120,4 +120,4 @@ def test_whatever_a_server_says_the_limit_stays_between_one_and_the_ceiling(prof
                 admission.recovered()
             case "looked":
                 admission.looked(one, other, admission.limit)
-        assert 1 <= admission.limit <= admission.ceiling <= profile + 2  # the client's pool holds 4 more
+        assert 1 <= admission.limit <= admission.ceiling <= profile + 2

@@ -34,6 +34,10 @@ def test_a_page_that_is_nearly_done_is_left_alone_even_there():
     assert hedges([flight(1, 7.5, usual=8.0)], [SLOW, FAST], backlog=False) == []
 
 
+def test_a_page_that_is_overdue_there_is_not_waited_for():
+    assert [h.page for h in hedges([flight(1, 8.1, usual=8.0)], [SLOW, FAST], backlog=False)] == [1]
+
+
 def test_with_a_backlog_only_a_probe_is_asked_elsewhere():
     late = [flight(1, 5.0), flight(2, 5.0, probe=True)]
     assert [h.page for h in hedges(late, [CALM, FAST], backlog=True)] == [2]
