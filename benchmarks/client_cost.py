@@ -26,9 +26,13 @@ def main() -> None:
     parser.add_argument("--pages-up-to", type=int, default=100, help="leave out longer documents")
     parser.add_argument("--seconds-per-page", type=float, default=0.2)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument(
+        "--without-poppler", action="store_true", help="PDFium alone draws, as where poppler is missing"
+    )
     arguments = parser.parse_args()
     documents = papers.mix([size for size in papers.SIZES if size <= arguments.pages_up_to])
     pages = sum(map(papers.page_count, documents))
+    environment = {"PATH": str(Path(sys.executable).parent)} if arguments.without_poppler else {}
     with pipeline.fleet(arguments.seconds_per_page) as servers:
         toml = pipeline.backends_toml(servers)
         if arguments.profile:
@@ -36,17 +40,17 @@ def main() -> None:
                 profile(folder, documents, toml)
             return
         with pipeline.scratch() as folder:
-            fixed = pipeline.ingest(folder, [papers.digital(1, "fixed")], toml)
+            fixed = pipeline.ingest(folder, [papers.digital(1, "fixed")], toml, **environment)
         with pipeline.scratch() as folder:
-            whole = pipeline.ingest(folder, documents, toml)
+            whole = pipeline.ingest(folder, documents, toml, **environment)
         by_kind = {}
         for kind in ("digital", "scanned"):
             with pipeline.scratch() as folder:
                 one = papers.digital(60, "kind") if kind == "digital" else papers.scanned(60, "kind")
-                by_kind[kind] = (pipeline.ingest(folder, [one], toml).cpu - fixed.cpu) / 59
+                by_kind[kind] = (pipeline.ingest(folder, [one], toml, **environment).cpu - fixed.cpu) / 59
     a_page = (whole.cpu - fixed.cpu) / (pages - 1)
     report(
-        "client_cost",
+        "client_cost_without_poppler" if arguments.without_poppler else "client_cost",
         f"Client cost, {pages} pages in {len(documents)} documents",
         ("what", "CPU s", "goal", ""),
         [

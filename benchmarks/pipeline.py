@@ -61,7 +61,9 @@ def ingest(
         environment = {"OCR_BACKENDS": str(folder / "backends.toml"), **environment}
     environment = {"OCR_DATA": str(folder / "data"), "PYTHONPATH": str(ROOT), **environment}
     command = [sys.executable, "-m", "ocr_pipeline", "ingest", *map(str, papers), "--json"]
-    spent = run(["nice", "-n", str(max(0, 5 - os.nice(0))), *command], environment, folder, timeout)
+    spent = run(
+        [shutil.which("nice") or "nice", "-n", str(max(0, 5 - os.nice(0))), *command], environment, folder, timeout
+    )
     try:
         said = json.loads(spent.out)
     except ValueError:
