@@ -22,7 +22,8 @@ class BreakerRules:
 
     faults: int = 5  # transport faults in a row, with no good answer between, that open the breaker
     first: float = 0.5
-    longest: float = 5.0  # asking /health costs nothing, and a server that is back and unasked costs its slots
+    longest: float = 5.0
+    look: float = 2.0  # between looks at /health of a server that is away: a look costs nothing, its idle slots do
     misconfigured: float = 300.0  # nothing heals a wrong key by itself: look again after a long while
 
 
@@ -69,13 +70,12 @@ class Breaker:
         )
 
     def looked(self, now: float, healthy: bool, *, jitter: float = 0.0) -> Breaker:
-        """An open breaker's /health was read at or after `retry_at`: one page next, or a longer wait."""
+        """An open breaker's /health was read at or after `retry_at`: one page next, or another look later."""
         if self.condition is not Condition.OPEN or now < self.retry_at:
             return self
         if healthy:
             return replace(self, condition=Condition.HALF_OPEN, faults=0)
-        wait = min(self.rules.longest, self.rules.first * 2 ** min(self.openings, 16)) * (1 + 0.25 * jitter)
-        return replace(self, openings=self.openings + 1, retry_at=now + wait)
+        return replace(self, retry_at=now + self.rules.look * (1 + 0.25 * jitter))
 
     @property
     def is_misconfigured(self) -> bool:

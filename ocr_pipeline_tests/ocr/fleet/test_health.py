@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from ocr_pipeline.ocr.health import Breaker, BreakerRules, Condition, Progress, Vitals, parse_metrics
 
-RULES = BreakerRules(faults=3, first=1.0, longest=8.0, misconfigured=300.0)
+RULES = BreakerRules(faults=3, first=1.0, longest=8.0, look=3.0, misconfigured=300.0)
 
 
 def test_single_faults_between_good_answers_never_open_the_breaker():
@@ -32,13 +32,14 @@ def test_a_failed_probe_doubles_the_wait_up_to_the_longest():
     assert waits == [1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
 
 
-def test_a_server_that_stays_away_is_looked_at_ever_more_rarely():
+def test_a_server_that_stays_away_is_looked_at_again_and_again():
     breaker, now, waits = Breaker(RULES).opened(0, "died"), 0.0, []
     for _ in range(5):
         waits.append(breaker.retry_at - now)
         now = breaker.retry_at
         breaker = breaker.looked(now, healthy=False)
-    assert waits == [1.0, 2.0, 4.0, 8.0, 8.0]
+    assert waits == [1.0, 3.0, 3.0, 3.0, 3.0]
+    assert breaker.looked(now + 3.0, healthy=True).condition is Condition.HALF_OPEN
 
 
 def test_an_answer_from_before_the_trouble_does_not_close_an_open_breaker():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
+
 from ocr_pipeline.ocr.answers import Ask
 from ocr_pipeline.ocr.client import VllmClient
 from ocr_pipeline_tests.ocr.fleet.runs import MODEL, QUICK, backend, backlog, document, fleet_of, one, read_all, until
@@ -45,6 +47,7 @@ def test_requests_cancelled_at_random_moments_take_nothing_from_those_that_follo
         assert asyncio.run(scene(server)) == ["ok"] * 16
 
 
+@pytest.mark.slow
 def test_after_a_death_with_all_slots_full_the_server_is_filled_again():
     async def scene(server: SimulatedServer) -> None:
         async with fleet_of(one(server, slots=16), tuning=QUICK) as fleet:
