@@ -23,7 +23,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
-from ocr_pipeline.liveness import PID_TAG, Life, life_of
+from ocr_pipeline.liveness import Life, is_stamped, life_of
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +62,9 @@ class WorkerRunLauncher(CeleryRunLauncher):
         if record is None:
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run is gone")
         tags = record.dagster_run.tags
-        if PID_TAG in tags:
+        if is_stamped(run.run_id, tags):
             started = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
-            life = life_of(tags, started, datetime.now(UTC))
+            life = life_of(run.run_id, tags, started, datetime.now(UTC))
             if life is Life.DEAD:
                 return self._dead(run, "the process that worked on this run is gone")
             if life is Life.ALIVE:

@@ -86,11 +86,19 @@ def looks_like_pdf(file: Path) -> bool:
 def put(storage: Storage, source: Source) -> Upload:
     """The upload of this file as it stands in the inbox; written only where the bytes differ."""
     there = storage.stat(source.key)
-    if there is None or not _same(storage, there, source.path):
-        storage.upload(source.key, source.path)
-        there = storage.stat(source.key)
-        if there is None:
-            raise SourceError(f"{source.key!r} was taken out of the inbox while it was ingested")
+    try:
+        if there is None or not _same(storage, there, source.path):
+            storage.upload(source.key, source.path)
+    except PermissionError as error:
+        raise SourceError(f"{str(source.path)!r} cannot be read: give this user the right, or leave it out") from error
+    return standing(storage, source.key)
+
+
+def standing(storage: Storage, key: str) -> Upload:
+    """The upload under this key as it is now. Raises SourceError when it is gone."""
+    there = storage.stat(key)
+    if there is None:
+        raise SourceError(f"{key!r} was taken out of the inbox while it was ingested")
     return upload_of(there)
 
 

@@ -44,7 +44,8 @@ def _make(folder: Path) -> None:
             (folder / MADE).touch()
             return
         for name in DATABASES:
-            shutil.rmtree(folder / name, ignore_errors=True)
+            if (folder / name).exists():
+                (folder / name).rename(folder / f"{name}.unusable-{os.getpid()}")
     fresh = folder / ".making"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()

@@ -165,6 +165,7 @@ def _pull(
     deadline: float,
     announce: Announce,
 ) -> tuple[tuple[Batch, ...], str]:
+    began = datetime.now(UTC)
     pulled = queue.pull(
         storage,
         settings.inbox,
@@ -174,7 +175,7 @@ def _pull(
     # every upload that was pulled is cut now: what is acknowledged does not come again
     everything = planner.Limits(limits.documents, limits.bytes, max(1, len(pulled.uploads)))
     plan = cut(storage, pulled.uploads, everything, inbox=settings.inbox, announce=announce)
-    gone = _delete(storage, pulled.deleted, announce)
+    gone = _delete(storage, pulled.deleted, began, announce)
     queue.acknowledge(pulled)
     note = f"{len(pulled.uploads)} uploads and {len(pulled.deleted)} deletions pulled"
     return (*plan.batches, *gone), note
@@ -185,6 +186,7 @@ def sweep_everything(storage: Storage, settings: Settings, announce: Announce = 
     local = not settings.lake.startswith("s3://")
     settle = timedelta(seconds=settings.settle_seconds if local else 0)
     limits = wiring.batch_limits(settings)
+    began = datetime.now(UTC)
     with alone(settings.data):
         taken: set[Upload] = set()
         known: dict[str, bool] = {}  # upload key -> whether it is there, by the batches in the order of their names
@@ -208,7 +210,7 @@ def sweep_everything(storage: Storage, settings: Settings, announce: Announce = 
             batches.write(storage, batch)
         # asked once more, each: a listing that left something out must not hide a document
         missing = [key for key, present in known.items() if present and storage.stat(key) is None]
-        gone = _delete(storage, missing, announce)
+        gone = _delete(storage, missing, began, announce)
     fresh = (*plan.batches, *gone)
     return Swept(fresh, tuple(sorted({*names, *(batch.name for batch in fresh)})))
 
@@ -221,10 +223,11 @@ class Swept:
     names: tuple[str, ...]  # of all batch lists
 
 
-def _delete(storage: Storage, keys: Collection[str], announce: Announce) -> tuple[Batch, ...]:
+def _delete(storage: Storage, keys: Collection[str], at: datetime, announce: Announce) -> tuple[Batch, ...]:
+    """Marks `keys` deleted as of `at`, a time before anyone looked: an upload that came since must not be hidden."""
     if not keys:
         return ()
-    batch = planner.deletion(keys, datetime.now(UTC))
+    batch = planner.deletion(keys, at)
     announce([batch.name])
     batches.write(storage, batch)
     return (batch,)

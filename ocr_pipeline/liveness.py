@@ -7,15 +7,21 @@ tells them apart. Asking the code server instead is wrong: after a reload it den
 
 from __future__ import annotations
 
+import json
+import os
 import socket
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from enum import Enum
+from pathlib import Path
 
 import psutil
 
 HOST_TAG = "ocr_pipeline/host"
 PID_TAG = "ocr_pipeline/pid"
+STAMPED_TAG = "ocr_pipeline/stamped_run"  # a retry inherits its parent's tags: this one says whose stamp it is
 STARTED_TAG = "ocr_pipeline/process_started"
 
 UNSTAMPED_GRACE = timedelta(seconds=120)
@@ -28,15 +34,24 @@ class Life(Enum):
     UNKNOWN = "unknown"  # on another host, or too young to tell
 
 
-def stamp() -> dict[str, str]:
-    """The tags that say which process works on a run."""
+def stamp(run_id: str) -> dict[str, str]:
+    """The tags that say which process works on the run `run_id`."""
     process = psutil.Process()
-    return {HOST_TAG: socket.gethostname(), PID_TAG: str(process.pid), STARTED_TAG: f"{process.create_time():.2f}"}
+    return {
+        STAMPED_TAG: run_id,
+        HOST_TAG: socket.gethostname(),
+        PID_TAG: str(process.pid),
+        STARTED_TAG: f"{process.create_time():.2f}",
+    }
 
 
-def life_of(tags: Mapping[str, str], started_at: datetime | None, now: datetime) -> Life:
+def is_stamped(run_id: str, tags: Mapping[str, str]) -> bool:
+    return tags.get(STAMPED_TAG) == run_id and PID_TAG in tags
+
+
+def life_of(run_id: str, tags: Mapping[str, str], started_at: datetime | None, now: datetime) -> Life:
     """Whether the process of a run with these tags still lives. Judges only runs of this host."""
-    if PID_TAG not in tags:
+    if not is_stamped(run_id, tags):
         old = started_at is not None and now - started_at > UNSTAMPED_GRACE
         return Life.DEAD if old else Life.UNKNOWN
     if tags.get(HOST_TAG) != socket.gethostname():
@@ -51,3 +66,34 @@ def life_of(tags: Mapping[str, str], started_at: datetime | None, now: datetime)
     except psutil.AccessDenied:
         return Life.UNKNOWN
     return Life.ALIVE
+
+
+@contextmanager
+def claim(folder: Path, names: Collection[str]) -> Iterator[None]:
+    """Says for as long as this process lives and the block lasts that it works on the batches `names`.
+
+    The command reads batches ahead of their runs; without the claim `reconcile` would take them for forgotten ones.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}.json"
+    path.write_text(json.dumps({**stamp("claim"), "batches": sorted(names)}))
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def claimed(folder: Path) -> set[str]:
+    """The batches that a living process of this host has claimed; claims of dead ones are taken away."""
+    found: set[str] = set()
+    for path in folder.glob("*.json"):
+        try:
+            said = json.loads(path.read_text())
+            names = said.pop("batches")
+        except (OSError, ValueError, KeyError):
+            continue  # being written, or gone already
+        if life_of("claim", said, None, datetime.now(UTC)) is Life.DEAD:
+            path.unlink(missing_ok=True)
+        else:
+            found.update(names)
+    return found

@@ -42,6 +42,7 @@ class Reason(StrEnum):
     INSPECT_TIMEOUT = "inspect_timeout"
     MISSING = "missing"
     REPLACED = "replaced"
+    UNREADABLE = "unreadable"
     # rendering a page
     PAGE_TOO_LARGE = "page_too_large"
     RENDER_FAILED = "render_failed"
@@ -71,6 +72,7 @@ REASONS: dict[Reason, str] = {
     Reason.INSPECT_TIMEOUT: "opening the PDF took longer than OCR_RENDER_SECONDS or more than its memory limit",
     Reason.MISSING: "the upload was gone when its batch ran",
     Reason.REPLACED: "the upload was replaced by a newer one before its batch ran; the newer one has its own row",
+    Reason.UNREADABLE: "the lake answers, and does not give this one upload: look at its rights",
     Reason.PAGE_TOO_LARGE: "a side of the page is longer than OCR_MAX_PAGE_INCHES",
     Reason.RENDER_FAILED: "neither poppler nor PDFium could draw the page",
     Reason.RENDER_TIMEOUT: "drawing the page took longer than OCR_RENDER_SECONDS",

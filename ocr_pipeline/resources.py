@@ -71,7 +71,7 @@ class RunStamp(dg.ConfigurableResource[None]):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         if context.instance is not None and context.run is not None:
-            context.instance.add_run_tags(context.run.run_id, stamp())
+            context.instance.add_run_tags(context.run.run_id, stamp(context.run.run_id))
 
 
 def default_resources(settings: Settings) -> dict[str, object]:

@@ -29,7 +29,7 @@ class LocalRunLauncher(DefaultRunLauncher):
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run is gone")
         started = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
         # the record's tags, not the caller's: the stamp may have come after the caller read the run
-        life = life_of(record.dagster_run.tags, started, datetime.now(UTC))
+        life = life_of(run.run_id, record.dagster_run.tags, started, datetime.now(UTC))
         if life is Life.DEAD:
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the process that worked on this run is gone")
         # the monitor takes every status but RUNNING for a dead run, UNKNOWN too

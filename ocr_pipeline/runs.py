@@ -10,7 +10,7 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
 from ocr_pipeline.jobs import SENSOR
-from ocr_pipeline.liveness import PID_TAG, Life, life_of, stamp
+from ocr_pipeline.liveness import Life, is_stamped, life_of, stamp
 from ocr_pipeline.partitions import BATCHES
 from ocr_pipeline.records import Batch
 
@@ -38,12 +38,12 @@ def tags(batch: Batch) -> dict[str, str]:
     return {**found, PRIORITY_TAG: URGENT_PRIORITY} if batch.urgent else found
 
 
-def command_tags(batch: Batch) -> dict[str, str]:
+def command_tags(batch: Batch, run_id: str) -> dict[str, str]:
     """The sensor's run key and name on the command's run: the sensor then skips the batch.
 
     The stamp is there from the start: a command that is killed before its run has begun must not leave it for ever.
     """
-    return {**tags(batch), **stamp(), RUN_KEY_TAG: batch.name, SENSOR_TAG: SENSOR}
+    return {**tags(batch), **stamp(run_id), RUN_KEY_TAG: batch.name, SENSOR_TAG: SENSOR}
 
 
 def request(batch: Batch, run_key: str | None = None) -> dg.RunRequest:
@@ -121,10 +121,11 @@ def reap(instance: dg.DagsterInstance) -> list[str]:
     for record in instance.get_run_records(RunsFilter(statuses=LIVE)):
         run = record.dagster_run
         started = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
-        if run.status in WAITING and PID_TAG not in run.tags:
+        if run.status in WAITING and not is_stamped(run.run_id, run.tags):
             dead, why = not daemon, "It waited for a Dagster daemon, and none is running."
         else:
-            dead, why = life_of(run.tags, started, now) is Life.DEAD, "The process that worked on this run is gone."
+            dead = life_of(run.run_id, run.tags, started, now) is Life.DEAD
+            why = "The process that worked on this run is gone."
         if dead:
             log.warning("run %s ended: %s", run.run_id, why)
             instance.report_run_failed(run, why)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
-from ocr_pipeline import intake, runs, wiring
+from ocr_pipeline import intake, liveness, runs, wiring
 from ocr_pipeline.jobs import process_batch
 from ocr_pipeline.lake import batches
 from ocr_pipeline.settings import Settings
@@ -32,7 +32,8 @@ def reconcile(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest |
     settings = Settings()
     lake = wiring.lake(settings)
     swept = intake.sweep_everything(lake, settings)
-    waiting = runs.unfinished(context.instance, swept.names)
+    claimed = liveness.claimed(settings.claims)  # a command reads batches ahead of their runs
+    waiting = [name for name in runs.unfinished(context.instance, swept.names) if name not in claimed]
     runs.add_partitions(context.instance, waiting)
     asked = 0
     for name in waiting:
@@ -44,6 +45,9 @@ def reconcile(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest |
         if failed >= MAX_FAILED_RUNS:
             context.log.warning(f"batch {name} failed {failed} times: look at its last run, then start it by hand")
             continue
+        last = runs.last_run(context.instance, name)
+        if last is not None and last[1] == DagsterRunStatus.CANCELED.value:
+            continue  # a person ended it; a person starts it
         asked += 1
         # the plain run key is used up by the sensor's request; each failed run allows one more
         yield runs.request(batches.read(lake, name), run_key=f"{name}#reconcile-{failed}")

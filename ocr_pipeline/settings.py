@@ -156,6 +156,11 @@ class Settings(BaseSettings):
             object.__setattr__(self, "warehouse", str(data / "warehouse.duckdb"))
         return self
 
+    @property
+    def claims(self) -> Path:
+        """Where processes of this machine say which batches they work on."""
+        return self.data / "claims"
+
     def in_force(self) -> dict[str, tuple[str, str]]:
         """Each setting with its value (secrets masked) and where it came from, for people."""
         from_file = dotenv_values(".env")

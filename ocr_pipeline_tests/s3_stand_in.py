@@ -62,7 +62,7 @@ class S3StandIn:
         more = len(found) > size
         name = (lambda key: quote(key, safe="/")) if asked.get("encoding-type") == "url" else (lambda key: key)
         contents = "".join(
-            f"<Contents><Key>{name(key)}</Key><LastModified>{modified:%Y-%m-%dT%H:%M:%S.000Z}</LastModified>"
+            f"<Contents><Key>{name(key)}</Key><LastModified>{modified:%Y-%m-%dT%H:%M:%S.670Z}</LastModified>"
             f"<ETag>&quot;{hashlib.md5(key.encode()).hexdigest()}&quot;</ETag><Size>2000000</Size>"
             "<StorageClass>STANDARD</StorageClass></Contents>"
             for key, modified in found[:size]

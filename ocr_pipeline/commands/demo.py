@@ -7,6 +7,7 @@ from rich.console import Console
 
 from ocr_pipeline import samples
 from ocr_pipeline.commands.ingest import ingest
+from ocr_pipeline.commands.running import RunFailed
 from ocr_pipeline.commands.summary import Summary, show, terminal
 from ocr_pipeline.settings import Settings
 
@@ -19,7 +20,10 @@ def command() -> int:
     """
     settings = Settings()
     console = terminal()
-    summary = ingest(settings, samples.paths(), terminal(stderr=True))
+    try:
+        summary = ingest(settings, samples.paths(), terminal(stderr=True))
+    except RunFailed as error:
+        raise click.ClickException(str(error)) from error
     show(summary, console)
     wrong = surprises(summary)
     for line in wrong:

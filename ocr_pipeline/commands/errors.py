@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from filelock import Timeout
+
+from ocr_pipeline.inbox import SourceError
+from ocr_pipeline.lake.queue import QueueError
 from ocr_pipeline.lake.storage import StorageError
 from ocr_pipeline.ocr.backends import ConfigError
 from ocr_pipeline.warehouse.errors import WarehouseError
 
-CONFIGURATION = (StorageError, ConfigError, WarehouseError)
+CONFIGURATION = (StorageError, QueueError, ConfigError, WarehouseError, SourceError, Timeout)
+
+
+def told(error: Exception) -> str:
+    if isinstance(error, Timeout):
+        return f"another process has held {error.lock_file} for two minutes: wait, or end it, and run this again"
+    return str(error)

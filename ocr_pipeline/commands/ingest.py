@@ -61,10 +61,13 @@ def ingest(settings: Settings, paths: Sequence[Path], console: Console) -> Summa
     if not poppler_installed():
         console.print("poppler is not installed: pages are drawn by PDFium alone (apt install poppler-utils)")
 
-    uploads = [inbox.put(lake, source) for source in found]
+    for source in found:
+        inbox.put(lake, source)
     dagster = instance.instance(settings)
     runs.reap(dagster)
     with intake.alone(settings.data):
+        # as they stand now: another ingest of the same files may have put them there anew since
+        uploads = [inbox.standing(lake, source.key) for source in found]
         # partitions before lists: the sensor takes a list without a partition for one that nobody runs
         intake.cut(
             lake,

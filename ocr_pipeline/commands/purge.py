@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from ocr_pipeline import wiring
+from ocr_pipeline import intake, wiring
 from ocr_pipeline.commands.summary import terminal
 from ocr_pipeline.lake import batches
 from ocr_pipeline.settings import Settings
@@ -17,10 +17,9 @@ from ocr_pipeline.warehouse.compact import compact
 
 @click.command("purge")
 @click.argument("key")
-@click.option("--keep-upload", is_flag=True, help="Leave the PDF in the inbox; it is not read again by itself.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
-def command(key: str, keep_upload: bool, yes: bool, as_json: bool) -> int:
+def command(key: str, yes: bool, as_json: bool) -> int:
     """Remove the document of upload KEY (inbox/…) everywhere: rows, Parquet, markdown, images, transcripts, the PDF.
 
     Transcripts of page images that another document has too stay. Exit code 1 when something still names it.
@@ -35,7 +34,8 @@ def command(key: str, keep_upload: bool, yes: bool, as_json: bool) -> int:
     if not yes:
         click.confirm(f"Forget {key} everywhere? This cannot be undone", abort=True, err=True)
     warehouse = wiring.warehouse(settings)
-    done = purge(lake, warehouse, key, keep_upload=keep_upload)
+    with intake.alone(settings.data):
+        done = purge(lake, warehouse, key)
     compact(warehouse)  # DuckDB keeps the bytes of removed rows in the file's free parts
     if as_json:
         click.echo(json.dumps(asdict(done)))

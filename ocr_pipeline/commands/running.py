@@ -5,6 +5,7 @@ Ctrl-C ends all of them.
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Sequence
 
 import dagster as dg
@@ -13,7 +14,7 @@ from dagster import DagsterRunStatus
 from ocr_pipeline import runs, wiring
 from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.flow.progress import Progress
-from ocr_pipeline.liveness import stamp
+from ocr_pipeline.liveness import claim
 from ocr_pipeline.records import Batch
 from ocr_pipeline.settings import Settings
 
@@ -41,37 +42,45 @@ def run_batches(
     batches is begun while one is read and loaded, older ones first. A batch that another process is working on is
     waited for. Raises RunFailed with every batch that failed.
     """
-    service = wiring.ocr_service(settings, progress)
     failed: list[str] = []
-    try:
-        job = build_defs(settings, {"ocr": service}).resolve_job_def("process_batch")
-        ordered = sorted(batches, key=lambda batch: (not batch.urgent, batch.name))
-        begun: set[str] = set()
-        for place, batch in enumerate(ordered):
-            if _done_by_another(instance, batch, waiting_for):
-                continue
-            for ahead in ordered[place : place + 1 + BEGUN_AHEAD]:
-                if ahead is batch or (ahead.name not in begun and runs.live_run(instance, ahead.name) is None):
-                    begun.add(ahead.name)
-                    service.begin(ahead)
-            result = job.execute_in_process(
-                instance=instance,
-                partition_key=batch.name,
-                # stamped from its first moment: an interrupt before the first step would leave a run that nobody can
-                # tell from a young one, and the next command would wait two minutes for it
-                tags={**runs.command_tags(batch), **stamp()},
-                run_config=QUIET,
-                raise_on_error=False,
-            )
-            if not result.success:
-                # raise_on_error=False swallows Ctrl-C too: the loop must not go on
-                if _interrupted(result):
-                    raise KeyboardInterrupt
-                failed.append(f"{batch.name}: {_why(result)}")
-    finally:
-        service.close()
+    with claim(settings.claims, [batch.name for batch in batches]):
+        service = wiring.ocr_service(settings, progress)
+        try:
+            job = build_defs(settings, {"ocr": service}).resolve_job_def("process_batch")
+            ordered = sorted(batches, key=lambda batch: (not batch.urgent, batch.name))
+            begun: set[str] = set()
+            for place, batch in enumerate(ordered):
+                if _done_by_another(instance, batch, waiting_for):
+                    continue
+                for ahead in ordered[place : place + 1 + BEGUN_AHEAD]:
+                    if ahead is batch or (ahead.name not in begun and runs.live_run(instance, ahead.name) is None):
+                        begun.add(ahead.name)
+                        service.begin(ahead)
+                if (why := _run(job, instance, batch)) is not None:
+                    failed.append(f"{batch.name}: {why}")
+        finally:
+            service.close()
     if failed:
         raise RunFailed("; ".join(failed))
+
+
+def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, batch: Batch) -> str | None:
+    """One run of Dagster in this process; None, or why it failed."""
+    run_id = str(uuid.uuid4())
+    result = job.execute_in_process(
+        instance=instance,
+        partition_key=batch.name,
+        run_id=run_id,
+        tags=runs.command_tags(batch, run_id),
+        run_config=QUIET,
+        raise_on_error=False,
+    )
+    if result.success:
+        return None
+    # raise_on_error=False swallows Ctrl-C too: the loop must not go on
+    if _interrupted(result):
+        raise KeyboardInterrupt
+    return _why(result)
 
 
 def _done_by_another(instance: dg.DagsterInstance, batch: Batch, waiting_for: Callable[[str, str], None]) -> bool:

@@ -148,7 +148,7 @@ def _page(
     )
     if rendered.status is not None:
         return page, ParsedPage("")
-    if read is None:
+    if read is None or (read.transcript is not None and read.transcript.image_sha256 != rendered.image_sha256):
         return replace(page, reason=Reason.IMAGE_GONE, detail="the page was rendered and never read"), ParsedPage("")
     transcript = read.transcript
     if transcript is not None:

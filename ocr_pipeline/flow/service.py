@@ -16,7 +16,7 @@ from ocr_pipeline.flow.pages import PageReader
 from ocr_pipeline.flow.progress import Progress, StreamCounts
 from ocr_pipeline.flow.rendering import RANGE, PageBudget, RenderPool
 from ocr_pipeline.flow.stream import BatchStream, StreamOptions
-from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.lake.storage import Storage, StorageError
 from ocr_pipeline.ocr.transcriber import Transcriber
 from ocr_pipeline.records import Batch
 
@@ -104,10 +104,20 @@ class OcrService:
     def _result(self, future: Future[T]) -> T:
         try:
             return future.result()
+        except BaseExceptionGroup as group:
+            raise _first(group) from group  # people read what was wrong, not "unhandled errors in a TaskGroup"
         except BaseException:
             if future.cancel():  # interrupted while it ran: let the loop take the requests back
                 asyncio.run_coroutine_threadsafe(_settled(), self._loop).result(timeout=30)
             raise
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first error in a group of groups, those with a mend before others."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [_first(inner) for inner in error.exceptions]
+    return next((leaf for leaf in leaves if isinstance(leaf, StorageError)), leaves[0])
 
 
 async def _settled() -> None:

@@ -26,13 +26,15 @@ from ocr_pipeline.flow.reading import PageReading, Reading, without_raw_attempts
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.flow.rendering import RenderPool, ranges
 from ocr_pipeline.lake import keys
-from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, Storage
+from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, Storage, StorageError
 from ocr_pipeline.ocr.parsing import parse
 from ocr_pipeline.ocr.quality import sound_layer
 from ocr_pipeline.pdf import renderer as pdf
 from ocr_pipeline.records import Batch, Geometry, PageImage, PageStatus, Reason, Upload
 
 log = logging.getLogger(__name__)
+
+UPLOAD_GONE = frozenset({Reason.MISSING, Reason.REPLACED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,9 @@ class BatchStream:
         before = await asyncio.to_thread(rendered.read, self._storage, self._batch.name, document_id)
         if render or before is None:
             drawn, readings = await self._draw(order, upload, document_id, folder, read)
+            if drawn.reason in UPLOAD_GONE and before is not None and before.reason is None:
+                # made again after its upload was deleted or replaced: what was drawn then is still there
+                drawn, readings = before, await self._read_again(before) if read else []
             drawn = _keep_time(drawn, before)
             await asyncio.to_thread(rendered.write, self._storage, self._batch.name, drawn)
         else:
@@ -108,7 +113,7 @@ class BatchStream:
         if drawn.reason is None:
             rows = documents.result(self._batch, drawn, result, result.recipe_id, self._storage.uri_of)
             self._storage.write(keys.markdown(drawn.upload.key), documents.markdown_file(rows).encode())
-        else:
+        elif drawn.reason not in UPLOAD_GONE:
             self._storage.delete([keys.markdown(drawn.upload.key)])  # of an earlier upload that could be read
 
     # --- drawing -----------------------------------------------------------------------------------------------
@@ -152,6 +157,10 @@ class BatchStream:
             return replace(head, reason=Reason.MISSING)
         except ObjectTooLarge as error:
             return replace(head, reason=Reason.TOO_LARGE, detail=str(error))
+        except StorageError as error:
+            # this object alone, or the lake? Raises where the lake itself does not answer
+            self._storage.stat(keys.batch(self._batch.name))
+            return replace(head, reason=Reason.UNREADABLE, detail=str(error))
         if read.etag != upload.etag:
             return replace(head, reason=Reason.REPLACED, detail=f"uploaded again {read.last_modified.isoformat()}")
         with path.open("rb") as file:

@@ -144,5 +144,5 @@ def retry(uploads: Collection[Upload], reasons: Iterable[Reason], at: datetime, 
 def deletion(keys: Iterable[str], at: datetime) -> Batch:
     """A batch without uploads that marks the documents of `keys` deleted as of `at`."""
     gone = tuple(sorted(set(keys)))
-    at = at.astimezone(UTC).replace(microsecond=0)
+    at = at.astimezone(UTC)
     return Batch(name((), at, "deleted:" + json.dumps(gone)), (), deleted=gone, created_at=at)

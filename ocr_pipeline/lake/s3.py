@@ -344,5 +344,6 @@ class S3Storage:
 
     @staticmethod
     def _info(key: str, entry: dict[str, Any], size: int) -> ObjectInfo:
-        modified: datetime = entry["LastModified"].astimezone(UTC)
+        # R2's listing says milliseconds and its HEAD whole seconds; one upload must have one time
+        modified: datetime = entry["LastModified"].astimezone(UTC).replace(microsecond=0)
         return ObjectInfo(key, entry["ETag"].strip('"'), size, modified)

@@ -1,7 +1,7 @@
-"""Forgetting a document everywhere: rows, Parquet, markdown, figures, images, transcripts, the upload itself.
+"""Forgetting a document everywhere: the upload, Parquet, markdown, figures, images, transcripts, rows, batch lists.
 
-The order is chosen so that a purge that dies can be repeated: what would bring the document back (the upload, the
-batch lists, the Parquet files that a rebuild reads) goes first.
+What has to go is found before anything goes. The upload goes first, so that nothing brings the document back; the
+batch lists, by which it is found, go last, so that a purge that died can be repeated.
 """
 
 from __future__ import annotations
@@ -34,53 +34,54 @@ class Purged:
     left: tuple[str, ...]  # keys or tables that still name the document
 
 
-def purge(lake: Storage, warehouse: Warehouse, upload_key: str, *, keep_upload: bool = False) -> Purged:
-    """Removes the document of `upload_key` everywhere.
+def purge(lake: Storage, warehouse: Warehouse, upload_key: str) -> Purged:
+    """Removes the document of `upload_key` everywhere, the PDF in the inbox too.
 
-    With `keep_upload` the PDF and its entry in the batch lists stay (it is not read again by itself); its text goes.
-    Transcripts go unless another document's page has the same image.
+    Transcripts go unless another document's page has the same image. The caller holds the intake: a batch must not be
+    cut from the upload meanwhile.
     """
     document_id = keys.document_id(upload_key)
-    images = _images(lake, document_id)
-    holding = [batch for batch in batches.load(lake) if any(u.key == upload_key for u in batch.uploads)]
-    doomed: list[str] = []
-    if not keep_upload:
-        doomed.append(upload_key)
-        for batch in holding:
-            smaller = dataclasses.replace(batch, uploads=tuple(u for u in batch.uploads if u.key != upload_key))
-            lake.write(keys.batch(batch.name), _BATCH.dump_json(smaller, indent=1))
-    written = sum(_rewrite(lake, batch.name, document_id) for batch in holding)
+    naming = [
+        batch
+        for batch in batches.load(lake)
+        if upload_key in batch.deleted or any(upload.key == upload_key for upload in batch.uploads)
+    ]
+    drawn = [info.key for info in lake.list(keys.PAGES) if f"/{document_id}/" in info.key]
+    images = _images(lake, drawn)
+    own = images - _images_of_others(warehouse, document_id, images)
+    doomed = [
+        upload_key,
+        *drawn,
+        keys.markdown(upload_key),
+        *(info.key for info in lake.list(keys.figure(upload_key, 0, 0).rsplit("/", 1)[0] + "/")),
+        *(info.key for info in lake.list(keys.TRANSCRIPTS) if info.key.rsplit("/", 1)[1][:-5] in own),
+        *(info.key for info in lake.list(keys.POISONED) if info.key.split("/")[2] in own),
+    ]
 
-    markdown = keys.markdown(upload_key)
-    doomed.append(markdown)
-    doomed += [info.key for info in lake.list(keys.figure(upload_key, 0, 0).rsplit("/", 1)[0] + "/")]
-    for batch in holding:
-        doomed += [info.key for info in lake.list(f"{keys.PAGES}{batch.name}/{document_id}/")]
-    shared = _images_of_others(lake, warehouse, document_id, images)
-    own = images - shared
-    doomed += [info.key for info in lake.list(keys.TRANSCRIPTS) if info.key.rsplit("/", 1)[1][:-5] in own]
-    doomed += [info.key for info in lake.list(keys.POISONED) if info.key.split("/")[2] in own]
+    lake.delete([upload_key])
+    written = sum(_rewrite(lake, batch.name, document_id) for batch in naming)
     lake.delete(doomed)
     counts = purge_rows(warehouse, document_id)
-    return Purged(
-        document_id, counts, written, len(doomed), _left(lake, warehouse, upload_key, document_id, keep_upload)
-    )
+    for batch in naming:
+        smaller = dataclasses.replace(
+            batch,
+            uploads=tuple(upload for upload in batch.uploads if upload.key != upload_key),
+            deleted=tuple(key for key in batch.deleted if key != upload_key),
+        )
+        lake.write(keys.batch(batch.name), _BATCH.dump_json(smaller, indent=1))
+    return Purged(document_id, counts, written, len(doomed), _left(lake, warehouse, upload_key, document_id))
 
 
-def _images(lake: Storage, document_id: str) -> set[str]:
+def _images(lake: Storage, drawn: list[str]) -> set[str]:
     """SHA-256 of every page image that any batch made of the document."""
     found: set[str] = set()
-    for batch in batches.load(lake):
-        document = rendered.read(lake, batch.name, document_id) if _holds(batch, document_id) else None
+    for _, data in lake.read_many(key for key in drawn if key.endswith("/rendered.json")):
+        document = rendered.from_json(data) if data is not None else None
         found.update(page.image_sha256 for page in (document.pages if document else ()) if page.image_sha256)
     return found
 
 
-def _holds(batch: Batch, document_id: str) -> bool:
-    return any(keys.document_id(upload.key) == document_id for upload in batch.uploads)
-
-
-def _images_of_others(lake: Storage, warehouse: Warehouse, document_id: str, images: set[str]) -> set[str]:
+def _images_of_others(warehouse: Warehouse, document_id: str, images: set[str]) -> set[str]:
     with warehouse.read() as connection:
         rows = connection.execute(
             "SELECT DISTINCT image_sha256 FROM ocr.pages WHERE document_id <> ? AND list_contains(?, image_sha256)",
@@ -109,16 +110,19 @@ def _rewrite(lake: Storage, batch_name: str, document_id: str) -> int:
     return len(changed)
 
 
-def _left(lake: Storage, warehouse: Warehouse, upload_key: str, document_id: str, keep_upload: bool) -> tuple[str, ...]:
+def _left(lake: Storage, warehouse: Warehouse, upload_key: str, document_id: str) -> tuple[str, ...]:
     """Looks again, everywhere: whatever still names the document."""
     found = [f"{rows} rows in the warehouse" for rows in [rows_of(warehouse, document_id)] if rows]
-    if not keep_upload and lake.stat(upload_key):
-        found.append(upload_key)
-    if lake.stat(keys.markdown(upload_key)):
-        found.append(keys.markdown(upload_key))
+    found += [key for key in (upload_key, keys.markdown(upload_key)) if lake.stat(key)]
     found += [info.key for info in lake.list(keys.PAGES) if f"/{document_id}/" in info.key]
+    found += [
+        keys.batch(batch.name)
+        for batch in batches.load(lake)
+        if upload_key in (*batch.deleted, *(upload.key for upload in batch.uploads))
+    ]
     for info in lake.list(keys.MANIFESTS):
         manifest = tables.read_manifest(lake, info.key.removeprefix(keys.MANIFESTS).removesuffix(".json"))
+        found += [info.key] if document_id in manifest.deleted else []
         for name, arrow in tables.read_tables(lake, manifest).items():
             if document_id in set(arrow["document_id"].to_pylist()):
                 found.append(manifest.tables[name].key)

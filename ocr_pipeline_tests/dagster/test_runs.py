@@ -14,7 +14,7 @@ from dagster._core.launcher.base import WorkerStatus
 
 from ocr_pipeline import runs
 from ocr_pipeline.definitions import build_defs
-from ocr_pipeline.liveness import HOST_TAG, PID_TAG, STARTED_TAG, stamp
+from ocr_pipeline.liveness import HOST_TAG, PID_TAG, STAMPED_TAG, STARTED_TAG, claim, claimed, stamp
 from ocr_pipeline.run_launcher import LocalRunLauncher
 from ocr_pipeline.settings import Settings
 
@@ -23,12 +23,25 @@ pytestmark = pytest.mark.parametrize("settings", ["local"], indirect=True)
 
 def a_run(instance: dg.DagsterInstance, status: DagsterRunStatus, tags: dict[str, str]) -> dg.DagsterRun:
     job = build_defs().resolve_job_def("process_batch")
-    return instance.create_run_for_job(job, status=status, tags={runs.PARTITION_TAG: "b", **tags})
+    run = instance.create_run_for_job(job, status=status, tags={runs.PARTITION_TAG: "b"})
+    own = {STAMPED_TAG: run.run_id} if PID_TAG in tags and STAMPED_TAG not in tags else {}
+    instance.add_run_tags(run.run_id, {**tags, **own})
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found
+
+
+def stamp_of_this_process() -> dict[str, str]:
+    return {name: value for name, value in stamp("").items() if name != STAMPED_TAG}
 
 
 def stamp_of_a_process_that_is_gone() -> dict[str, str]:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    made = {**stamp(), PID_TAG: str(process.pid), STARTED_TAG: f"{psutil.Process(process.pid).create_time():.2f}"}
+    made = {
+        **stamp_of_this_process(),
+        PID_TAG: str(process.pid),
+        STARTED_TAG: f"{psutil.Process(process.pid).create_time():.2f}",
+    }
     process.communicate()
     return made
 
@@ -46,7 +59,7 @@ def test_a_run_whose_process_is_gone_is_ended_at_every_stage(
 def test_a_run_of_a_living_process_or_of_another_host_is_left_alone(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:
-    a_run(instance, DagsterRunStatus.STARTED, stamp())
+    a_run(instance, DagsterRunStatus.STARTED, stamp_of_this_process())
     a_run(instance, DagsterRunStatus.STARTED, {**stamp_of_a_process_that_is_gone(), HOST_TAG: "elsewhere"})
     assert runs.reap(instance) == []
 
@@ -54,7 +67,7 @@ def test_a_run_of_a_living_process_or_of_another_host_is_left_alone(
 def test_a_process_id_that_was_given_again_does_not_keep_a_run_alive(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:
-    a_run(instance, DagsterRunStatus.STARTED, {**stamp(), STARTED_TAG: "1000000.00"})
+    a_run(instance, DagsterRunStatus.STARTED, {**stamp_of_this_process(), STARTED_TAG: "1000000.00"})
     assert len(runs.reap(instance)) == 1
 
 
@@ -75,8 +88,29 @@ def test_the_launchers_health_check_tells_the_dead_from_the_living(
 ) -> None:
     launcher = LocalRunLauncher()
     launcher.register_instance(instance)
-    living = a_run(instance, DagsterRunStatus.STARTED, stamp())
+    living = a_run(instance, DagsterRunStatus.STARTED, stamp_of_this_process())
     dead = a_run(instance, DagsterRunStatus.STARTED, stamp_of_a_process_that_is_gone())
     assert launcher.supports_check_run_worker_health
     assert launcher.check_run_worker_health(living).status is WorkerStatus.RUNNING
     assert launcher.check_run_worker_health(dead).status is WorkerStatus.NOT_FOUND
+
+
+def test_a_retry_that_inherited_its_dead_parents_stamp_is_not_taken_for_dead(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    parent = a_run(instance, DagsterRunStatus.STARTED, stamp_of_a_process_that_is_gone())
+    instance.report_run_failed(parent)
+    a_run(instance, DagsterRunStatus.STARTED, dict(parent.tags))
+    assert runs.reap(instance) == []
+
+
+def test_a_command_claims_the_batches_that_it_reads_ahead_of_their_runs(settings: Settings) -> None:
+    with claim(settings.claims, ["one", "two"]):
+        assert claimed(settings.claims) == {"one", "two"}
+        (path,) = settings.claims.iterdir()
+        left = path.read_text()
+    assert claimed(settings.claims) == set()
+    gone = stamp_of_a_process_that_is_gone()
+    path.write_text(left.replace(f'"{stamp("")[PID_TAG]}"', f'"{gone[PID_TAG]}"'))
+    assert claimed(settings.claims) == set()
+    assert not path.exists()

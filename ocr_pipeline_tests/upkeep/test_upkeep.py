@@ -22,6 +22,7 @@ from ocr_pipeline.upkeep.rebuild import rebuild_warehouse
 from ocr_pipeline.upkeep.retry import ask_again
 from ocr_pipeline.upkeep.whereabouts import Stage, find
 from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
 from ocr_pipeline_tests.pdfs import numbered, pdf
 
@@ -128,6 +129,31 @@ def test_a_purge_leaves_nothing_but_what_others_share(pipeline: Pipeline) -> Non
     assert len([key for key in left if key.startswith("transcripts/")]) == 1
     rebuild_warehouse(pipeline.lake, pipeline.warehouse)
     assert pipeline.rows("SELECT count(*) FROM ocr.documents") == [(1,)]
+
+
+def test_a_purge_that_died_can_be_repeated(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline.process(pipeline.cut({"a.pdf": numbered(2), "b.pdf": numbered(1, "b")}))
+
+    def in_use(*_: object) -> None:
+        raise WarehouseError("open in another program")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("ocr_pipeline.upkeep.purge.purge_rows", in_use)
+        with pytest.raises(WarehouseError):
+            purge(pipeline.lake, pipeline.warehouse, "inbox/a.pdf")
+    assert pipeline.lake.stat("inbox/a.pdf") is None
+    assert purge(pipeline.lake, pipeline.warehouse, "inbox/a.pdf").left == ()
+    assert pipeline.rows("SELECT parse_filename(source_uri) FROM ocr.documents") == [("b.pdf",)]
+
+
+def test_an_old_batch_made_again_after_its_upload_is_gone_keeps_its_text(pipeline: Pipeline) -> None:
+    batch = pipeline.cut({"a.pdf": numbered(2)})
+    pipeline.process(batch)
+    before = pipeline.everything()
+    pipeline.lake.delete(["inbox/a.pdf"])
+    pipeline.process(batch)
+    assert pipeline.everything() == before
+    assert pipeline.lake.stat(keys.markdown("inbox/a.pdf")) is not None
 
 
 def test_a_new_recipe_writes_new_text_keeps_the_old_and_both_can_be_compared(pipeline: Pipeline) -> None:
