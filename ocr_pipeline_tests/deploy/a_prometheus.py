@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -44,13 +45,15 @@ class Prometheus:
         return found
 
     def wait(self, expression: str, seconds: float = 60) -> list[dict[str, Any]]:
-        """The first answer that is not empty."""
+        """The first answer that has a number: not empty, and not NaN as a quantile of no requests is."""
         until = time.monotonic() + seconds
-        while not (found := self.query(expression)):
+        while True:
+            found = self.query(expression)
+            if any(math.isfinite(float(sample["value"][1])) for sample in found):
+                return found
             if time.monotonic() > until:
                 raise AssertionError(f"no series within {seconds} s: {expression}\n{self.targets()}")
             time.sleep(0.5)
-        return found
 
     def ready(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):
