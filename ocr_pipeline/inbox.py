@@ -15,6 +15,7 @@ from pathlib import Path
 from ocr_pipeline.lake.storage import ObjectInfo, Storage
 from ocr_pipeline.records import Upload
 
+CREATED_WHOLE = 64 * 2**20  # bytes; a larger file is not held in memory
 PDF_MAGIC = b"%PDF-"
 
 
@@ -87,6 +88,10 @@ def put(storage: Storage, source: Source) -> Upload:
     """The upload of this file as it stands in the inbox; written only where the bytes differ."""
     there = storage.stat(source.key)
     try:
+        if there is None and source.path.stat().st_size <= CREATED_WHOLE:
+            # create-only: of two ingests of one new file at once, the second must not replace what the first has cut
+            storage.create(source.key, source.path.read_bytes())
+            there = storage.stat(source.key)
         if there is None or not _same(storage, there, source.path):
             storage.upload(source.key, source.path)
     except PermissionError as error:
