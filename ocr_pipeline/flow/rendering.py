@@ -70,9 +70,9 @@ class RenderPool:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="render")
         self._jobs: asyncio.PriorityQueue[_Job] = asyncio.PriorityQueue()
         self._tasks: list[asyncio.Task[None]] = []
+        self._busy = 0
 
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._serve(renderer)) for renderer in self._renderers]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -94,31 +94,42 @@ class RenderPool:
 
     def submit(self, job: _Job) -> None:
         self._jobs.put_nowait(job)
+        # a worker costs 0.4 CPU s to start: another one only for work that those that run cannot begin now
+        idle = len(self._tasks) - self._busy
+        if self._jobs.qsize() > idle and len(self._tasks) < len(self._renderers):
+            self._tasks.append(asyncio.create_task(self._serve(self._renderers[len(self._tasks)])))
 
     async def _serve(self, renderer: Renderer) -> None:
         loop = asyncio.get_running_loop()
         while True:
             job = await self._jobs.get()
-            if job.result.done():  # its document was given up
-                continue
-            await self.budget.take(job.pages)
+            self._busy += 1
+            try:
+                await self._do(job, renderer, loop)
+            finally:
+                self._busy -= 1
+
+    async def _do(self, job: _Job, renderer: Renderer, loop: asyncio.AbstractEventLoop) -> None:
+        if job.result.done():  # its document was given up
+            return
+        await self.budget.take(job.pages)
+        if job.result.done():
+            self.budget.give_back(job.pages)
+            return
+        started = time.monotonic()
+        try:
+            result = await loop.run_in_executor(self._threads, job.work, renderer)
+        except Exception as error:
+            self.budget.give_back(job.pages)
+            if not job.result.done():
+                job.result.set_exception(error)
+        else:
             if job.result.done():
                 self.budget.give_back(job.pages)
-                continue
-            started = time.monotonic()
-            try:
-                result = await loop.run_in_executor(self._threads, job.work, renderer)
-            except Exception as error:
-                self.budget.give_back(job.pages)
-                if not job.result.done():
-                    job.result.set_exception(error)
             else:
-                if job.result.done():
-                    self.budget.give_back(job.pages)
-                else:
-                    job.result.set_result(result)
-            finally:
-                job.drawing.seconds += time.monotonic() - started
+                job.result.set_result(result)
+        finally:
+            job.drawing.seconds += time.monotonic() - started
 
 
 class BatchDrawing:
