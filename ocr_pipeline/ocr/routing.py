@@ -147,9 +147,9 @@ def share_of(document: DocumentView, state: BackendState) -> int | None:
     """How many pages of this document may be in flight on this server at once; None: as many as it takes.
 
     The rule keeps a long document from filling the small card. It is lifted where it would only keep the card idle:
-    no other page wants the slot, and the server says that nothing waits there and that most of its memory is free.
+    no other page wants the slot, and the server says that most of its memory is free.
     """
-    if document.shares_lifted and not state.waiting and state.kv_usage is not None and state.kv_usage < ROOMY:
+    if document.shares_lifted and state.kv_usage is not None and state.kv_usage < ROOMY:
         return None
     for share in state.shares:
         if share.up_to_pages is None or document.pages <= share.up_to_pages:
