@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from ocr_pipeline import metadata
+from ocr_pipeline.flow.memory import give_back
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.lake import batches
 from ocr_pipeline.lake.storage import Storage
@@ -51,6 +52,7 @@ def render_and_read(
     batch = batches.read(lake, context.partition_key)
     selected = context.selected_asset_keys
     counts = ocr.run(batch, render=RENDERED in selected, read=MARKDOWN in selected)
+    give_back()
     # in a fixed order: `selected_asset_keys` is a set, and yielding in its order fails some runs
     if RENDERED in selected:
         yield dg.MaterializeResult(asset_key=RENDERED, metadata=metadata.of_rendering(lake, batch, counts))

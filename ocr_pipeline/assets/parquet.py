@@ -6,6 +6,7 @@ import dagster as dg
 
 from ocr_pipeline import checks, metadata
 from ocr_pipeline.flow import tables
+from ocr_pipeline.flow.memory import give_back
 from ocr_pipeline.lake import batches
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.partitions import BATCHES
@@ -29,3 +30,5 @@ def ocr_parquet(
     yield dg.MaterializeResult(metadata=metadata.of_parquet(results, files, Settings().review_url))
     yield checks.ledger(batch, results)
     yield checks.nothing_failed(results)
+    del results
+    give_back()
