@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ocr_pipeline.ocr.character_errors import character_error_rate, plain_text
 from ocr_pipeline.ocr.cpu import GEOMETRY, cpu_transcriber
 from ocr_pipeline.ocr.engines.tesseract import is_installed
-from ocr_pipeline.ocr.layout import parse_lines
+from ocr_pipeline.ocr.layout.lines_to_page import parse_lines
+from ocr_pipeline.ocr.quality.character_errors import character_error_rate, plain_text
 from ocr_pipeline.samples.page_images import page_images
 
 

@@ -18,8 +18,9 @@ import psutil
 
 from benchmarks import papers, pipeline
 from benchmarks.measure import report
-from ocr_pipeline import inbox, wiring
+from ocr_pipeline import wiring
 from ocr_pipeline.flow import tables
+from ocr_pipeline.intake import inbox
 from ocr_pipeline.lake import planner
 from ocr_pipeline.settings import Settings
 

@@ -14,7 +14,7 @@ import dagster as dg
 from ocr_pipeline import wiring
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.liveness import stamp
+from ocr_pipeline.runs.liveness import stamp
 from ocr_pipeline.settings import CpuEngine, Settings, TextLayer
 from ocr_pipeline.warehouse.connection import Warehouse
 

@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
-from ocr_pipeline import intake, liveness, runs, wiring
+from ocr_pipeline import wiring
+from ocr_pipeline.intake import sweeping
 from ocr_pipeline.jobs import process_batch
 from ocr_pipeline.lake import batches
+from ocr_pipeline.runs import claims, history, requests
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep import retention
 
@@ -31,26 +33,26 @@ MAX_FAILED_RUNS = 5
 def reconcile(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
     settings = Settings()
     lake = wiring.lake(settings)
-    swept = intake.sweep_everything(lake, settings)
-    claimed = liveness.claimed(settings.claims)  # a command reads batches ahead of their runs
-    waiting = [name for name in runs.unfinished(context.instance, swept.names) if name not in claimed]
-    runs.add_partitions(context.instance, waiting)
+    swept = sweeping.sweep_everything(lake, settings)
+    claimed = claims.claimed(settings.claims)  # a command reads batches ahead of their runs
+    waiting = [name for name in history.unfinished(context.instance, swept.names) if name not in claimed]
+    requests.add_partitions(context.instance, waiting)
     asked = 0
     for name in waiting:
         if asked == settings.batches_per_tick:
             break
         failed = context.instance.get_runs_count(
-            RunsFilter(tags={runs.PARTITION_TAG: name}, statuses=[DagsterRunStatus.FAILURE])
+            RunsFilter(tags={history.PARTITION_TAG: name}, statuses=[DagsterRunStatus.FAILURE])
         )
         if failed >= MAX_FAILED_RUNS:
             context.log.warning(f"batch {name} failed {failed} times: look at its last run, then start it by hand")
             continue
-        last = runs.last_run(context.instance, name)
+        last = history.last_run(context.instance, name)
         if last is not None and last[1] == DagsterRunStatus.CANCELED.value:
             continue  # a person ended it; a person starts it
         asked += 1
         # the plain run key is used up by the sensor's request; each failed run allows one more
-        yield runs.request(batches.read(lake, name), run_key=f"{name}#reconcile-{failed}")
+        yield requests.request(batches.read(lake, name), run_key=f"{name}#reconcile-{failed}")
     if not asked:
         yield dg.SkipReason(f"{len(swept.names)} batches, all finished or at work")
 

@@ -1,11 +1,13 @@
-"""The sensor for new uploads: a few lines around `intake.look`, which decides."""
+"""The sensor for new uploads: a few lines around `looking.look`, which decides."""
 
 import dagster as dg
 
-from ocr_pipeline import intake, runs, wiring
+from ocr_pipeline import wiring
+from ocr_pipeline.intake import looking
 from ocr_pipeline.jobs import SENSOR, process_batch
 from ocr_pipeline.lake import batches
 from ocr_pipeline.partitions import BATCHES
+from ocr_pipeline.runs import history, requests
 from ocr_pipeline.settings import Settings
 
 
@@ -21,14 +23,16 @@ def upload_sensor(settings: Settings) -> dg.SensorDefinition:
     def sense(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         lake = wiring.lake(settings)
         with wiring.queue(settings) as queue:
-            found = intake.look(lake, settings, context.cursor, hold_partial=runs.busy(context.instance), queue=queue)
+            found = looking.look(
+                lake, settings, context.cursor, hold_partial=history.busy(context.instance), queue=queue
+            )
         cut = {batch.name: batch for batch in found.batches}
         # a tick that died between the list and the run request left a list without a partition
-        orphans = runs.without_partition(context.instance, [name for name in found.recent if name not in cut])
+        orphans = requests.without_partition(context.instance, [name for name in found.recent if name not in cut])
         fresh = [*found.batches, *(batches.read(lake, name) for name in orphans)]
         names = [batch.name for batch in fresh]
         return dg.SensorResult(
-            run_requests=[runs.request(batch) for batch in fresh],
+            run_requests=[requests.request(batch) for batch in fresh],
             dynamic_partitions_requests=[BATCHES.build_add_request(names)] if names else [],
             cursor=found.cursor,
             asset_events=[

@@ -17,9 +17,9 @@ from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import planner
 from ocr_pipeline.lake.queue import QueueOptions, QueuePull
 from ocr_pipeline.lake.storage import S3Options, Storage, StorageError, open_storage
-from ocr_pipeline.ocr.answers import Answer
-from ocr_pipeline.ocr.backends import BackendsConfig, load_backends
 from ocr_pipeline.ocr.transcriber import Transcriber
+from ocr_pipeline.ocr.vllm.answers import Answer
+from ocr_pipeline.ocr.vllm.backends import BackendsConfig, load_backends
 from ocr_pipeline.pdf.renderer import Limits
 from ocr_pipeline.records import PageImage
 from ocr_pipeline.settings import Listing, Settings, variable
@@ -118,7 +118,7 @@ def transcriber(settings: Settings) -> Callable[[], Transcriber]:
         return lambda: cpu_transcriber(settings.cpu_engine)
 
     def fleet() -> Transcriber:
-        from ocr_pipeline.ocr.fleet import Fleet
+        from ocr_pipeline.ocr.fleet.fleet import Fleet
 
         storage = lake(settings)
 

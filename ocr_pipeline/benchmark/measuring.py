@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ocr_pipeline.benchmark.steps import Step, goes_on, ladder, requests_of, summarise
-from ocr_pipeline.ocr.answers import Answer, Ask
-from ocr_pipeline.ocr.backends import Backend
-from ocr_pipeline.ocr.client import VllmClient
+from ocr_pipeline.ocr.vllm.answers import Answer, Ask
+from ocr_pipeline.ocr.vllm.backends import Backend
+from ocr_pipeline.ocr.vllm.client import VllmClient
 
 WARM_UP = 2  # requests before the first step: compilation, connections
 

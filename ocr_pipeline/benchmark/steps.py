@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ocr_pipeline.ocr.answers import Answer
+from ocr_pipeline.ocr.vllm.answers import Answer
 
 LADDER = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 ENOUGH = 0.95  # of the best rate: more in flight than this needs only makes each page wait longer

@@ -12,12 +12,13 @@ from typing import Any
 import click
 from rich.table import Table
 
-from ocr_pipeline import inbox, wiring
+from ocr_pipeline import wiring
 from ocr_pipeline.benchmark import chart, pages
 from ocr_pipeline.benchmark.measuring import measure
 from ocr_pipeline.benchmark.steps import Step, cost_per_thousand, recommended
 from ocr_pipeline.commands.summary import terminal
-from ocr_pipeline.ocr.backends import Backend, ConfigError, geometry
+from ocr_pipeline.intake import inbox
+from ocr_pipeline.ocr.vllm.backends import Backend, ConfigError, geometry
 from ocr_pipeline.pdf.renderer import Renderer
 from ocr_pipeline.settings import Settings
 

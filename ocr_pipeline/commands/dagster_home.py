@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ocr_pipeline import instance
+from ocr_pipeline.runs import instance
 from ocr_pipeline.settings import Settings
 
 

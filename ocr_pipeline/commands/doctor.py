@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ocr_pipeline import samples, wiring
 from ocr_pipeline.lake.storage import StorageError
-from ocr_pipeline.ocr.backends import ConfigError, geometry
+from ocr_pipeline.ocr.vllm.backends import ConfigError, geometry
 from ocr_pipeline.pdf.renderer import Limits, RenderedPage, Renderer, poppler_installed
 from ocr_pipeline.records import Geometry
 from ocr_pipeline.settings import Settings
@@ -86,7 +86,7 @@ def warehouse(settings: Settings) -> list[Finding]:
 
 def backends(settings: Settings) -> list[Finding]:
     """Each GPU server's preflight; without a backends file the CPU engine."""
-    from ocr_pipeline.ocr.preflight import preflight
+    from ocr_pipeline.ocr.vllm.preflight import preflight
 
     try:
         config = wiring.backends(settings)

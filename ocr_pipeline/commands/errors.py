@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from filelock import Timeout
 
-from ocr_pipeline.inbox import SourceError
+from ocr_pipeline.intake.inbox import SourceError
 from ocr_pipeline.lake.queue import QueueError
 from ocr_pipeline.lake.storage import StorageError
-from ocr_pipeline.ocr.backends import ConfigError
+from ocr_pipeline.ocr.vllm.backends import ConfigError
 from ocr_pipeline.warehouse.errors import WarehouseError
 
 CONFIGURATION = (StorageError, QueueError, ConfigError, WarehouseError, SourceError, Timeout)

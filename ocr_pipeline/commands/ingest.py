@@ -11,15 +11,17 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from ocr_pipeline import inbox, instance, intake, runs, wiring
+from ocr_pipeline import wiring
 from ocr_pipeline.commands.display import Display
 from ocr_pipeline.commands.running import RunFailed, run_batches
 from ocr_pipeline.commands.summary import Summary, show, summarise, terminal
 from ocr_pipeline.flow import tables
 from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT
+from ocr_pipeline.intake import cutting, inbox
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.pdf.renderer import poppler_installed
 from ocr_pipeline.records import Batch, DocumentResult, Upload
+from ocr_pipeline.runs import history, instance, reaping, requests
 from ocr_pipeline.settings import Settings
 
 
@@ -64,21 +66,21 @@ def ingest(settings: Settings, paths: Sequence[Path], console: Console) -> Summa
     for source in found:
         inbox.put(lake, source)
     dagster = instance.instance(settings)
-    runs.reap(dagster)
-    with intake.alone(settings.data):
+    reaping.reap(dagster)
+    with cutting.alone(settings.data):
         # as they stand now: another ingest of the same files may have put them there anew since
         uploads = [inbox.standing(lake, source.key) for source in found]
         # partitions before lists: the sensor takes a list without a partition for one that nobody runs
-        intake.cut(
+        cutting.cut(
             lake,
             uploads,
             replace(wiring.batch_limits(settings), batches=max(1, len(uploads))),
             inbox=settings.inbox,
-            announce=lambda names: runs.add_partitions(dagster, names),
+            announce=lambda names: requests.add_partitions(dagster, names),
         )
-    held = intake.batches_of(lake, uploads)
-    todo = _todo(lake, runs.finished(dagster), held)
-    runs.add_partitions(dagster, [batch.name for batch in todo])
+    held = cutting.batches_of(lake, uploads)
+    todo = _todo(lake, history.finished(dagster), held)
+    requests.add_partitions(dagster, [batch.name for batch in todo])
     if todo:
         with Display(console, sum(len(batch.uploads) for batch in todo)) as display:
             run_batches(

@@ -22,8 +22,8 @@ def command(port: int, host: str) -> int:
 
     Reads the tables, Dagster's runs and the servers of the backends file; changes nothing. Ctrl-C ends it.
     """
-    from ocr_pipeline import instance, runs
     from ocr_pipeline.metrics.exporter import KEEP_SECONDS, Exporter, serve
+    from ocr_pipeline.runs import history, instance
 
     settings = Settings()
     config = wiring.backends(settings)
@@ -32,7 +32,7 @@ def command(port: int, host: str) -> int:
     exporter = Exporter(
         warehouse,
         config.backends if config else (),
-        lambda: runs.waiting(dagster),
+        lambda: history.waiting(dagster),
         keep_seconds=REMOTE_SECONDS if warehouse.is_motherduck else KEEP_SECONDS,
     )
     server, thread = serve(exporter, host, port)

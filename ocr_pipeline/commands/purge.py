@@ -7,8 +7,9 @@ from dataclasses import asdict
 
 import click
 
-from ocr_pipeline import intake, wiring
+from ocr_pipeline import wiring
 from ocr_pipeline.commands.summary import terminal
+from ocr_pipeline.intake import cutting
 from ocr_pipeline.lake import batches
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.purge import purge
@@ -34,7 +35,7 @@ def command(key: str, yes: bool, as_json: bool) -> int:
     if not yes:
         click.confirm(f"Forget {key} everywhere? This cannot be undone", abort=True, err=True)
     warehouse = wiring.warehouse(settings)
-    with intake.alone(settings.data):
+    with cutting.alone(settings.data):
         done = purge(lake, warehouse, key)
     compact(warehouse)  # DuckDB keeps the bytes of removed rows in the file's free parts
     if as_json:

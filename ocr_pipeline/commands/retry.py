@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from ocr_pipeline import instance, runs, wiring
+from ocr_pipeline import wiring
 from ocr_pipeline.commands.display import Display
 from ocr_pipeline.commands.running import RunFailed, run_batches
 from ocr_pipeline.commands.summary import show, summarise, terminal
 from ocr_pipeline.flow import tables
 from ocr_pipeline.records import REASONS, Reason
+from ocr_pipeline.runs import instance, reaping, requests
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.retry import ask_again
 
@@ -42,7 +43,7 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
     """
     settings = Settings()
     lake, warehouse, dagster = wiring.lake(settings), wiring.warehouse(settings), instance.instance(settings)
-    runs.reap(dagster)
+    reaping.reap(dagster)
     again = ask_again(
         lake,
         warehouse,
@@ -50,7 +51,7 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
         since=datetime.now(UTC) - since if since else None,
         limits=wiring.batch_limits(settings),
         # the sensor takes a list without a partition for one that nobody runs
-        announce=lambda names: None if leave_to_sensor else runs.add_partitions(dagster, names),
+        announce=lambda names: None if leave_to_sensor else requests.add_partitions(dagster, names),
     )
     err = terminal(stderr=True)
     err.print(f"{again.pages} pages of {again.documents} documents are asked again, in {len(again.batches)} batches")

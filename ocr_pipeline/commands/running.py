@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 import dagster as dg
 from dagster import DagsterRunStatus
 
-from ocr_pipeline import runs, wiring
+from ocr_pipeline import wiring
 from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.flow.progress import Progress
-from ocr_pipeline.liveness import claim
 from ocr_pipeline.records import Batch
+from ocr_pipeline.runs import history, reaping, requests
+from ocr_pipeline.runs.claims import claim
 from ocr_pipeline.settings import Settings
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -53,7 +54,7 @@ def run_batches(
                 if _done_by_another(instance, batch, waiting_for):
                     continue
                 for ahead in ordered[place : place + 1 + BEGUN_AHEAD]:
-                    if ahead is batch or (ahead.name not in begun and runs.live_run(instance, ahead.name) is None):
+                    if ahead is batch or (ahead.name not in begun and history.live_run(instance, ahead.name) is None):
                         begun.add(ahead.name)
                         service.begin(ahead)
                 if (why := _run(job, instance, batch)) is not None:
@@ -71,7 +72,7 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, batch: Batch) -> s
         instance=instance,
         partition_key=batch.name,
         run_id=run_id,
-        tags=runs.command_tags(batch, run_id),
+        tags=requests.command_tags(batch, run_id),
         run_config=QUIET,
         raise_on_error=False,
     )
@@ -86,10 +87,10 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, batch: Batch) -> s
 def _done_by_another(instance: dg.DagsterInstance, batch: Batch, waiting_for: Callable[[str, str], None]) -> bool:
     """Waits while another process works on this batch; whether it finished it."""
     done = False
-    while (run_id := runs.live_run(instance, batch.name)) is not None:
+    while (run_id := history.live_run(instance, batch.name)) is not None:
         waiting_for(batch.name, run_id)
         while (run := instance.get_run_by_id(run_id)) is not None and not run.is_finished:
-            runs.reap(instance)
+            reaping.reap(instance)
             time.sleep(POLL_SECONDS)
         done = run is not None and run.status is DagsterRunStatus.SUCCESS
     return done

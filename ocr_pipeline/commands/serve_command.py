@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import click
 
-from ocr_pipeline.ocr.gpus import GPUS
-from ocr_pipeline.ocr.models import MODELS
-from ocr_pipeline.ocr.serve import serve_command
+from ocr_pipeline.ocr.vllm.gpus import GPUS
+from ocr_pipeline.ocr.vllm.models import MODELS
+from ocr_pipeline.ocr.vllm.serve import serve_command
 
 
 @click.command("serve-command")

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from ocr_pipeline import instance, runs, wiring
+from ocr_pipeline import wiring
 from ocr_pipeline.commands.summary import printable, terminal
 from ocr_pipeline.lake import batches
+from ocr_pipeline.runs import history, instance
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.whereabouts import Stage, Whereabouts, documents_before, find, pace
 
@@ -36,10 +37,10 @@ def command(key: str, as_json: bool) -> int:
     speed = pace(warehouse)
     said = []
     for document in found:
-        run = runs.last_run(dagster, document.batch) if document.batch else None
+        run = history.last_run(dagster, document.batch) if document.batch else None
         expected = None
         if document.batch and document.stage is not Stage.TABLES:
-            waiting = runs.unloaded(dagster, batches.names(lake))
+            waiting = history.unloaded(dagster, batches.names(lake))
             expected = speed.seconds_for(documents_before(lake, waiting, document.batch))
         said.append(_said(document, run, expected))
     if as_json:

@@ -16,7 +16,7 @@ from typing import Any
 from ocr_pipeline.flow.reading import PageReading, Reading
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.lake import keys
-from ocr_pipeline.ocr.parsing import parse
+from ocr_pipeline.ocr.parsing.parse import parse
 from ocr_pipeline.records import (
     Attempt,
     Batch,

@@ -13,7 +13,7 @@ from typing import Any
 
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.ocr.answers import Answer
+from ocr_pipeline.ocr.vllm.answers import Answer
 from ocr_pipeline.records import PageImage
 
 

@@ -27,8 +27,8 @@ from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.flow.rendering import RenderPool, ranges
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, Storage, StorageError
-from ocr_pipeline.ocr.parsing import parse
-from ocr_pipeline.ocr.quality import sound_layer
+from ocr_pipeline.ocr.parsing.parse import parse
+from ocr_pipeline.ocr.quality.verdict import sound_layer
 from ocr_pipeline.pdf import renderer as pdf
 from ocr_pipeline.records import Batch, Geometry, PageImage, PageStatus, Reason, Upload
 

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from ocr_pipeline.metrics.figures import Family, figures
 from ocr_pipeline.metrics.servers import Watch, families
-from ocr_pipeline.ocr.backends import Backend
+from ocr_pipeline.ocr.vllm.backends import Backend
 from ocr_pipeline.warehouse.connection import Warehouse
 
 log = logging.getLogger(__name__)

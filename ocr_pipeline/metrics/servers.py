@@ -16,8 +16,9 @@ from enum import StrEnum
 import httpx
 
 from ocr_pipeline.metrics.figures import Family
-from ocr_pipeline.ocr.backends import Backend
-from ocr_pipeline.ocr.health import Progress, Vitals, parse_metrics
+from ocr_pipeline.ocr.fleet.health import Progress
+from ocr_pipeline.ocr.fleet.vitals import Vitals, parse_metrics
+from ocr_pipeline.ocr.vllm.backends import Backend
 
 HUNG_AFTER = 120.0
 """Seconds in which requests run and no token comes; as deploy/gpu/health.py judges it."""

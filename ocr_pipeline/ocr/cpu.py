@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from ocr_pipeline.ocr.agreement import agreement
 from ocr_pipeline.ocr.engines.engine import Engine, EngineError, RawLine, raw_text
 from ocr_pipeline.ocr.engines.rapidocr import RapidOcrEngine
 from ocr_pipeline.ocr.engines.tesseract import TesseractEngine
 from ocr_pipeline.ocr.engines.text_layer import TextLayerEngine
+from ocr_pipeline.ocr.quality.agreement import agreement
 from ocr_pipeline.ocr.recipe import recipe_id
 from ocr_pipeline.ocr.transcriber import Transcriber
 from ocr_pipeline.records import Attempt, Geometry, PageImage, PageStatus, Reason, Transcript

@@ -10,7 +10,7 @@ from datetime import date
 
 from ocr_pipeline.lake import keys, transcripts
 from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.ocr.parsing import parse
+from ocr_pipeline.ocr.parsing.parse import parse
 from ocr_pipeline.records import Page, PageStatus, Transcript
 from ocr_pipeline.warehouse.compare import Comparison, compare
 

@@ -20,7 +20,7 @@ from ocr_pipeline.benchmark.steps import (
     requests_of,
     summarise,
 )
-from ocr_pipeline.ocr.answers import Answer, Fault
+from ocr_pipeline.ocr.vllm.answers import Answer, Fault
 
 
 def step(in_flight: int, rate: float, failed: int = 0) -> Step:

@@ -8,12 +8,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from ocr_pipeline import intake, runs, wiring
+from ocr_pipeline import wiring
 from ocr_pipeline.definitions import build_defs
-from ocr_pipeline.inbox import upload_of
+from ocr_pipeline.intake import cutting
+from ocr_pipeline.intake.inbox import upload_of
 from ocr_pipeline.lake import planner
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch
+from ocr_pipeline.runs import requests
 from ocr_pipeline.settings import Settings
 from ocr_pipeline_tests.storages import RunningStore
 
@@ -52,8 +54,8 @@ def put(lake: Storage, instance: dg.DagsterInstance) -> Put:
         for name, data in files.items():
             lake.write(f"inbox/{name}", data)
         found = [lake.stat(f"inbox/{name}") for name in files]
-        plan = intake.cut(lake, [upload_of(info) for info in found if info], planner.Limits(), inbox="inbox/")
-        runs.add_partitions(instance, [batch.name for batch in plan.batches])
+        plan = cutting.cut(lake, [upload_of(info) for info in found if info], planner.Limits(), inbox="inbox/")
+        requests.add_partitions(instance, [batch.name for batch in plan.batches])
         return plan.batches[0]
 
     return put

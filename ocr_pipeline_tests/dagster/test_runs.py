@@ -12,10 +12,11 @@ import pytest
 from dagster import DagsterRunStatus
 from dagster._core.launcher.base import WorkerStatus
 
-from ocr_pipeline import runs
 from ocr_pipeline.definitions import build_defs
-from ocr_pipeline.liveness import HOST_TAG, PID_TAG, STAMPED_TAG, STARTED_TAG, claim, claimed, stamp
-from ocr_pipeline.run_launcher import LocalRunLauncher
+from ocr_pipeline.runs import history, reaping
+from ocr_pipeline.runs.claims import claim, claimed
+from ocr_pipeline.runs.liveness import HOST_TAG, PID_TAG, STAMPED_TAG, STARTED_TAG, stamp
+from ocr_pipeline.runs.local_launcher import LocalRunLauncher
 from ocr_pipeline.settings import Settings
 
 pytestmark = pytest.mark.parametrize("settings", ["local"], indirect=True)
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.parametrize("settings", ["local"], indirect=True)
 
 def a_run(instance: dg.DagsterInstance, status: DagsterRunStatus, tags: dict[str, str]) -> dg.DagsterRun:
     job = build_defs().resolve_job_def("process_batch")
-    run = instance.create_run_for_job(job, status=status, tags={runs.PARTITION_TAG: "b"})
+    run = instance.create_run_for_job(job, status=status, tags={history.PARTITION_TAG: "b"})
     own = {STAMPED_TAG: run.run_id} if PID_TAG in tags and STAMPED_TAG not in tags else {}
     instance.add_run_tags(run.run_id, {**tags, **own})
     found = instance.get_run_by_id(run.run_id)
@@ -51,9 +52,9 @@ def test_a_run_whose_process_is_gone_is_ended_at_every_stage(
     settings: Settings, instance: dg.DagsterInstance, status: DagsterRunStatus
 ) -> None:
     dead = a_run(instance, status, stamp_of_a_process_that_is_gone())
-    assert runs.live_run(instance, "b") == dead.run_id
-    assert runs.reap(instance) == [dead.run_id]
-    assert runs.live_run(instance, "b") is None
+    assert history.live_run(instance, "b") == dead.run_id
+    assert reaping.reap(instance) == [dead.run_id]
+    assert history.live_run(instance, "b") is None
 
 
 def test_a_run_of_a_living_process_or_of_another_host_is_left_alone(
@@ -61,14 +62,14 @@ def test_a_run_of_a_living_process_or_of_another_host_is_left_alone(
 ) -> None:
     a_run(instance, DagsterRunStatus.STARTED, stamp_of_this_process())
     a_run(instance, DagsterRunStatus.STARTED, {**stamp_of_a_process_that_is_gone(), HOST_TAG: "elsewhere"})
-    assert runs.reap(instance) == []
+    assert reaping.reap(instance) == []
 
 
 def test_a_process_id_that_was_given_again_does_not_keep_a_run_alive(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:
     a_run(instance, DagsterRunStatus.STARTED, {**stamp_of_this_process(), STARTED_TAG: "1000000.00"})
-    assert len(runs.reap(instance)) == 1
+    assert len(reaping.reap(instance)) == 1
 
 
 def test_a_run_that_waits_for_a_daemon_is_ended_only_where_there_is_none(
@@ -78,9 +79,9 @@ def test_a_run_that_waits_for_a_daemon_is_ended_only_where_there_is_none(
 
     a_run(instance, DagsterRunStatus.NOT_STARTED, {})
     instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", "here", []))
-    assert runs.reap(instance) == []
+    assert reaping.reap(instance) == []
     instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 600, "SENSOR", "here", []))
-    assert len(runs.reap(instance)) == 1
+    assert len(reaping.reap(instance)) == 1
 
 
 def test_the_launchers_health_check_tells_the_dead_from_the_living(
@@ -101,7 +102,7 @@ def test_a_retry_that_inherited_its_dead_parents_stamp_is_not_taken_for_dead(
     parent = a_run(instance, DagsterRunStatus.STARTED, stamp_of_a_process_that_is_gone())
     instance.report_run_failed(parent)
     a_run(instance, DagsterRunStatus.STARTED, dict(parent.tags))
-    assert runs.reap(instance) == []
+    assert reaping.reap(instance) == []
 
 
 def test_a_command_claims_the_batches_that_it_reads_ahead_of_their_runs(settings: Settings) -> None:

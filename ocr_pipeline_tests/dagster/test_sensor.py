@@ -10,10 +10,11 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
-from ocr_pipeline import intake, runs
 from ocr_pipeline.definitions import build_defs
+from ocr_pipeline.intake import looking
 from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.runs import history
 from ocr_pipeline.schedules import MAX_FAILED_RUNS, reconcile
 from ocr_pipeline.sensors import upload_sensor
 from ocr_pipeline.settings import Settings
@@ -151,7 +152,7 @@ def test_reconcile_leaves_finished_and_live_batches_alone(
     instance.create_run_for_job(
         build_defs().resolve_job_def("process_batch"),
         status=DagsterRunStatus.STARTED,
-        tags={runs.PARTITION_TAG: live.name},
+        tags={history.PARTITION_TAG: live.name},
     )
     assert reconciled(instance) == []
 
@@ -167,7 +168,7 @@ def test_reconcile_gives_up_on_a_batch_that_failed_too_often(
         instance.create_run_for_job(
             build_defs().resolve_job_def("process_batch"),
             status=DagsterRunStatus.FAILURE,
-            tags={runs.PARTITION_TAG: bad.name},
+            tags={history.PARTITION_TAG: bad.name},
         )
     assert len(keys_asked) == MAX_FAILED_RUNS  # a used run key would be skipped for ever
     assert reconciled(instance) == []
@@ -197,7 +198,7 @@ def deleted(settings: Settings) -> list[bool]:
 
 def test_a_look_is_bounded_by_what_is_new_and_not_by_what_is_known(settings: Settings, lake: Storage) -> None:
     lake.write("inbox/a.pdf", numbered(1))
-    first = intake.look(lake, settings, None)
+    first = looking.look(lake, settings, None)
     moved = json.loads(first.cursor)
     assert list(moved) == ["inbox/"]
     assert keys.batch(first.batches[0].name) in [info.key for info in lake.list(keys.BATCHES)]

@@ -21,8 +21,8 @@ needs("dagster_celery")
 from dagster._core.launcher.base import WorkerStatus  # noqa: E402
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG  # noqa: E402
 
-from ocr_pipeline.celery_run_launcher import WorkerRunLauncher  # noqa: E402
-from ocr_pipeline.liveness import HOST_TAG, PID_TAG, STAMPED_TAG, STARTED_TAG, stamp  # noqa: E402
+from ocr_pipeline.runs.celery_launcher import WorkerRunLauncher  # noqa: E402
+from ocr_pipeline.runs.liveness import HOST_TAG, PID_TAG, STAMPED_TAG, STARTED_TAG, stamp  # noqa: E402
 
 ELSEWHERE = {HOST_TAG: "another-machine", PID_TAG: "7", STARTED_TAG: "1.00"}
 

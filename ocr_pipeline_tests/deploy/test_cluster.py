@@ -15,10 +15,12 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus, RunsFilter
 
-from ocr_pipeline import intake, runs, wiring
-from ocr_pipeline.inbox import upload_of
+from ocr_pipeline import wiring
+from ocr_pipeline.intake import cutting
+from ocr_pipeline.intake.inbox import upload_of
 from ocr_pipeline.lake import planner
-from ocr_pipeline.liveness import HOST_TAG
+from ocr_pipeline.runs import history, requests
+from ocr_pipeline.runs.liveness import HOST_TAG
 from ocr_pipeline.settings import Settings
 from ocr_pipeline_tests.deploy.files import needs
 
@@ -61,12 +63,12 @@ def twenty_batches(settings: Settings, instance: dg.DagsterInstance) -> list[str
             keys.append(f"inbox/batch-{number:02}/{document}.pdf")
             lake.write(keys[-1], numbered(pages, f"{number}-{document}"))
         found = [lake.stat(key) for key in keys]
-        plan = intake.cut(
+        plan = cutting.cut(
             lake,
             [upload_of(info) for info in found if info],
             planner.Limits(),
             inbox=settings.inbox,
-            announce=lambda cut: runs.add_partitions(instance, cut),
+            announce=lambda cut: requests.add_partitions(instance, cut),
         )
         names += [batch.name for batch in plan.batches]
     assert len(names) == BATCHES
@@ -133,13 +135,13 @@ def test_a_backfill_of_twenty_batches_outlives_a_worker_killed_in_its_middle(
             )
 
         def some_done() -> bool:
-            return len(runs.finished(instance)) >= 4
+            return len(history.finished(instance)) >= 4
 
         wait("four batches done", 300, some_done, cluster)
         lost = wait("a run on worker-b", 120, begins_on("worker-b"), cluster)
         cluster.kill("worker-b")
         assert instance.get_run_by_id(lost.run_id).status is DagsterRunStatus.STARTED, "it ended before the kill"
-        assert lost.tags[runs.PARTITION_TAG] not in runs.finished(instance), "it was loaded before the kill"
+        assert lost.tags[history.PARTITION_TAG] not in history.finished(instance), "it was loaded before the kill"
 
         def retry() -> dg.DagsterRun | None:
             return next((run for run in instance.get_runs() if run.parent_run_id == lost.run_id), None)
@@ -152,8 +154,8 @@ def test_a_backfill_of_twenty_batches_outlives_a_worker_killed_in_its_middle(
             ended = wait("a run on worker-a", 120, begins_on("worker-a"), cluster)
             cluster.stop("worker-a")
 
-        wait("every batch loaded", 600, lambda: runs.finished(instance) >= set(names), cluster)
-        wait("no run left at work", 120, lambda: not instance.get_runs(RunsFilter(statuses=runs.LIVE)), cluster)
+        wait("every batch loaded", 600, lambda: history.finished(instance) >= set(names), cluster)
+        wait("no run left at work", 120, lambda: not instance.get_runs(RunsFilter(statuses=history.LIVE)), cluster)
 
         assert instance.get_run_by_id(lost.run_id).status is DagsterRunStatus.FAILURE
         retried = instance.get_run_by_id(retried.run_id)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from ocr_pipeline.ocr.gpus import GPUS
-from ocr_pipeline.ocr.models import DEEPSEEK_OCR
-from ocr_pipeline.ocr.serve import serve_command
+from ocr_pipeline.ocr.vllm.gpus import GPUS
+from ocr_pipeline.ocr.vllm.models import DEEPSEEK_OCR
+from ocr_pipeline.ocr.vllm.serve import serve_command
 from ocr_pipeline_tests.deploy.files import DEPLOY, filled_in, flags, load, load_all
 
 OF_THE_FILES_ALONE = {"--shutdown-timeout"}

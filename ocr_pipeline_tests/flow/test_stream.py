@@ -13,7 +13,7 @@ from ocr_pipeline import checks
 from ocr_pipeline.flow import tables
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
-from ocr_pipeline.inbox import upload_of
+from ocr_pipeline.intake.inbox import upload_of
 from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.lake.storage import Storage, open_storage
 from ocr_pipeline.records import Batch, DocumentResult, PageImage, PageStatus, Reason

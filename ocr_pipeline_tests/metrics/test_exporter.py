@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from ocr_pipeline.metrics.exporter import Exporter, serve
 from ocr_pipeline.metrics.figures import figures
 from ocr_pipeline.metrics.servers import Condition, Watch
-from ocr_pipeline.ocr.backends import Backend, BackendsConfig, load_backends
+from ocr_pipeline.ocr.vllm.backends import Backend, BackendsConfig, load_backends
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.load import load_batch
 from ocr_pipeline.warehouse.rows import to_tables

@@ -18,7 +18,7 @@ from ocr_pipeline.flow.documents import _figure_links, status_of
 from ocr_pipeline.flow.figures import crop
 from ocr_pipeline.lake import keys, transcripts
 from ocr_pipeline.lake.storage import Storage, open_storage
-from ocr_pipeline.ocr.parsing import parse_text
+from ocr_pipeline.ocr.parsing.parse import parse_text
 from ocr_pipeline.records import (
     Attempt,
     Document,

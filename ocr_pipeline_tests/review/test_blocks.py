@@ -7,7 +7,7 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocr_pipeline.ocr.parsing import parse_text
+from ocr_pipeline.ocr.parsing.parse import parse_text
 from ocr_pipeline.review.blocks import Block, blocks
 from ocr_pipeline.review.markup import figure_index
 from ocr_pipeline_tests.review.library import GROUNDED

@@ -25,7 +25,7 @@ def test_no_more_pages_are_read_at_once_than_there_are_slots() -> None:
     assert all(text(answer) for answer in answers)
     assert (stats.requests, stats.answered, stats.max_running) == (12, 12, 3)
     assert stats.max_waiting >= 1
-    assert stats.busy_slot_seconds >= 12 * 0.1
+    assert stats.busy_slot_seconds > 12 * 0.1 * 0.95  # two clocks: one stamps, one waits
     assert stats.busy_share is not None
     assert 0 < stats.busy_share <= 1
 

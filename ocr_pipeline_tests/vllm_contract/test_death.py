@@ -15,9 +15,9 @@ from dataclasses import replace
 import httpx
 from PIL import Image
 
-from ocr_pipeline.ocr.answers import Answer, Ask, Fault
-from ocr_pipeline.ocr.backends import Backend
-from ocr_pipeline.ocr.client import VllmClient
+from ocr_pipeline.ocr.vllm.answers import Answer, Ask, Fault
+from ocr_pipeline.ocr.vllm.backends import Backend
+from ocr_pipeline.ocr.vllm.client import VllmClient
 from ocr_pipeline_tests.vllm_contract.asking import (
     PATH,
     body,

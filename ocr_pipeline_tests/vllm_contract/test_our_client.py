@@ -11,10 +11,10 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from ocr_pipeline.ocr.answers import Answer, Ask, Fault, Rung
-from ocr_pipeline.ocr.backends import Backend
-from ocr_pipeline.ocr.client import VllmClient
-from ocr_pipeline.ocr.preflight import Check, preflight
+from ocr_pipeline.ocr.vllm.answers import Answer, Ask, Fault, Rung
+from ocr_pipeline.ocr.vllm.backends import Backend
+from ocr_pipeline.ocr.vllm.client import VllmClient
+from ocr_pipeline.ocr.vllm.preflight import Check, preflight
 from ocr_pipeline_tests.vllm_contract.asking import CLEAN, body, picture, sent, wait_for_running
 from ocr_pipeline_tests.vllm_contract.conftest import BackendOf
 from ocr_pipeline_tests.vllm_contract.servers import LAB_KEY, ServerUnderTest

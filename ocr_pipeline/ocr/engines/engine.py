@@ -1,7 +1,7 @@
 """What a CPU engine is: a way to get lines of text from one page image on this machine.
 
 Here belong the protocol, its error, and the form in which lines are kept. Not here: attempts and transcripts
-(`ocr_pipeline.ocr.cpu`), nor what the lines mean together (`ocr_pipeline.ocr.layout`).
+(`ocr_pipeline.ocr.cpu`), nor what the lines mean together (`ocr_pipeline.ocr.layout.lines_to_page`).
 """
 
 from __future__ import annotations

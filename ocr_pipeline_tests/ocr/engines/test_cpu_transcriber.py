@@ -12,7 +12,7 @@ import pytest
 
 from ocr_pipeline.ocr.cpu import CpuTranscriber, cpu_transcriber
 from ocr_pipeline.ocr.engines.engine import EngineError, RawLine
-from ocr_pipeline.ocr.parsing import parse
+from ocr_pipeline.ocr.parsing.parse import parse
 from ocr_pipeline.records import Geometry, PageImage, PageStatus, Reason
 from ocr_pipeline_tests.ocr.engines.printing import page_of
 

@@ -12,7 +12,7 @@ import pytest
 from ocr_pipeline.ocr.cpu import cpu_transcriber
 from ocr_pipeline.ocr.engines import rapidocr
 from ocr_pipeline.ocr.engines.rapidocr import RapidOcrEngine
-from ocr_pipeline.ocr.parsing import parse
+from ocr_pipeline.ocr.parsing.parse import parse
 from ocr_pipeline.records import PageStatus, Reason
 from ocr_pipeline_tests.ocr.engines.printing import page_of, printed
 

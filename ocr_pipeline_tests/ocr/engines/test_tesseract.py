@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ocr_pipeline.ocr.cpu import cpu_transcriber
 from ocr_pipeline.ocr.engines.engine import EngineError
 from ocr_pipeline.ocr.engines.tesseract import TesseractEngine, is_installed, lines_of_table
-from ocr_pipeline.ocr.parsing import parse
+from ocr_pipeline.ocr.parsing.parse import parse
 from ocr_pipeline.records import Reason
 from ocr_pipeline_tests.ocr.engines.printing import printed
 

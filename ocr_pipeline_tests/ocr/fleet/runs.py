@@ -18,12 +18,12 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from ocr_pipeline.ocr.backends import Backend, BackendsConfig
-from ocr_pipeline.ocr.fleet import Fleet, Tuning
-from ocr_pipeline.ocr.gpus import GPUS
-from ocr_pipeline.ocr.health import BreakerRules
-from ocr_pipeline.ocr.models import MODELS
-from ocr_pipeline.ocr.station import Watching
+from ocr_pipeline.ocr.fleet.fleet import Fleet, Tuning
+from ocr_pipeline.ocr.fleet.health import BreakerRules
+from ocr_pipeline.ocr.fleet.station import Watching
+from ocr_pipeline.ocr.vllm.backends import Backend, BackendsConfig
+from ocr_pipeline.ocr.vllm.gpus import GPUS
+from ocr_pipeline.ocr.vllm.models import MODELS
 from ocr_pipeline.records import PageImage, Transcript
 from ocr_pipeline_tests.simulator import SimulatedServer
 

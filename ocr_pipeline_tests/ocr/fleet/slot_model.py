@@ -10,7 +10,7 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 
-from ocr_pipeline.ocr.admission import Admission
+from ocr_pipeline.ocr.fleet.admission import Admission
 
 
 @dataclass

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocr_pipeline.ocr.admission import Admission
+from ocr_pipeline.ocr.fleet.admission import Admission
 from ocr_pipeline_tests.ocr.fleet.slot_model import Client, SlotServer
 
 SEEDS = range(6)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocr_pipeline.ocr.answers import Answer, Fault
-from ocr_pipeline.ocr.failover import Troubles, wait_after
+from ocr_pipeline.ocr.fleet.failover import Troubles, wait_after
+from ocr_pipeline.ocr.vllm.answers import Answer, Fault
 
 SERVERS = ("rtx4090", "spark")
 

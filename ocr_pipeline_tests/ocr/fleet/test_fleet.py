@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 
-from ocr_pipeline.ocr.answers import Answer
-from ocr_pipeline.ocr.fleet import Fleet
-from ocr_pipeline.ocr.health import BreakerRules, Condition
+from ocr_pipeline.ocr.fleet.fleet import Fleet
+from ocr_pipeline.ocr.fleet.health import BreakerRules, Condition
+from ocr_pipeline.ocr.vllm.answers import Answer
 from ocr_pipeline.records import Attempt, Geometry, PageImage, PageStatus, Reason, Transcript
 from ocr_pipeline_tests.ocr.fleet.runs import MODEL, QUICK, backlog, document, fleet_of, one, page, read_all, two, until
 from ocr_pipeline_tests.simulator import SimulatedServer

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocr_pipeline.ocr.health import Breaker, BreakerRules, Condition, Progress, Vitals, parse_metrics
+from ocr_pipeline.ocr.fleet.health import Breaker, BreakerRules, Condition, Progress
+from ocr_pipeline.ocr.fleet.vitals import Vitals, parse_metrics
 
 RULES = BreakerRules(faults=3, first=1.0, longest=8.0, look=3.0, misconfigured=300.0)
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocr_pipeline.ocr.health import Condition
-from ocr_pipeline.ocr.hedging import Hedge, InFlight, hedges
-from ocr_pipeline.ocr.routing import BackendState
+from ocr_pipeline.ocr.fleet.health import Condition
+from ocr_pipeline.ocr.fleet.hedging import Hedge, InFlight, hedges
+from ocr_pipeline.ocr.fleet.routing import BackendState
 
 SLOW = BackendState(name="slow", size="small", in_flight=4, limit=4, seconds=8.0)
 FAST = BackendState(name="fast", size="large", in_flight=14, limit=16, seconds=0.8)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocr_pipeline.ocr.gpus import DGX_SPARK, RTX_4090
-from ocr_pipeline.ocr.health import Condition
-from ocr_pipeline.ocr.routing import BackendState, DocumentView, PageView, Policy, choose
+from ocr_pipeline.ocr.fleet.health import Condition
+from ocr_pipeline.ocr.fleet.routing import BackendState, DocumentView, PageView, Policy, choose
+from ocr_pipeline.ocr.vllm.gpus import DGX_SPARK, RTX_4090
 
 SMALL = BackendState(
     name="rtx4090", size="small", limit=4, waiting=0, seconds=0.8, shares=RTX_4090.document_shares, kv_usage=0.6

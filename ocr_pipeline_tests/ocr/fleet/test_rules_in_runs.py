@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from ocr_pipeline.ocr.backends import BackendsConfig
+from ocr_pipeline.ocr.vllm.backends import BackendsConfig
 from ocr_pipeline.records import PageImage
 from ocr_pipeline_tests.ocr.fleet.runs import document, fleet_of, read_all, two
 from ocr_pipeline_tests.simulator import Fleet as Servers

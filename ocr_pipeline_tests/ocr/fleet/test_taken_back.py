@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from ocr_pipeline.ocr.answers import Ask
-from ocr_pipeline.ocr.client import VllmClient
+from ocr_pipeline.ocr.vllm.answers import Ask
+from ocr_pipeline.ocr.vllm.client import VllmClient
 from ocr_pipeline_tests.ocr.fleet.runs import MODEL, QUICK, backend, backlog, document, fleet_of, one, read_all, until
 from ocr_pipeline_tests.simulator import SimulatedServer
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocr_pipeline.ocr.waiting_line import WaitingLine
+from ocr_pipeline.ocr.fleet.waiting_line import WaitingLine
 
 
 @dataclass(eq=False)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ocr_pipeline.ocr.layout import parse_lines
+from ocr_pipeline.ocr.layout.lines_to_page import parse_lines
 from ocr_pipeline.records import ParsedPage
 
 WIDTH, HEIGHT = 1240, 1754

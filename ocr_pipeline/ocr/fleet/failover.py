@@ -1,0 +1,86 @@
+"""What a page has been through on the wire, and what follows: where not to ask for how long, and when to give up.
+
+Here belongs the record of one page's transport troubles, pure. Not here: troubles with the text (ladder.py), and the
+health of servers (health.py). The two budgets never mix: nothing here counts as an attempt at quality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from ocr_pipeline.ocr.vllm.answers import Answer, Fault
+
+FIRST_WAIT = 0.5  # seconds; doubles with each fault of this page on this server
+LONGEST_WAIT = 30.0
+MOST_TIMEOUTS = 3  # of 600 s each, as a rule: a page that is never answered must end
+DEATHS_TO_POISON = 2
+
+
+def wait_after(faults: int, retry_after: float | None, jitter: float) -> float:
+    """Seconds before this page is sent to this server again. `jitter` is 0 to 1: half to all of the wait."""
+    wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(faults - 1, 10))
+    return max(wait * (0.5 + 0.5 * jitter), retry_after or 0.0)
+
+
+@dataclass(slots=True)
+class Troubles:
+    """One page's history on the wire. Times are the fleet's clock."""
+
+    avoid: dict[str, tuple[float, str]] = field(default_factory=dict)  # server: until when, and what happened
+    refused: dict[str, str] = field(default_factory=dict)  # server: its words
+    faults: dict[str, int] = field(default_factory=dict)  # by server, transient ones
+    timeouts: int = 0
+    deaths: int = 0  # of servers with this page in flight
+    first_at: float | None = None  # of the transient faults since the last text
+    last: str = ""  # "rtx4090 http_503"
+
+    @property
+    def suspect(self) -> bool:
+        """Was in flight at a death: from then on it is sent with nothing beside it."""
+        return self.deaths > 0
+
+    @property
+    def poisoned(self) -> bool:
+        return self.deaths >= DEATHS_TO_POISON
+
+    def note(self, server: str, answer: Answer, now: float, *, alone: bool, jitter: float) -> None:
+        """Takes down one answer without a text."""
+        self.last = f"{server} {answer.outcome}"
+        if answer.fault is Fault.PAGE:
+            self.refused[server] = answer.detail or answer.outcome
+            return
+        if answer.fault is Fault.CONFIG:
+            return  # the server is out for everybody; nothing to remember of the page
+        if answer.fault is Fault.DEATH:
+            # A page is blamed for a second death only if nothing else was there that could have caused it.
+            if self.deaths == 0 or alone:
+                self.deaths += 1
+            self.avoid[server] = (now, "died")
+            return
+        self.first_at = now if self.first_at is None else self.first_at
+        self.faults[server] = self.faults.get(server, 0) + 1
+        self.timeouts += answer.outcome == "timeout"
+        self.avoid[server] = (now + wait_after(self.faults[server], answer.retry_after, jitter), answer.outcome)
+
+    def answered(self) -> None:
+        """A text came: the troubles on the wire are over, and a page that a server survived alone is cleared."""
+        self.deaths = 0
+        self.avoid.clear()
+        self.faults.clear()
+        self.timeouts = 0
+        self.first_at = None
+
+    def avoided(self, now: float) -> Mapping[str, str]:
+        """Servers that this page is not sent to now, and why."""
+        failed = {server: why for server, (until, why) in self.avoid.items() if until > now}
+        return failed | dict.fromkeys(self.refused, "refused")
+
+    def refused_by_all(self, servers: Collection[str]) -> bool:
+        """One refusal and one second opinion are enough, however many servers there are."""
+        return len(self.refused) >= min(2, len(servers))
+
+    def worn_out(self, now: float, outage_wait: float) -> bool:
+        """Too long or too often without an answer, although servers are there."""
+        too_long = self.first_at is not None and now - self.first_at >= outage_wait
+        return too_long or self.timeouts >= MOST_TIMEOUTS

@@ -1,0 +1,149 @@
+"""The fleet: a `Transcriber` over several unlike servers.
+
+Here belongs its face to the flow and what is put together behind it. Not here: who is sent where (dispatcher.py), one
+server (station.py), one page's life (page_reading.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ocr_pipeline.ocr.fleet.dispatcher import Dispatcher, Tuning
+from ocr_pipeline.ocr.fleet.page_reading import OnPoisoned, PageReading
+from ocr_pipeline.ocr.fleet.routing import Policy
+from ocr_pipeline.ocr.fleet.station import Station
+from ocr_pipeline.ocr.quality.ladder import recipe
+from ocr_pipeline.ocr.recipe import recipe_id
+from ocr_pipeline.ocr.transcriber import Transcriber
+from ocr_pipeline.ocr.vllm.backends import BackendsConfig, geometry
+from ocr_pipeline.records import Geometry, PageImage, Transcript
+
+__all__ = ["BackendSnapshot", "Fleet", "Tuning"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSnapshot:
+    """One server as metrics and UI show it."""
+
+    name: str
+    condition: str  # closed, open, half_open
+    why: str  # of the last opening, "" when well
+    limit: int  # pages in flight that admission allows
+    in_flight: int
+    running: float | None  # the server's own numbers, of all its clients
+    waiting: float | None
+    kv_usage: float | None
+    seconds_per_page: float | None
+    pages: int  # answered with a text
+    tokens: int  # of those texts
+    deaths: int
+
+
+class Fleet:
+    """Reads pages on GPU servers. Used on one event loop; `aclose` before the loop ends."""
+
+    def __init__(
+        self,
+        config: BackendsConfig,
+        *,
+        cpu: Transcriber | None,
+        outage_wait: float,
+        on_poisoned: OnPoisoned | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        tuning: Tuning | None = None,
+    ) -> None:
+        """`cpu` reads what no server answered for `outage_wait` seconds; without it those pages fail, to be asked
+        again by the next run. `on_poisoned` gets what is needed to reproduce a page that killed servers.
+        """
+        tuning = tuning or Tuning()
+        self.config = config
+        self.clock = clock
+        self.cpu = cpu
+        self.outage_wait = outage_wait
+        self.on_poisoned = on_poisoned
+        self._geometry = geometry(config)
+        self._recipe_id = recipe_id(recipe(config.model, self._geometry))
+        self.stations = tuple(
+            Station(backend, rules=tuning.breaker, watching=tuning.watching, clock=clock, changed=self._changed)
+            for backend in config.backends
+        )
+        self.dispatcher = Dispatcher(
+            self.stations,
+            Policy.of(config),
+            tuning,
+            outage_wait=outage_wait,
+            afterwards="the CPU engine takes over" if cpu else "pages fail, to be asked again by the next run",
+            clock=clock,
+        )
+        self.judging = asyncio.Lock()  # one text at a time, see page_reading.py
+        self._callers: set[asyncio.Task[object]] = set()
+        self._closed = False
+
+    def _changed(self) -> None:
+        self.dispatcher.dispatch()
+
+    @property
+    def recipe_id(self) -> str:
+        return self._recipe_id
+
+    @property
+    def geometry(self) -> Geometry:
+        return self._geometry
+
+    @property
+    def max_in_flight(self) -> int:
+        """Half as many again as the servers take, so that a page always waits when a slot becomes free.
+
+        And once more what the largest takes: so many pages wait to be tried alone after its death, and the others
+        must not starve behind them.
+        """
+        each = [backend.max_in_flight for backend in self.config.backends]
+        return max(2, round(1.5 * sum(each)) + max(each))
+
+    async def transcribe(self, image: PageImage, previous: Transcript | None = None) -> Transcript:
+        """See `Transcriber`. Raises `RuntimeError` after `aclose`."""
+        if self._closed:
+            raise RuntimeError("the fleet is closed")
+        reading = PageReading(self, image, previous)
+        caller = asyncio.current_task()
+        assert caller is not None  # noqa: S101 - a coroutine runs in a task
+        self._callers.add(caller)
+        self.dispatcher.enter(reading)
+        try:
+            return await reading.read()
+        finally:
+            self.dispatcher.leave(reading)
+            self._callers.discard(caller)
+
+    async def aclose(self) -> None:
+        """Ends everything that is under way: tasks that wait for a page are cancelled."""
+        self._closed = True
+        for caller in self._callers:
+            caller.cancel()
+        await self.dispatcher.aclose()
+        await asyncio.gather(*(station.aclose() for station in self.stations))
+        if self.cpu is not None:
+            await self.cpu.aclose()
+
+    def snapshot(self) -> tuple[BackendSnapshot, ...]:
+        """Each server's state, in the order of the backends file."""
+        return tuple(
+            BackendSnapshot(
+                name=station.name,
+                condition=station.breaker.condition.value,
+                why=station.breaker.why,
+                limit=station.admission.limit,
+                in_flight=station.in_flight,
+                running=station.vitals.running,
+                waiting=station.vitals.waiting,
+                kv_usage=station.vitals.kv_usage,
+                seconds_per_page=station.speed.average,
+                pages=station.speed.pages,
+                tokens=station.speed.tokens,
+                deaths=station.deaths,
+            )
+            for station in self.stations
+        )

@@ -1,0 +1,279 @@
+"""One page's life in the fleet: asked, asked again for its text or for its server, and ended in one transcript.
+
+Here belongs the order of events for one page, and its record of attempts. Not here: which server takes it
+(dispatcher.py), what a text is worth (ladder.py), what a fault means for the next try (failover.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ocr_pipeline.ocr.fleet.failover import Troubles
+from ocr_pipeline.ocr.fleet.routing import Choice, PageView
+from ocr_pipeline.ocr.fleet.station import Flight, Station
+from ocr_pipeline.ocr.quality.ladder import Tried, next_rung, settled
+from ocr_pipeline.ocr.quality.verdict import Verdict, judge
+from ocr_pipeline.ocr.transcriber import Transcriber
+from ocr_pipeline.ocr.vllm.answers import Answer, Ask, Rung
+from ocr_pipeline.ocr.vllm.client import request_body
+from ocr_pipeline.records import Attempt, PageImage, PageStatus, Reason, Transcript
+
+if TYPE_CHECKING:
+    from ocr_pipeline.ocr.fleet.fleet import Fleet
+
+log = logging.getLogger(__name__)
+
+URGENT = -1  # vLLM's priority: lower is earlier; servers without the priority policy accept it too (0.32, measured)
+MAX_DETAIL = 500  # characters
+SENDERS_FIRST = 0.004  # seconds; httpx needs some ten rounds of the loop to send a request
+
+OnPoisoned = Callable[[PageImage, Mapping[str, Any], Sequence[Answer]], Awaitable[None] | None]
+"""Gets the image, the request's body without the image, and every answer to it: enough to reproduce the death."""
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """The page is not asked any more."""
+
+    reason: Reason
+    detail: str
+
+
+class PageReading:
+    """One call of `transcribe`. The fleet sends it (`send`, `hedge`), its requests come back to it (`landed`)."""
+
+    def __init__(self, fleet: Fleet, image: PageImage, previous: Transcript | None) -> None:
+        self.image = image
+        self.document_id = image.document_id
+        self.page_number = image.page_number
+        self.urgent = image.urgent
+        self.troubles = Troubles()
+        self.flights: list[Flight] = []
+        self.hedged = False  # asked a second time because it was late; once for each way of asking
+        self.stranded_since: float | None = None  # refused by one server, and no other is there
+        self._fleet = fleet
+        self._model = fleet.config.model
+        self._rung: Rung = self._model.rungs[0]
+        self._tried: list[Tried] = []
+        self._attempts = list(previous.attempts) if previous is not None else []
+        self._sent = max((attempt.attempt for attempt in self._attempts), default=0)
+        self._answers: list[Answer] = []
+        self._events: asyncio.Queue[Flight | GaveUp] = asyncio.Queue()
+        if previous is not None and previous.reason is Reason.POISONED:
+            self.troubles.deaths = 1  # somebody asked for it: alone from the start, and one more death is enough
+
+    @property
+    def asked_before(self) -> bool:
+        return self._sent > 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Nothing has happened to it yet: where one such page of a document cannot go, no other can."""
+        return not self._tried and not self.troubles.avoid and not self.troubles.refused
+
+    # -- the fleet's side ------------------------------------------------------------------------------------------
+
+    def view(self, now: float, ahead: int) -> PageView:
+        return PageView(
+            urgent=self.urgent,
+            avoid=self.troubles.avoided(now),
+            quality=self._rung.name if self._tried else "",
+            not_on=self._tried[-1].backend if self._tried and self._rung.other_backend else None,
+            ahead=ahead,
+        )
+
+    def send(self, station: Station, choice: Choice, *, alone: bool = False) -> None:
+        self._sent += 1
+        ask = Ask(
+            jpeg=self.image.jpeg,
+            rung=self._rung,
+            request_id=f"{self.document_id}-{self.page_number:04d}-{self._sent}",
+            priority=URGENT if self.urgent else 0,
+            timeout=station.backend.timeout,
+        )
+        self.flights.append(station.launch(self, ask, choice, self._sent, alone=alone))
+
+    def hedge(self, station: Station, choice: Choice) -> None:
+        self.hedged = True
+        self.send(station, choice)
+
+    def landed(self, flight: Flight) -> None:
+        self.flights.remove(flight)
+        self._events.put_nowait(flight)
+
+    def give_up(self, gave_up: GaveUp) -> None:
+        self._events.put_nowait(gave_up)
+
+    # -- the page's life -------------------------------------------------------------------------------------------
+
+    async def read(self) -> Transcript:
+        """Asks until there is a good text, no way to ask is left, or the page is given up."""
+        try:
+            rung = next_rung(self._model.rungs, self._tried)
+            while rung is not None:
+                self._rung, self.hedged = rung, False
+                gave_up = await self._ask()
+                if gave_up is not None:
+                    return await self._given_up(gave_up)
+                rung = next_rung(self._model.rungs, self._tried)
+            return self._settled()
+        finally:
+            await self._take_back("cancelled")
+
+    async def _ask(self) -> GaveUp | None:
+        """One rung: sends the page, wherever and however often, until a text is there (None) or no use is left."""
+        self._fleet.dispatcher.queue(self)
+        while True:
+            event = await self._events.get()
+            if isinstance(event, GaveUp):
+                return event
+            await self._let_the_senders_first(event)
+            if self._note(event):
+                await self._take_back("hedged")  # the first good answer wins
+                return None
+            if self.flights:
+                continue  # asked elsewhere too: that one may come
+            if (gave_up := self._hopeless()) is not None:
+                return gave_up
+            self._fleet.dispatcher.queue(self)
+
+    async def _let_the_senders_first(self, flight: Flight) -> None:
+        """Lets the requests out that fill the slots which became free, before this text is judged.
+
+        Judging takes 5 ms of the loop. Of 16 answers that come at once, each would be judged before the first slot
+        is filled again: 80 ms of 16 idle slots (10 % of a page's time).
+        """
+        if flight.answer is not None and flight.answer.fault is None:
+            async with self._fleet.judging:
+                await asyncio.sleep(SENDERS_FIRST)
+
+    def _note(self, flight: Flight) -> bool:
+        """Takes down one request that is over; True where it brought a text."""
+        answer, station = flight.answer, flight.station
+        assert answer is not None  # noqa: S101 - a flight lands with its answer
+        self._answers.append(answer)
+        verdict: Verdict | None = None
+        if answer.fault is None:
+            verdict = judge(answer.text, answer.finish_reason, self.image, self._model.format)
+            self._tried.append(Tried(flight.ask.rung, station.name, answer, verdict))
+            self.troubles.answered()
+        elif answer.outcome != "hedged":
+            now = self._fleet.clock()
+            jitter = random.random()  # noqa: S311 - spreads retries, hides nothing
+            self.troubles.note(station.name, answer, now, alone=flight.alone, jitter=jitter)
+        self._attempts.append(
+            Attempt(
+                document_id=self.document_id,
+                page_number=self.page_number,
+                attempt=flight.attempt,
+                backend=station.name,
+                model=self._model.model,
+                choice=flight.choice.reason,
+                started_at=flight.started_at,
+                seconds=round(answer.seconds, 3),
+                outcome=verdict.reason.value if verdict is not None and verdict.reason else answer.outcome,
+                finish_reason=answer.finish_reason,
+                prompt_tokens=answer.prompt_tokens,
+                completion_tokens=answer.completion_tokens,
+                score=verdict.score if verdict is not None else None,
+                text=answer.text if verdict is not None else None,
+            )
+        )
+        return verdict is not None
+
+    def _hopeless(self) -> GaveUp | None:
+        servers = [backend.name for backend in self._fleet.config.backends]
+        if self.troubles.poisoned:
+            return GaveUp(Reason.POISONED, f"in flight at two deaths, alone the second time: {self.troubles.last}")
+        if self.troubles.refused_by_all(servers):
+            return GaveUp(Reason.REFUSED, "; ".join(f"{name}: {why}" for name, why in self.troubles.refused.items()))
+        if self.troubles.worn_out(self._fleet.clock(), self._fleet.outage_wait):
+            return GaveUp(Reason.BACKEND_UNAVAILABLE, f"no answer in time; at last {self.troubles.last}")
+        return None
+
+    async def _take_back(self, outcome: str) -> None:
+        """Ends what is still under way, and takes it down: every request that was sent is an attempt."""
+        tasks = [flight.task for flight in self.flights if flight.task is not None]
+        for flight in list(self.flights):
+            flight.take_back(outcome)
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        while not self._events.empty():
+            event = self._events.get_nowait()
+            if isinstance(event, Flight):
+                self._note(event)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _settled(self) -> Transcript:
+        end = settled(self._tried)
+        return self._transcript(end.taken, end.reason, end.taken.verdict.detail or None)
+
+    async def _given_up(self, gave_up: GaveUp) -> Transcript:
+        if gave_up.reason is Reason.REFUSED and self._tried:
+            return self._settled()  # it had a text by another prompt, and this is why it was asked again
+        if gave_up.reason is Reason.POISONED:
+            await self._report_poisoned()
+        failed = self._transcript(self._tried[-1] if self._tried else None, gave_up.reason, gave_up.detail)
+        if gave_up.reason is Reason.BACKEND_UNAVAILABLE and self._fleet.cpu is not None:
+            return await self._on_the_cpu(self._fleet.cpu, failed)
+        return failed
+
+    def _transcript(self, taken: Tried | None, reason: Reason | None, detail: str | None) -> Transcript:
+        answer = taken.answer if taken else None
+        verdict = taken.verdict if taken else None
+        attempts = tuple(sorted(self._attempts, key=lambda attempt: attempt.attempt))
+        return Transcript(
+            recipe_id=self._fleet.recipe_id,
+            image_sha256=self.image.sha256,
+            status=PageStatus.FAILED if reason else PageStatus.OK,
+            text=answer.text if answer and not reason else "",
+            format=self._model.format,
+            engine="vllm",
+            backend=taken.backend if taken else (attempts[-1].backend if attempts else ""),
+            model=self._model.model,
+            width=self.image.width,
+            height=self.image.height,
+            reason=reason,
+            detail=detail[:MAX_DETAIL] if detail else None,
+            finish_reason=answer.finish_reason if answer else None,
+            quality=verdict.score if verdict else None,
+            agreement=verdict.agreement if verdict else None,
+            prompt_tokens=answer.prompt_tokens if answer else None,
+            completion_tokens=answer.completion_tokens if answer else None,
+            seconds=round(answer.seconds, 3) if answer else 0.0,
+            finished_at=datetime.now(UTC),
+            attempts=attempts,
+        )
+
+    async def _on_the_cpu(self, cpu: Transcriber, failed: Transcript) -> Transcript:
+        """The third, slower place. The transcript stays under this recipe: that is what was asked for."""
+        known = {attempt.attempt for attempt in failed.attempts}
+        transcript = await cpu.transcribe(self.image, failed)
+        choice = f"outage: cpu after {self._fleet.outage_wait:g} s"
+        attempts = tuple(
+            attempt if attempt.attempt in known else replace(attempt, choice=choice) for attempt in transcript.attempts
+        )
+        return replace(transcript, recipe_id=self._fleet.recipe_id, attempts=attempts)
+
+    async def _report_poisoned(self) -> None:
+        log.error("page %d of %s killed a server twice: not sent again", self.page_number, self.document_id)
+        if self._fleet.on_poisoned is None:
+            return
+        backend = self._fleet.config.backends[0]
+        ask = Ask(jpeg=b"", rung=self._rung, request_id="", priority=0)
+        body = json.loads(request_body(backend, ask))
+        try:
+            done = self._fleet.on_poisoned(self.image, body, tuple(self._answers))
+            if inspect.isawaitable(done):
+                await done
+        except Exception:
+            log.exception("keeping what reproduces page %d of %s", self.page_number, self.document_id)

@@ -1,0 +1,387 @@
+"""The user's list of GPU servers: one TOML file to frozen records, or an error that says what to write instead.
+
+Here belongs reading and checking the file. Not here: the profiles it names (models.py, gpus.py), and anything that
+speaks to a server. The environment is not read either: the caller gives a function that resolves a variable's name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from ocr_pipeline.ocr.vllm.gpus import GPUS, DocumentShare, GpuProfile
+from ocr_pipeline.ocr.vllm.models import MODELS, ModelProfile
+from ocr_pipeline.records import Geometry
+
+
+class ConfigError(Exception):
+    """The backends file cannot be used. The text names the file, the entry, and what to write instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """One server. Values of variables are resolved; none of them is in the record's text."""
+
+    name: str
+    url: str  # the server's root, without a slash at the end; /v1, /health and /metrics are below it
+    gpu: GpuProfile
+    model: ModelProfile
+    served_model: str  # the model's name on this server
+    api_key: SecretStr | None = None
+    headers: Mapping[str, SecretStr] = field(default_factory=dict, repr=False)
+    max_in_flight: int  # requests at once: where admission starts, and its ceiling
+    dpi: int
+    max_pages: int | None = None  # longer documents go elsewhere while another backend is well
+    timeout: float = 600.0  # seconds, one whole request
+    connect_timeout: float = 10.0
+    max_model_len: int  # tokens the server was started with
+    power_usd_per_month: float = 0.0  # what the machine costs, for the cost views
+    hardware_usd: float = 0.0
+    hardware_months: float = 36.0  # the hardware is written off over
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendsConfig:
+    """The whole file: who can be asked, and the numbers of the routing rules (deployment documents, "hybrid")."""
+
+    policy: Literal["hybrid", "fastest"] = "hybrid"
+    backends: tuple[Backend, ...]
+    stage: Literal["development", "production"] = "production"  # development: everything to the small machine
+    sla: bool = False  # production with promised times: to the large machine
+    large_document_pages: int = 20  # more pages than this: to the large machine
+    small_document_pages: int = 10  # fewer than this: to the small one
+    queue_limit: int = 5  # the small machine is overloaded above this many waiting requests
+    concurrent_limit: int = 5  # more documents open at once than this: to the large machine
+    low_volume_per_day: int = 100  # fewer documents a day than this: the small one is enough
+
+    @property
+    def model(self) -> ModelProfile:
+        """The one model that every backend serves."""
+        return self.backends[0].model
+
+
+def geometry(config: BackendsConfig) -> Geometry:
+    """How pages are drawn: the lowest dpi of the backends listed, under the cap of the model."""
+    return Geometry(
+        dpi=min(backend.dpi for backend in config.backends),
+        max_long_side=config.model.max_long_side,
+        max_short_side=config.model.max_short_side,
+    )
+
+
+def load_backends(path: Path, variable: Callable[[str], str | None]) -> BackendsConfig:
+    """Reads the file. `variable` gives the value of an environment variable, None where it is not set.
+
+    Raises `ConfigError` for everything that is not exactly as it should be, all of it in one message: an unknown
+    key, a wrong type, a profile that does not exist, a variable that is not set.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); OCR_BACKENDS must name a TOML file in UTF-8") from error
+    try:
+        table = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    problems: list[str] = []
+    config = _config(table, variable, problems)
+    if config is None:
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        raise ConfigError(f"{path}: {len(problems)} thing(s) to put right:{lines}")
+    return config
+
+
+_LIMITS: Mapping[str, int] = {
+    f.name: f.default
+    for f in fields(BackendsConfig)
+    if type(f.default) is int  # the routing numbers of the record
+}
+_TOP = ("policy", "stage", "sla", "backend", *_LIMITS)
+_BACKEND = (
+    "name",
+    "url",
+    "gpu",
+    "model",
+    "served_model",
+    "api_key_env",
+    "headers_env",
+    "max_in_flight",
+    "dpi",
+    "max_pages",
+    "timeout",
+    "connect_timeout",
+    "max_model_len",
+    "power_usd_per_month",
+    "hardware_usd",
+    "hardware_months",
+)
+_OWN_GPU_REQUIRED = ("name", "size", "max_in_flight", "dpi")
+_OWN_GPU = (
+    *_OWN_GPU_REQUIRED,
+    "max_pages",
+    "document_shares",
+    "tokens_per_second",
+    "max_model_len",
+    "gpu_memory_utilization",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "max_num_queued_reqs",
+    "memory_gb",
+)
+
+
+class _Entry:
+    """One table of the file with its place in it: takes values out, and notes what is wrong with them."""
+
+    def __init__(self, where: str, table: Mapping[str, Any], known: tuple[str, ...], problems: list[str]) -> None:
+        self.where = where
+        self.table = table
+        self.problems = problems
+        for key in sorted(set(table) - set(known)):
+            self.wrong(key, f"unknown key; known are {', '.join(known)}")
+
+    def wrong(self, key: str, what: str) -> None:
+        self.problems.append(f"{self.where} {key}: {what}" if key else f"{self.where}: {what}")
+
+    def text(self, key: str, default: str | None = None) -> str | None:
+        value = self.table.get(key, default)
+        if value is not None and (not isinstance(value, str) or not value.strip()):
+            self.wrong(key, f"must be a text in quotes, not {value!r}")
+            return default
+        return value
+
+    def choice(self, key: str, choices: tuple[Any, ...], default: Any) -> Any:
+        value = self.table.get(key, default)
+        if value not in choices or type(value) is not type(default):  # 1 is no True
+            self.wrong(key, f"must be one of {', '.join(map(json.dumps, choices))}, not {value!r}")
+            return default
+        return value
+
+    def whole(self, key: str, default: int, least: int = 1) -> int:
+        value = self.table.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= 1_000_000_000:
+            self.wrong(key, f"must be a whole number of at least {least}, not {value!r}")
+            return default
+        return value
+
+    def whole_or_none(self, key: str, default: int | None) -> int | None:
+        return default if key not in self.table else self.whole(key, 1)
+
+    def number(self, key: str, default: float, least: float, most: float) -> float:
+        value = self.table.get(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            self.wrong(key, f"must be a number, not {value!r}")
+            return default
+        if not least <= value <= most:
+            self.wrong(key, f"must be from {least:g} to {most:g}, not {value:g}")
+            return default
+        return float(value)
+
+
+def _config(
+    table: Mapping[str, Any], variable: Callable[[str], str | None], problems: list[str]
+) -> BackendsConfig | None:
+    top = _Entry("top of the file:", table, _TOP, problems)
+    policy = top.choice("policy", ("hybrid", "fastest"), "hybrid")
+    stage = top.choice("stage", ("development", "production"), "production")
+    sla = top.choice("sla", (True, False), False)
+    limits = {name: top.whole(name, default, least=0) for name, default in _LIMITS.items()}
+    entries = table.get("backend")
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        top.wrong("", "lists no backend; write a [[backend]] with name, url, gpu and model for each server")
+        return None
+    backends = tuple(_backend(number, entry, variable, problems) for number, entry in enumerate(entries, 1))
+    _check_together(backends, problems)
+    if problems:
+        return None
+    return BackendsConfig(policy=policy, stage=stage, sla=sla, backends=backends, **limits)
+
+
+def _backend(
+    number: int, table: Mapping[str, Any], variable: Callable[[str], str | None], problems: list[str]
+) -> Backend:
+    """The record, with stand-ins where something is wrong: whoever finds `problems` does not use it."""
+    named = table.get("name")
+    where = f"[[backend]] {number}" + (f" ({named})" if isinstance(named, str) else "")
+    entry = _Entry(where, table, _BACKEND, problems)
+    gpu = _gpu(entry)
+    model = _model(entry)
+    name = entry.text("name")
+    if name is None:
+        entry.wrong("name", "is missing; it stands in every row this backend answers, such as rtx4090")
+    max_model_len = entry.whole("max_model_len", gpu.max_model_len or model.context_length)
+    if not model.prompt_tokens + 256 <= max_model_len <= model.context_length:
+        entry.wrong(
+            "max_model_len",
+            f"{model.model} takes {model.prompt_tokens} tokens for a page's image and at most {model.context_length} "
+            f"in all, so {max_model_len} cannot be",
+        )
+    return Backend(
+        name=name or "",
+        url=_url(entry),
+        gpu=gpu,
+        model=model,
+        served_model=entry.text("served_model", model.model) or model.model,
+        api_key=_api_key(entry, variable),
+        headers=_headers(entry, variable),
+        max_in_flight=entry.whole("max_in_flight", gpu.max_in_flight),
+        dpi=entry.whole("dpi", gpu.dpi, least=36),
+        max_pages=entry.whole_or_none("max_pages", gpu.max_pages),
+        timeout=entry.number("timeout", 600.0, 1.0, 86400.0),
+        connect_timeout=entry.number("connect_timeout", 10.0, 0.1, 600.0),
+        max_model_len=max_model_len,
+        power_usd_per_month=entry.number("power_usd_per_month", 0.0, 0.0, 1e9),
+        hardware_usd=entry.number("hardware_usd", 0.0, 0.0, 1e9),
+        hardware_months=entry.number("hardware_months", 36.0, 1.0, 1200.0),
+    )
+
+
+def _check_together(backends: tuple[Backend, ...], problems: list[str]) -> None:
+    names = [backend.name for backend in backends]
+    problems.extend(
+        f"[[backend]] name: {name!r} is there {names.count(name)} times; give each its own"
+        for name in sorted({name for name in names if name and names.count(name) > 1})
+    )
+    if len({backend.model.model for backend in backends}) > 1:
+        problems.append(
+            "[[backend]] model: all backends of one file serve one model, since a page is asked by one recipe; "
+            "write a file for each model"
+        )
+
+
+def _model(entry: _Entry) -> ModelProfile:
+    name = entry.text("model")
+    if name is not None and name in MODELS:
+        return MODELS[name]
+    known = ", ".join(MODELS)
+    if name is not None:
+        entry.wrong(
+            "model", f"no profile {name!r}; known are {known}. Where the server uses another name: served_model"
+        )
+    elif "model" not in entry.table:
+        entry.wrong("model", f"is missing; one of {known}")
+    return next(iter(MODELS.values()))
+
+
+def _gpu(entry: _Entry) -> GpuProfile:
+    """A profile by name, or a table of one's own numbers; what is left out there is as on the small machine."""
+    stand_in = next(iter(GPUS.values()))
+    value = entry.table.get("gpu")
+    if isinstance(value, str) and value in GPUS:
+        return GPUS[value]
+    if not isinstance(value, dict):
+        what = "is missing" if value is None else f"no profile {value!r}"
+        entry.wrong("gpu", f"{what}; one of {', '.join(GPUS)}, or your own numbers: {_OWN_GPU_EXAMPLE}")
+        return stand_in
+    own = _Entry(f"{entry.where} gpu", value, _OWN_GPU, entry.problems)
+    for key in _OWN_GPU_REQUIRED:
+        if key not in value:
+            own.wrong(key, f"is missing, as in {_OWN_GPU_EXAMPLE}")
+            return stand_in
+    return GpuProfile(
+        name=own.text("name") or "",
+        size=own.choice("size", ("small", "large"), "small"),
+        max_in_flight=own.whole("max_in_flight", 1),
+        dpi=own.whole("dpi", 150, least=36),
+        max_pages=own.whole_or_none("max_pages", None),
+        document_shares=_document_shares(own),
+        tokens_per_second=own.number("tokens_per_second", stand_in.tokens_per_second, 1.0, 1e9),
+        max_model_len=own.whole_or_none("max_model_len", None),
+        gpu_memory_utilization=own.number("gpu_memory_utilization", stand_in.gpu_memory_utilization, 0.01, 1.0),
+        max_num_seqs=own.whole("max_num_seqs", stand_in.max_num_seqs),
+        max_num_batched_tokens=own.whole("max_num_batched_tokens", stand_in.max_num_batched_tokens),
+        max_num_queued_reqs=own.whole("max_num_queued_reqs", stand_in.max_num_queued_reqs),
+        memory_gb=own.number("memory_gb", stand_in.memory_gb, 1.0, 1e6),
+    )
+
+
+_OWN_GPU_EXAMPLE = 'gpu = { name = "a100", size = "large", max_in_flight = 64, dpi = 150 }'
+
+
+def _document_shares(own: _Entry) -> tuple[DocumentShare, ...]:
+    """`[[9, 0], [30, 8], [0, 1]]`: pairs of (pages up to, pages in flight); 0 is "no limit" in both."""
+    value = own.table.get("document_shares", [[0, 0]])
+    pairs = [
+        (pair[0], pair[1])
+        for pair in (value if isinstance(value, list) else [])
+        if isinstance(pair, list) and len(pair) == 2 and all(type(n) is int and n >= 0 for n in pair)
+    ]
+    sizes = [size or math.inf for size, _ in pairs]
+    if not pairs or len(pairs) != len(value) or sizes != sorted(set(sizes)) or sizes[-1] != math.inf:
+        own.wrong(
+            "document_shares",
+            "must be pairs of [document up to this many pages, its pages in flight], growing, the last for every "
+            f"larger document, 0 for no limit, as in [[9, 0], [30, 8], [0, 1]]; not {value!r}",
+        )
+        return (DocumentShare(None, None),)
+    return tuple(DocumentShare(size or None, at_once or None) for size, at_once in pairs)
+
+
+def _url(entry: _Entry) -> str:
+    value = entry.text("url")
+    if value is None:
+        entry.wrong("url", "is missing, as in http://gpu-a.example:8000")
+        return ""
+    try:
+        parts = urlsplit(value)
+        _ = parts.port  # raises for a port that is none
+    except ValueError as error:
+        entry.wrong("url", f"not an address ({error}); write it as in http://gpu-a.example:8000")
+        return ""
+    if parts.username is not None or parts.password is not None:
+        entry.wrong("url", "must hold no user or password; put them into variables named by headers_env or api_key_env")
+        return ""
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or not _sane(value):
+        entry.wrong("url", f"must be the server's root, as in http://gpu-a.example:8000, not {value!r}")
+        return ""
+    root = value.rstrip("/")
+    if root.endswith(("/v1", "/v1/chat/completions")):
+        entry.wrong("url", f"must be the server's root, without /v1: {root.split('/v1')[0]!r}")
+    return root
+
+
+def _api_key(entry: _Entry, variable: Callable[[str], str | None]) -> SecretStr | None:
+    name = entry.text("api_key_env")
+    return _secret(entry, "api_key_env", name, variable) if name is not None else None
+
+
+def _headers(entry: _Entry, variable: Callable[[str], str | None]) -> Mapping[str, SecretStr]:
+    table = entry.table.get("headers_env", {})
+    if not isinstance(table, dict):
+        entry.wrong("headers_env", 'must be a table of header = "VARIABLE"')
+        return {}
+    headers: dict[str, SecretStr] = {}
+    for header, name in table.items():
+        key = f"headers_env {header!r}"
+        if not header or not all(char.isascii() and (char.isalnum() or char in "-_") for char in header):
+            entry.wrong(key, "is not a header's name; letters, digits, - and _")
+        elif not isinstance(name, str) or not name:
+            entry.wrong(key, "must name a variable, in quotes")
+        elif secret := _secret(entry, key, name, variable):
+            headers[header] = secret
+    return headers
+
+
+def _secret(entry: _Entry, key: str, name: str, variable: Callable[[str], str | None]) -> SecretStr | None:
+    """The variable's value. It is in no message: somebody may have put the secret where the name belongs."""
+    shown = name if name.isidentifier() else "(something that is not a variable's name)"
+    value = variable(name) if name.isidentifier() else None
+    if not value:
+        entry.wrong(key, f"the variable {shown} is not set; set it, or take the line out")
+        return None
+    if not _sane(value):
+        entry.wrong(key, f"the value of {shown} has a space, a line end or a character that no header can carry")
+        return None
+    return SecretStr(value)
+
+
+def _sane(value: str) -> bool:
+    return all("!" <= char <= "~" for char in value)

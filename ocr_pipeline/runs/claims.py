@@ -1,0 +1,44 @@
+"""Claims: the batches that a command works on ahead of their runs, so that nobody takes them for forgotten ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ocr_pipeline.runs.liveness import Life, life_of, stamp
+
+
+@contextmanager
+def claim(folder: Path, names: Collection[str]) -> Iterator[None]:
+    """Says for as long as this process lives and the block lasts that it works on the batches `names`.
+
+    The command reads batches ahead of their runs; without the claim `reconcile` would take them for forgotten ones.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}.json"
+    path.write_text(json.dumps({**stamp("claim"), "batches": sorted(names)}))
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def claimed(folder: Path) -> set[str]:
+    """The batches that a living process of this host has claimed; claims of dead ones are taken away."""
+    found: set[str] = set()
+    for path in folder.glob("*.json"):
+        try:
+            said = json.loads(path.read_text())
+            names = said.pop("batches")
+        except (OSError, ValueError, KeyError):
+            continue  # being written, or gone already
+        if life_of("claim", said, None, datetime.now(UTC)) is Life.DEAD:
+            path.unlink(missing_ok=True)
+        else:
+            found.update(names)
+    return found

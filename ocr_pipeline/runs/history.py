@@ -1,0 +1,63 @@
+"""Which runs a batch has had, and what became of them, as Dagster's instance knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunsFilter
+
+from ocr_pipeline.runs.requests import DOCUMENTS_TAG
+
+PARTITION_TAG = "dagster/partition"
+
+LIVE = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+
+
+def live_run(instance: dg.DagsterInstance, batch_name: str) -> str | None:
+    """The id of a run of this batch that is queued or at work, or None."""
+    runs = instance.get_runs(RunsFilter(tags={PARTITION_TAG: batch_name}, statuses=LIVE), limit=1)
+    return runs[0].run_id if runs else None
+
+
+def last_run(instance: dg.DagsterInstance, batch_name: str) -> tuple[str, str] | None:
+    """Id and status of the newest run of this batch."""
+    runs = instance.get_runs(RunsFilter(tags={PARTITION_TAG: batch_name}), limit=1)
+    return (runs[0].run_id, runs[0].status.value) if runs else None
+
+
+def busy(instance: dg.DagsterInstance) -> bool:
+    """Whether runs are waiting for a place: then it is better to fill batches than to queue more small ones."""
+    return instance.get_runs_count(RunsFilter(statuses=[DagsterRunStatus.QUEUED])) > 0
+
+
+def waiting(instance: dg.DagsterInstance) -> dict[str, tuple[int, int]]:
+    """`{"queued" | "running": (batches, documents)}` of the runs that are not finished."""
+    found = {"queued": (0, 0), "running": (0, 0)}
+    for run in instance.get_runs(RunsFilter(statuses=LIVE)):
+        state = "queued" if run.status is DagsterRunStatus.QUEUED else "running"
+        batches, documents = found[state]
+        found[state] = (batches + 1, documents + int(run.tags.get(DOCUMENTS_TAG, "0")))
+    return found
+
+
+def finished(instance: dg.DagsterInstance) -> set[str]:
+    """The batches whose rows were loaded at least once."""
+    return instance.get_materialized_partitions(dg.AssetKey("documents"))
+
+
+def unloaded(instance: dg.DagsterInstance, names: Iterable[str]) -> list[str]:
+    """Of `names`, the batches whose rows were never loaded."""
+    done = finished(instance)
+    return [name for name in names if name not in done]
+
+
+def unfinished(instance: dg.DagsterInstance, names: Iterable[str]) -> list[str]:
+    """Of `names`, the batches with neither a finished load nor a live run."""
+    return [name for name in unloaded(instance, names) if live_run(instance, name) is None]

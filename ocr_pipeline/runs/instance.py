@@ -1,0 +1,89 @@
+"""Where Dagster keeps its history, for `make dev` and the command alike: a run of one is there in the other."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import dagster as dg
+from filelock import FileLock
+
+from ocr_pipeline.settings import Settings
+
+CONFIG = "dagster.yaml"
+DATABASES = ("history", "schedules")  # the folders of Dagster's SQLite files
+MADE = ".made"
+
+
+def home(settings: Settings) -> Path:
+    """The folder, made where it is missing, with our dagster.yaml in force; `DAGSTER_HOME` decides where it is set."""
+    if settings.dagster_home is not None:
+        return settings.dagster_home.expanduser().absolute()
+    folder = settings.data / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(settings.data / "dagster.lock", timeout=120):
+        _link(folder)
+        if not (folder / MADE).exists():
+            _make(folder)
+    return folder
+
+
+def instance(settings: Settings) -> dg.DagsterInstance:
+    return dg.DagsterInstance.from_config(str(home(settings)))
+
+
+def _make(folder: Path) -> None:
+    """Makes Dagster's SQLite files, whole or not at all.
+
+    Dagster makes them step by step at the first use: two processes at once spoil them, and a kill between leaves files
+    that no later start can use.
+    """
+    if any((folder / name).exists() for name in DATABASES):
+        if _opens(folder):
+            (folder / MADE).touch()
+            return
+        for name in DATABASES:
+            if (folder / name).exists():
+                (folder / name).rename(folder / f"{name}.unusable-{os.getpid()}")
+    fresh = folder / ".making"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    _link(fresh)
+    if not _opens(fresh):
+        raise RuntimeError(f"Dagster cannot keep its history in {folder}")
+    for name in DATABASES:
+        (fresh / name).rename(folder / name)
+    (folder / MADE).touch()
+    shutil.rmtree(fresh)
+
+
+def _opens(folder: Path) -> bool:
+    """Whether all of Dagster's storages can be used; makes them where they are missing."""
+    try:
+        with dg.DagsterInstance.from_config(str(folder)) as opened:
+            opened.get_runs_count()
+            opened.get_dynamic_partitions("batches")
+            opened.get_daemon_heartbeats()
+            opened.all_instigator_state()
+    except Exception:  # any of Dagster's, SQLAlchemy's and alembic's: the files are not whole
+        return False
+    return True
+
+
+def _link(folder: Path) -> None:
+    link, source = folder / CONFIG, _config()
+    if not (link.exists() and link.resolve() == source.resolve()):
+        fresh = folder / f".{CONFIG}.{os.getpid()}"
+        try:
+            fresh.symlink_to(source)
+        except OSError:  # a file system without links
+            shutil.copyfile(source, fresh)
+        fresh.replace(link)
+
+
+def _config() -> Path:
+    """The repository's dagster.yaml, or the copy in an installed package."""
+    package = Path(__file__).resolve().parents[1]
+    beside = package.parent / CONFIG
+    return beside if (package.parent / "pyproject.toml").exists() and beside.exists() else package / CONFIG

@@ -1,0 +1,63 @@
+"""Which runs are dead: the stamp a run carries, and the comparison of a stamp with this machine's processes.
+
+A run's process may be killed, or the whole tree with the daemon in it; then the run stays STARTED for ever, since
+Dagster's default launcher has no health check. A process id alone is not enough, ids are used again: the start time
+tells them apart. Asking the code server instead is wrong: after a reload it denied a run that was alive.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import Enum
+
+import psutil
+
+HOST_TAG = "ocr_pipeline/host"
+PID_TAG = "ocr_pipeline/pid"
+STAMPED_TAG = "ocr_pipeline/stamped_run"  # a retry inherits its parent's tags: this one says whose stamp it is
+STARTED_TAG = "ocr_pipeline/process_started"
+
+UNSTAMPED_GRACE = timedelta(seconds=120)
+"""A run that is STARTED and still has no stamp after this never got as far as its first step."""
+
+
+class Life(Enum):
+    ALIVE = "alive"
+    DEAD = "dead"
+    UNKNOWN = "unknown"  # on another host, or too young to tell
+
+
+def stamp(run_id: str) -> dict[str, str]:
+    """The tags that say which process works on the run `run_id`."""
+    process = psutil.Process()
+    return {
+        STAMPED_TAG: run_id,
+        HOST_TAG: socket.gethostname(),
+        PID_TAG: str(process.pid),
+        STARTED_TAG: f"{process.create_time():.2f}",
+    }
+
+
+def is_stamped(run_id: str, tags: Mapping[str, str]) -> bool:
+    return tags.get(STAMPED_TAG) == run_id and PID_TAG in tags
+
+
+def life_of(run_id: str, tags: Mapping[str, str], started_at: datetime | None, now: datetime) -> Life:
+    """Whether the process of a run with these tags still lives. Judges only runs of this host."""
+    if not is_stamped(run_id, tags):
+        old = started_at is not None and now - started_at > UNSTAMPED_GRACE
+        return Life.DEAD if old else Life.UNKNOWN
+    if tags.get(HOST_TAG) != socket.gethostname():
+        return Life.UNKNOWN
+    try:
+        process = psutil.Process(int(tags[PID_TAG]))
+        same = abs(process.create_time() - float(tags[STARTED_TAG])) < 1.0
+        if not same or process.status() == psutil.STATUS_ZOMBIE:
+            return Life.DEAD
+    except (psutil.NoSuchProcess, ValueError, KeyError):
+        return Life.DEAD
+    except psutil.AccessDenied:
+        return Life.UNKNOWN
+    return Life.ALIVE

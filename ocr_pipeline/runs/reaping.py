@@ -1,0 +1,49 @@
+"""Runs that nobody works on are ended, by the command too: it may run where no daemon does it."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunsFilter
+
+from ocr_pipeline.runs.history import LIVE
+from ocr_pipeline.runs.liveness import Life, is_stamped, life_of
+
+log = logging.getLogger(__name__)
+
+NO_DAEMON_AFTER = timedelta(seconds=120)
+"""Daemons report every 30 s; one that was silent for as long is gone."""
+
+WAITING = [DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING]
+
+
+def reap(instance: dg.DagsterInstance) -> list[str]:
+    """Ends the runs that nobody works on, and frees what they held; returns their ids.
+
+    For the command, which may run where no daemon does it: runs of this machine whose process is gone, and runs that
+    wait for a daemon when there is none.
+    """
+    now = datetime.now(UTC)
+    daemon = _has_daemon(instance, now)
+    ended = []
+    for record in instance.get_run_records(RunsFilter(statuses=LIVE)):
+        run = record.dagster_run
+        started = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
+        if run.status in WAITING and not is_stamped(run.run_id, run.tags):
+            dead, why = not daemon, "It waited for a Dagster daemon, and none is running."
+        else:
+            dead = life_of(run.run_id, run.tags, started, now) is Life.DEAD
+            why = "The process that worked on this run is gone."
+        if dead:
+            log.warning("run %s ended: %s", run.run_id, why)
+            instance.report_run_failed(run, why)
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            ended.append(run.run_id)
+    return ended
+
+
+def _has_daemon(instance: dg.DagsterInstance, now: datetime) -> bool:
+    beats = instance.get_daemon_heartbeats().values()
+    return any(now.timestamp() - beat.timestamp < NO_DAEMON_AFTER.total_seconds() for beat in beats)
