@@ -9,7 +9,7 @@ import dagster as dg
 
 from ocr_pipeline.flow.tables import Loaded
 from ocr_pipeline.lake import keys
-from ocr_pipeline.records import Batch, DocumentResult, DocumentStatus, PageStatus
+from ocr_pipeline.records import Batch, DocumentResult, DocumentStatus
 
 LEDGER = dg.AssetCheckSpec(
     "ledger_balances",
@@ -64,12 +64,7 @@ def ledger(batch: Batch, results: Sequence[DocumentResult]) -> dg.AssetCheckResu
 
 def nothing_failed(results: Sequence[DocumentResult]) -> dg.AssetCheckResult:
     rejected = [r for r in results if r.document.status is DocumentStatus.REJECTED]
-    bad = Counter(
-        str(page.reason or page.status)
-        for result in results
-        for page in result.pages
-        if page.status in (PageStatus.FAILED, PageStatus.SKIPPED)
-    )
+    bad = Counter(str(page.reason or page.status) for result in results for page in result.pages if page.status.is_bad)
     return dg.AssetCheckResult(
         check_name=NOTHING_FAILED.name,
         asset_key=NOTHING_FAILED.asset_key,

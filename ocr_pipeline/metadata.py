@@ -19,7 +19,7 @@ from ocr_pipeline.flow.progress import StreamCounts
 from ocr_pipeline.flow.tables import Loaded, Manifest
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
-from ocr_pipeline.records import Batch, DocumentResult, PageStatus
+from ocr_pipeline.records import Batch, DocumentResult
 
 MAX_ROWS = 200  # documents listed; a batch has at most that many by default
 EXCERPT = 2000  # characters
@@ -42,7 +42,7 @@ def of_rendering(lake: Storage, batch: Batch, counts: StreamCounts) -> Metadata:
 
 
 def of_reading(lake: Storage, batch: Batch, counts: StreamCounts, recipe_id: str) -> Metadata:
-    failed = sum(counts.by_status.get(status, 0) for status in (PageStatus.FAILED, PageStatus.SKIPPED))
+    failed = sum(pages for status, pages in counts.by_status.items() if status.is_bad)
     found: dict[str, dg.MetadataValue | str | int | float] = {
         "pages": counts.pages,
         "pages_asked": counts.asked,
@@ -50,7 +50,7 @@ def of_reading(lake: Storage, batch: Batch, counts: StreamCounts, recipe_id: str
         "pages_per_second": round(counts.pages / counts.seconds, 3) if counts.seconds else 0.0,
         "failed_share": round(failed / counts.pages, 4) if counts.pages else 0.0,
         "recipe_id": recipe_id,
-        "pages_by_status": dg.MetadataValue.json(counts.by_status),
+        "pages_by_status": dg.MetadataValue.json({str(status): pages for status, pages in counts.by_status.items()}),
     }
     excerpt = _excerpt(lake, batch)
     if excerpt:
@@ -89,7 +89,7 @@ def of_table(loaded: Loaded, name: str) -> Metadata:
 
 def _record(result: DocumentResult, review_url: str | None) -> dg.TableRecord:
     document = result.document
-    failed = sum(page.status in (PageStatus.FAILED, PageStatus.SKIPPED) for page in result.pages)
+    failed = sum(page.status.is_bad for page in result.pages)
     record: dict[str, str | int | float | bool] = {
         "document": document.source_uri.rsplit("/", 1)[-1][:200],
         "status": document.status.value,

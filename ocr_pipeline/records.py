@@ -20,6 +20,11 @@ class PageStatus(StrEnum):
     FAILED = "failed"
     SKIPPED = "skipped"  # over a limit; counts as failed in exit codes
 
+    @property
+    def is_bad(self) -> bool:
+        """Whether the page's text is not to be had: failed or skipped."""
+        return self in (PageStatus.FAILED, PageStatus.SKIPPED)
+
 
 class DocumentStatus(StrEnum):
     OK = "ok"  # every page ok, blank or fallback

@@ -66,7 +66,7 @@ class Display:
     def page_done(self, key: str, page: int, status: PageStatus, reason: Reason | None) -> None:
         with self._lock:
             self._pages_done += 1
-            if status in (PageStatus.FAILED, PageStatus.SKIPPED):
+            if status.is_bad:
                 self._failed += 1
                 self.say(f"{status}: {printable(key)} page {page}: {reason}")
             self._show()

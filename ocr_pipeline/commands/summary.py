@@ -14,7 +14,6 @@ from rich.text import Text
 
 from ocr_pipeline.records import DocumentResult, DocumentStatus, PageStatus
 
-BAD_PAGES = frozenset({PageStatus.FAILED, PageStatus.SKIPPED})
 MARKS = {"ok": "green", "partial": "yellow", "failed": "red", "rejected": "red"}
 
 
@@ -60,7 +59,7 @@ def summarise(results: Sequence[DocumentResult], batches: Collection[str], secon
             failed.append({"source": document.source_uri, "page": None, "reason": str(document.reason)})
         for page in result.pages:
             by_status[page.status.value] += 1
-            if page.status in BAD_PAGES:
+            if page.status.is_bad:
                 failed.append({"source": document.source_uri, "page": page.page_number, "reason": str(page.reason)})
     return Summary(
         documents=len(results),
@@ -94,7 +93,7 @@ def show(summary: Summary, console: Console, *, limit: int = 60) -> None:
             str(count[PageStatus.OK]),
             str(count[PageStatus.BLANK]),
             str(count[PageStatus.FALLBACK]),
-            str(count[PageStatus.FAILED] + count[PageStatus.SKIPPED]),
+            str(sum(pages for status, pages in count.items() if status.is_bad)),
             ", ".join(sorted({page.engine for page in pages if page.engine})) or "-",
             f"{sum(timed) / len(timed):.1f}" if timed else "-",
             f"{sum(agreed) / len(agreed):.2f}" if agreed else "-",

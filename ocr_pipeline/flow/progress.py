@@ -40,4 +40,4 @@ class StreamCounts:
     asked: int = 0  # pages handed to an engine
     render_seconds: float = 0.0  # summed over render workers
     seconds: float = 0.0  # wall
-    by_status: dict[str, int] = field(default_factory=dict)
+    by_status: dict[PageStatus, int] = field(default_factory=dict)

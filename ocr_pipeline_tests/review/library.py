@@ -131,7 +131,7 @@ class Library:
             self.lake.write(key, image)
             for index, figure in crop(image, parsed.regions) if made.raw else ():
                 self.lake.write(keys.figure(upload, number, index), figure)
-        failed = made.status in (PageStatus.FAILED, PageStatus.SKIPPED)
+        failed = made.status.is_bad
         tried = tuple(
             Attempt(
                 document_id=document,

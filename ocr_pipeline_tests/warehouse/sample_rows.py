@@ -66,7 +66,7 @@ def result(
     page_rows, region_rows, attempt_rows = [], [], []
     for number in range(1, pages + 1):
         status, reason = statuses.get(number, (PageStatus.OK, None))
-        failed = status in (PageStatus.FAILED, PageStatus.SKIPPED)
+        failed = status.is_bad
         seed = f"{name} {uploaded} {batch} {number} {recipe_id}"
         page_rows.append(
             Page(
@@ -127,7 +127,7 @@ def result(
                 ),
             )
         )
-    bad = sum(page.status in (PageStatus.FAILED, PageStatus.SKIPPED) for page in page_rows)
+    bad = sum(page.status.is_bad for page in page_rows)
     status = DocumentStatus.OK if not bad else DocumentStatus.FAILED if bad == pages else DocumentStatus.PARTIAL
     return DocumentResult(
         document=Document(
