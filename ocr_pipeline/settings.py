@@ -27,7 +27,7 @@ class Listing(StrEnum):
 class TextLayer(StrEnum):
     """What the PDF's own text is used for, beside measuring agreement."""
 
-    FALLBACK = "fallback"  # when the engine fails on a page
+    FALLBACK = "fallback"  # when the engine fails on a page and the layer is sound
     PREFER = "prefer"  # a page whose layer is sound by a measured test costs no engine
     NEVER = "never"
 
@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     text_layer: TextLayer = _env(
         "OCR_TEXT_LAYER",
         default=TextLayer.FALLBACK,
-        description="use of a PDF's own text: fallback where OCR fails, prefer (sound layers cost no GPU), never",
+        description="use of a PDF's own text where it is sound: fallback (OCR fails), prefer (no GPU is asked), never",
     )
     outage_wait: float = _env("OCR_OUTAGE_WAIT", default=900.0, description="all GPUs down: wait, then the CPU engine")
 

@@ -13,10 +13,13 @@ from dataclasses import replace
 from datetime import UTC, date
 from typing import Any
 
+from ocr_pipeline.flow import figures
 from ocr_pipeline.flow.reading import PageReading, Reading
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.lake import keys
-from ocr_pipeline.ocr.parsing.parse import parse
+from ocr_pipeline.ocr.engines.engine import raw_text
+from ocr_pipeline.ocr.engines.text_layer import layer_lines
+from ocr_pipeline.ocr.parsing.parse import parse, parse_text
 from ocr_pipeline.records import (
     Attempt,
     Batch,
@@ -36,8 +39,7 @@ SPECKS = 5e-4
 """Ink below which a page without text is blank and not failed: dust on a scanned page measures 1e-5 to 5e-4, as much
 as a page number, so the engine is asked and believed (`pdf/ink.py` has the measurements)."""
 
-_FIGURE_LINK = re.compile(r"\(figure:(\d{1,6})\)")
-_GOOD = frozenset({PageStatus.OK, PageStatus.BLANK, PageStatus.FALLBACK})
+_FIGURE_LINK = re.compile(r"!\[([^\[\]\n]{0,300})\]\(figure:(\d{1,6})\)")
 
 
 def ingest_date(batch: Batch) -> date:
@@ -47,7 +49,7 @@ def ingest_date(batch: Batch) -> date:
 
 def status_of(pages: Sequence[Page]) -> DocumentStatus:
     """ok when every page has its text, failed when none has, partial between."""
-    good = sum(page.status in _GOOD for page in pages)
+    good = sum(not page.status.is_bad for page in pages)
     if good == len(pages):
         return DocumentStatus.OK
     return DocumentStatus.PARTIAL if good else DocumentStatus.FAILED
@@ -64,7 +66,7 @@ def result(
     attempts: list[PageAttempt] = []
     for rendered in document.pages:
         page, parsed = _page(document, rendered, read.get(rendered.number), recipe_id)
-        links = _figure_links(document.upload.key, rendered.number, parsed)
+        links = _figure_links(document.upload.key, rendered, parsed)
         pages.append(
             replace(
                 page,
@@ -158,7 +160,9 @@ def _page(
     if read.layer is not None:
         status = PageStatus.FALLBACK if transcript is not None else PageStatus.OK
         page = replace(page, status=status, engine="text_layer", backend="pdf", model="text_layer")
-        return page, ParsedPage(read.layer)
+        # through the layout of plain lines, which escapes: a PDF's own words must not become markup
+        lines = raw_text(layer_lines(read.layer))
+        return page, parse_text(lines, "lines", rendered.width or 0, rendered.height or 0)
     if transcript is None:
         return replace(page, status=PageStatus.FAILED, reason=read.reason, detail=read.detail), ParsedPage("")
     return page, parse(transcript) if transcript.status is PageStatus.OK else ParsedPage("")
@@ -190,17 +194,22 @@ def _own_attempts(transcript: Transcript | None, document: RenderedDocument, num
     return [a for a in transcript.attempts if (a.document_id, a.page_number) == (document.document_id, number)]
 
 
-def _figure_links(upload_key: str, number: int, parsed: ParsedPage) -> str:
-    """`(figure:3)` becomes the path of the cropped figure, relative to the document's markdown file."""
+def _figure_links(upload_key: str, rendered: RenderedPage, parsed: ParsedPage) -> str:
+    """`![…](figure:3)` becomes a link to the cropped figure, relative to the document's markdown file; a figure that
+    was not cut out leaves its words alone."""
+    cropped = figures.boxes(parsed.regions, rendered.width or 0, rendered.height or 0)
     folder = posixpath.dirname(keys.markdown(upload_key))
 
     def link(match: re.Match[str]) -> str:
-        path = posixpath.relpath(keys.figure(upload_key, number, int(match[1])), folder)
-        return "(<" + path.replace("<", "%3C").replace(">", "%3E").replace("\n", "%0A") + ">)"
+        words, index = match[1], int(match[2])
+        if index not in cropped:
+            return words
+        path = posixpath.relpath(keys.figure(upload_key, rendered.number, index), folder)
+        return f"![{words}](<" + path.replace("<", "%3C").replace(">", "%3E").replace("\n", "%0A") + ">)"
 
     return _FIGURE_LINK.sub(link, parsed.markdown)
 
 
 def _commonest_reason(pages: Sequence[Page]) -> Reason | None:
-    reasons = [page.reason for page in pages if page.status not in _GOOD and page.reason]
+    reasons = [page.reason for page in pages if page.status.is_bad and page.reason]
     return max(sorted(set(reasons)), key=reasons.count) if reasons else None

@@ -1,8 +1,12 @@
-"""Figures cut out of a page image, as the regions of its transcript say: pure bytes in, bytes out."""
+"""Figures cut out of a page image, as the regions of its transcript say: pure bytes in, bytes out.
+
+Which figures are cut (`boxes`) is also which the markdown links (`documents.py`): no link without its file.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
@@ -13,23 +17,29 @@ MAX_FIGURES = 64  # a page: more is noise, and each is an object in the lake
 _MIN_SIDE = 8  # pixels
 
 
-def crop(jpeg: bytes, regions: tuple[Region, ...]) -> list[tuple[int, bytes]]:
-    """`(region index, JPEG bytes)` for each figure among `regions` that is large enough to see."""
-    wanted = [(index, region) for index, region in enumerate(regions) if region.label in FIGURE_LABELS][:MAX_FIGURES]
-    if not wanted:
-        return []
+Box = tuple[int, int, int, int]
+
+
+def boxes(regions: Sequence[Region], width: int, height: int) -> dict[int, Box]:
+    """By region index the pixels (left, top, right, bottom) of each figure that is large enough to see, on a page image
+    of `width` x `height`; at most `MAX_FIGURES`."""
+    found: dict[int, Box] = {}
+    for index, region in enumerate(regions):
+        if region.label not in FIGURE_LABELS:
+            continue
+        box = int(region.x0 * width), int(region.y0 * height), round(region.x1 * width), round(region.y1 * height)
+        if min(box[2] - box[0], box[3] - box[1]) >= _MIN_SIDE:
+            found[index] = box
+        if len(found) == MAX_FIGURES:
+            break
+    return found
+
+
+def crop(jpeg: bytes, wanted: Mapping[int, Box]) -> list[tuple[int, bytes]]:
+    """`(region index, JPEG bytes)` of each of the `boxes`."""
     figures = []
     with Image.open(io.BytesIO(jpeg)) as page:
-        width, height = page.size
-        for index, region in wanted:
-            box = (
-                int(region.x0 * width),
-                int(region.y0 * height),
-                round(region.x1 * width),
-                round(region.y1 * height),
-            )
-            if box[2] - box[0] < _MIN_SIDE or box[3] - box[1] < _MIN_SIDE:
-                continue
+        for index, box in wanted.items():
             out = io.BytesIO()
             page.crop(box).save(out, "JPEG", quality=85)
             figures.append((index, out.getvalue()))

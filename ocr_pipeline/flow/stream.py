@@ -15,6 +15,7 @@ import logging
 import tempfile
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +36,12 @@ from ocr_pipeline.records import Batch, Geometry, PageImage, PageStatus, Reason,
 log = logging.getLogger(__name__)
 
 UPLOAD_GONE = frozenset({Reason.MISSING, Reason.REPLACED})
+NOT_READ = UPLOAD_GONE | {Reason.UNREADABLE}
+"""Nothing was learnt of the upload's content: a markdown file under its key is another upload's."""
+
+LAYER_CHARACTERS = 20_000_000
+"""Of a document's text layers that are kept, the first ones: they stand in memory until it is done. 5,000 pages of a
+book have 15 million; 300 pages that share one stream of text, in a file of 44 kB, have 60."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +114,26 @@ class BatchStream:
 
     def _finish(self, drawn: RenderedDocument, result: Reading) -> None:
         reading.write(self._storage, self._batch.name, result)
-        now = self._storage.stat(drawn.upload.key)
-        if now is not None and now.etag != drawn.upload.etag:
+        if drawn.reason in NOT_READ or self._replaced(drawn.upload):
             return  # an older batch, run again: the markdown file is the newer upload's
         if drawn.reason is None:
             rows = documents.result(self._batch, drawn, result, result.recipe_id, self._storage.uri_of)
             self._storage.write(keys.markdown(drawn.upload.key), documents.markdown_file(rows).encode())
-        elif drawn.reason not in UPLOAD_GONE:
+        else:
             self._storage.delete([keys.markdown(drawn.upload.key)])  # of an earlier upload that could be read
+
+    def _replaced(self, upload: Upload) -> bool:
+        """Whether another upload stands under this key now; one that can no longer be looked at has not been."""
+        try:
+            now = self._storage.stat(upload.key)
+        except StorageError:
+            self._raise_when_the_lake_is_away()
+            return False
+        return now is not None and now.etag != upload.etag
+
+    def _raise_when_the_lake_is_away(self) -> None:
+        """This object alone, or the lake? Raises StorageError where the lake itself does not answer."""
+        self._storage.stat(keys.batch(self._batch.name))
 
     # --- drawing -----------------------------------------------------------------------------------------------
 
@@ -158,8 +177,7 @@ class BatchStream:
         except ObjectTooLarge as error:
             return replace(head, reason=Reason.TOO_LARGE, detail=str(error))
         except StorageError as error:
-            # this object alone, or the lake? Raises where the lake itself does not answer
-            self._storage.stat(keys.batch(self._batch.name))
+            self._raise_when_the_lake_is_away()
             return replace(head, reason=Reason.UNREADABLE, detail=str(error))
         if read.etag != upload.etag:
             return replace(head, reason=Reason.REPLACED, detail=f"uploaded again {read.last_modified.isoformat()}")
@@ -176,13 +194,14 @@ class BatchStream:
         read: bool,
     ) -> list[asyncio.Task[RenderedPage]]:
         tasks = []
+        layers_left = LAYER_CHARACTERS
         jobs = deque(
             self._drawing.render(order, path, first, last, self._geometry)
             for first, last in ranges(head.page_count, in_haste=self._pool.idle)
         )
         try:
             while jobs:
-                drawn = await jobs[0]
+                drawn, layers_left = _with_layers(await jobs[0], layers_left)
                 jobs.popleft()  # a finished job holds its images
                 tasks += [group.create_task(self._page(head, page, readings, read)) for page in drawn]
                 for task in tasks[-len(drawn) :]:
@@ -255,17 +274,21 @@ class BatchStream:
         )
         transcript = await self._reader.read(image, self._again, self._count_asked)
         if transcript.status is PageStatus.OK:
-            cut = await asyncio.to_thread(figures.crop, jpeg, parse(transcript).regions)
-            for index, figure in cut:
-                key = keys.figure(head.upload.key, page.number, index)
-                await asyncio.to_thread(self._storage.write, key, figure)
+            boxes = figures.boxes(parse(transcript).regions, image.width, image.height)
+            if boxes:
+                await asyncio.to_thread(self._cut_figures, head, page.number, jpeg, boxes)
         failed_for_good = transcript.status is PageStatus.FAILED and transcript.reason not in NOT_THE_PAGES_FAULT
-        fallback = failed_for_good and layer and self._options.text_layer != "never"
+        # the one line that a scanner stamps is not the page: the fallback must hold all of it, too
+        fallback = failed_for_good and self._options.text_layer != "never" and sound_layer(layer, page.ink)
         return PageReading(
             number=page.number,
             transcript=without_raw_attempts(transcript),
             layer=layer if fallback else None,
         )
+
+    def _cut_figures(self, head: RenderedDocument, number: int, jpeg: bytes, boxes: Mapping[int, figures.Box]) -> None:
+        for index, figure in figures.crop(jpeg, boxes):
+            self._storage.write(keys.figure(head.upload.key, number, index), figure)
 
     async def _read_again(self, document: RenderedDocument) -> list[PageReading]:
         """Reads the page images that are in the lake: `ocr_markdown` without `rendered_pages`."""
@@ -296,6 +319,20 @@ class BatchStream:
         self.counts.pages += 1
         self.counts.by_status[status] = self.counts.by_status.get(status, 0) + 1
         self._progress.page_done(head.upload.key, number, status, reason)
+
+
+def _with_layers(
+    pages: list[pdf.RenderedPage | pdf.PageFault], left: int
+) -> tuple[list[pdf.RenderedPage | pdf.PageFault], int]:
+    """The pages with the text layers that are worth keeping, and how many characters of others may follow."""
+    kept: list[pdf.RenderedPage | pdf.PageFault] = []
+    for page in pages:
+        if isinstance(page, pdf.RenderedPage) and page.text_layer:
+            if page.ink < pdf.BLANK_INK or len(page.text_layer) > left:
+                page = replace(page, text_layer="")
+            left -= len(page.text_layer)
+        kept.append(page)
+    return kept, left
 
 
 def _keep_time(drawn: RenderedDocument, before: RenderedDocument | None) -> RenderedDocument:

@@ -28,6 +28,7 @@ _HEAVY_IMAGE = 1 << 28  # bytes
 _SMALL_PAGE = 400.0  # points; see `_may_have_units`
 _UNIT = re.compile(rb"/UserUnit\s+([\d.]+)")
 _CHUNK = 1 << 20
+_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")  # turns the direction of what follows: text can hide text
 _HYPHEN_AT_LINE_END = re.compile("[\ufffe\x02]\n?")
 
 
@@ -191,12 +192,14 @@ def open_document(path: Path) -> tuple[Document | None, Opening]:
 
 
 def clean_text(text: str) -> str:
-    """Text without control characters, lone surrogates and non-characters; lines end in a line feed."""
+    """Text without control characters, marks of direction, lone surrogates and non-characters; lines end in a line
+    feed."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     # PDFium puts one of these for a hyphen at a line's end, and takes the line break away.
     text = _HYPHEN_AT_LINE_END.sub("-\n", text)
     if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
         return text[:MAX_TEXT]
+    text = _TURNING.sub("", text)
     kept = (c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs", "Cn"))
     return "".join(kept)[:MAX_TEXT]
 

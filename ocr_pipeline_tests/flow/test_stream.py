@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.inbox import upload_of
 from ocr_pipeline.lake import batches, keys, planner
-from ocr_pipeline.lake.storage import Storage, open_storage
+from ocr_pipeline.lake.storage import Storage, StorageError, open_storage
 from ocr_pipeline.records import Batch, DocumentResult, PageImage, PageStatus, Reason
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
 from ocr_pipeline_tests.pdfs import numbered, pdf
@@ -191,6 +192,47 @@ def test_an_upload_that_was_replaced_or_deleted_since_its_batch_was_cut_says_so(
     assert reasons == {"a.pdf": Reason.REPLACED, "b.pdf": Reason.MISSING}
 
 
+def test_a_file_that_may_not_be_read_is_one_rejected_row_and_the_rest_of_its_batch_goes_on(
+    lake: Storage, service: OcrService, tmp_path: Path
+) -> None:
+    batch = put(lake, {"a.pdf": numbered(2), "secret.pdf": numbered(1)})
+    # the lake answers and does not give this one: a link that leaves it, since rights do not bind root
+    path = tmp_path / "lake" / "inbox" / "secret.pdf"
+    path.rename(tmp_path / "outside.pdf")
+    path.symlink_to(tmp_path / "outside.pdf")
+    service.run(batch)
+    by_name = {r.document.source_uri.rsplit("/", 1)[-1]: r for r in tables.results(lake, batch)}
+    rejected = by_name["secret.pdf"].document
+    assert (rejected.status, rejected.reason) == ("rejected", Reason.UNREADABLE)
+    assert "link that leaves the lake" in (rejected.detail or "")
+    assert statuses(by_name["a.pdf"]) == ["ok", "ok"]
+    assert checks.imbalances(batch, list(by_name.values())) == []
+
+
+def test_a_file_that_may_no_longer_be_read_once_it_was_drawn_keeps_its_pages(
+    lake: Storage, service: OcrService, tmp_path: Path
+) -> None:
+    batch = put(lake, {"a.pdf": numbered(2)})
+    service.run(batch)
+    path = tmp_path / "lake" / "inbox" / "a.pdf"
+    path.rename(tmp_path / "outside.pdf")
+    path.symlink_to(tmp_path / "outside.pdf")
+    service.run(batch, render=False)
+    (result,) = tables.results(lake, batch)
+    assert statuses(result) == ["ok", "ok"]
+    assert lake.stat(keys.markdown("inbox/a.pdf")) is not None
+
+
+def test_a_lake_that_does_not_answer_fails_the_batch_and_rejects_nothing(
+    lake: Storage, service: OcrService, tmp_path: Path
+) -> None:
+    batch = put(lake, {"a.pdf": numbered(2)})
+    (tmp_path / "lake").rename(tmp_path / "unmounted")
+    (tmp_path / "lake").symlink_to("lake")  # a link to itself: every call fails
+    with pytest.raises(StorageError):
+        service.run(batch)
+
+
 def test_an_older_batch_run_again_leaves_the_newer_markdown_file_alone(lake: Storage, service: OcrService) -> None:
     old = put(lake, {"a.pdf": pdf(["the old text"])})
     service.run(old)
@@ -267,6 +309,30 @@ def test_a_figure_is_cut_out_and_linked_from_the_markdown_file(lake: Storage) ->
     assert lake.read(keys.figure("inbox/sub/a b.pdf", 1, 0)).startswith(b"\xff\xd8")
     assert "(<a b.pdf.files/0001-0.jpg>)" in lake.read(keys.markdown("inbox/sub/a b.pdf")).decode()
     assert PageStatus.OK in {page.status for page in tables.results(lake, batch)[0].pages}
+
+
+def test_only_figures_that_were_cut_out_are_linked(lake: Storage) -> None:
+    boxes = ["[[10, 10, 15, 14]]", *(f"[[{n}, {n}, {n + 100}, {n + 100}]]" for n in range(70))]
+    said = "\n".join(f"<|ref|>image<|/ref|><|det|>{box}<|/det|>" for box in boxes)
+    transcriber = ScriptedTranscriber(lambda image: said)
+    original = transcriber.transcribe
+
+    async def grounded(image: PageImage, previous: object = None) -> object:
+        return dataclasses.replace(await original(image), format="grounding")
+
+    transcriber.transcribe = grounded  # type: ignore[method-assign, assignment]
+    service = OcrService(lake, lambda: transcriber, StreamOptions(render_workers=1))
+    try:
+        batch = put(lake, {"a.pdf": numbered(1)})
+        service.run(batch)
+    finally:
+        service.close()
+    (page,) = tables.results(lake, batch)[0].pages
+    links = [f"markdown/inbox/{name}" for name in re.findall(r"\(<(.+?)>\)", page.markdown)]
+    cut = [info.key for info in lake.list("markdown/inbox/a.pdf.files/")]
+    assert sorted(links) == cut
+    assert len(cut) == 64
+    assert "figure:" not in page.markdown
 
 
 def test_a_page_with_specks_and_no_text_is_blank_and_one_with_ink_is_failed(

@@ -66,3 +66,7 @@ def test_clean_text_can_always_be_stored(text: str) -> None:
     clean.encode("utf-8")
     assert all(c.isprintable() or c in "\n\t" or ord(c) > 127 for c in clean)
     assert clean_text(clean) == clean
+
+
+def test_marks_that_turn_the_direction_of_text_do_not_come_through() -> None:
+    assert clean_text("invoice \u202egpj.exe\u202c \u2067x\u2069") == "invoice gpj.exe x"

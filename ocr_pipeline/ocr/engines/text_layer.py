@@ -12,6 +12,11 @@ from ocr_pipeline.ocr.engines.engine import EngineError, RawLine
 from ocr_pipeline.records import PageImage, Reason
 
 
+def layer_lines(layer: str) -> tuple[RawLine, ...]:
+    """The layer's lines that have words on them, in its own order."""
+    return tuple(RawLine(text=line.strip()) for line in layer.splitlines() if line.strip())
+
+
 class TextLayerEngine:
     """The text layer of the page, a line of it as a line; a page without one fails with `empty_text`."""
 
@@ -24,7 +29,7 @@ class TextLayerEngine:
         return {}
 
     async def read(self, image: PageImage) -> tuple[RawLine, ...]:
-        lines = tuple(RawLine(text=line.strip()) for line in image.text_layer.splitlines() if line.strip())
+        lines = layer_lines(image.text_layer)
         if not lines:
             raise EngineError(
                 "the page has no text layer, and the engine text_layer reads nothing else: set OCR_CPU_ENGINE=auto",
