@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
-from ocr_pipeline_tests.deploy.files import DEPLOY, filled_in, load
+from ocr_pipeline_tests.deploy.files import DEPLOY, filled_in, load, load_all
 
 COMPOSE = sorted(str(path.relative_to(DEPLOY)) for path in DEPLOY.glob("*/compose*.yaml"))
 UNITS = sorted((DEPLOY / "celery/systemd").glob("*.service"))
@@ -28,13 +31,14 @@ def test_what_a_service_opens_it_opens_on_loopback_unless_told_otherwise(name: s
         )
 
 
+@pytest.mark.cluster  # .ci/cluster installs a client
 @pytest.mark.parametrize("name", COMPOSE)
 def test_compose_takes_the_file(name: str, tmp_path: Path) -> None:
     client = next(
         ([*words] for words in (("docker", "compose"), ("docker-compose",)) if _runs([*words, "version"])), None
     )
     if client is None:
-        pytest.skip("no Compose client is installed")
+        (pytest.fail if os.environ.get("OCR_TEST_CLUSTER") else pytest.skip)("no Compose client is installed")
     folder = tmp_path / "deploy"
     shutil.copytree((DEPLOY / name).parent, folder)
     (folder / ".env").write_text("VLLM_API_KEY=x\nDAGSTER_PG_PASSWORD=x\nREDIS_PASSWORD=x\nGRAFANA_PASSWORD=x\n")
@@ -44,6 +48,82 @@ def test_compose_takes_the_file(name: str, tmp_path: Path) -> None:
 
 def _runs(command: list[str]) -> bool:
     return shutil.which(command[0]) is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
+def test_every_folder_that_a_volume_is_put_on_belongs_to_the_user_of_the_image() -> None:
+    (made,) = re.findall(r"install -d -o ocr -g ocr ([^\n]+)", (DEPLOY / "Dockerfile").read_text())
+    compose = load("celery/compose.yaml")
+    for service, settings in compose["services"].items():
+        for volume in settings["volumes"] if "ocr-pipeline" in settings["image"] else []:
+            source, target, *_ = filled_in(volume).split(":")
+            if source in compose["volumes"]:
+                assert target in made.split(), f"{service}: {target} would be root's, and the process is not root"
+
+
+def variables(name: str) -> dict[str, str]:
+    """What an example of an environment file sets."""
+    return dict(line.split("=", 1) for line in (DEPLOY / name).read_text().splitlines() if re.match(r"\w+=", line))
+
+
+@pytest.mark.parametrize("name", COMPOSE)
+def test_every_address_to_listen_on_is_in_the_example_of_the_environment_and_explained(name: str) -> None:
+    folder = (DEPLOY / name).parent
+    for bind in set(re.findall(r"\$\{(\w+_BIND)", (DEPLOY / name).read_text())):
+        assert variables(f"{folder.name}/env.example")[bind] == "127.0.0.1", bind
+
+
+def test_prometheus_reaches_each_port_that_its_targets_name_once_the_address_is_set() -> None:
+    """It runs in a container or on another machine: a port that is on loopback whatever one sets is no target."""
+    opened = {
+        filled_in(port).split(":")[1]: port
+        for name in COMPOSE
+        for settings in load(name)["services"].values()
+        for port in settings.get("ports", [])
+    }
+    for path in sorted((DEPLOY / "monitoring/targets").glob("*.yml")):
+        for group in load(f"monitoring/targets/{path.name}"):
+            for target in group["targets"]:
+                assert re.match(r"\$\{\w+_BIND:-127\.0\.0\.1\}:", opened[target.rpartition(":")[2]]), target
+    unit = (DEPLOY / "celery/systemd/ocr-metrics.service").read_text()
+    given = unit.index("EnvironmentFile=")
+    assert unit.index("Environment=METRICS_BIND=127.0.0.1") < given  # the file's value wins over one before it
+    assert "ocr-pipeline metrics --host ${METRICS_BIND}\n" in unit
+
+
+def test_every_backend_whose_server_demands_a_key_names_one_that_the_examples_have() -> None:
+    demanding = {
+        path.stem.removeprefix("compose.")
+        for path in DEPLOY.glob("gpu/compose.*.yaml")
+        if "VLLM_API_KEY: ${VLLM_API_KEY:?" in path.read_text()
+    }
+    assert demanding == {"rtx-4090", "dgx-spark"}
+    secrets = load("kubernetes/secrets.example.yaml")["stringData"]
+    cluster = next(m for m in load_all("kubernetes/config.yaml") if m["metadata"]["name"] == "ocr-backends")
+    for text, known in (
+        ((DEPLOY / "backends.example.toml").read_text(), variables("celery/env.example")),
+        (cluster["data"]["backends.toml"], secrets),
+    ):
+        for backend in tomllib.loads(text)["backend"]:
+            if backend["gpu"] in demanding:
+                assert backend.get("api_key_env") in known, backend["name"]
+
+
+@pytest.mark.parametrize("name", COMPOSE)
+def test_no_secret_stands_on_a_command_line(name: str) -> None:
+    for service, settings in load(name)["services"].items():
+        words = " ".join(settings.get("command", []))
+        assert not re.search(r"(?<!\$)\$\{\w*(PASSWORD|KEY|TOKEN|SECRET)", words), f"{name} {service}"
+
+
+@pytest.mark.cluster
+def test_redis_takes_its_password_from_the_file_that_its_command_writes(tmp_path: Path) -> None:
+    redis = load("celery/compose.yaml")["services"]["redis"]
+    shell, option, line = redis["command"]
+    line = line.replace("$$", "$").replace("/tmp/redis.conf", shlex.quote(str(tmp_path / "redis.conf")))
+    line = line.replace("exec redis-server", "exec echo")  # what it would be started with
+    subprocess.run([shell, option, line], env={**os.environ, "REDIS_PASSWORD": "hushhush"}, check=True)
+    assert (tmp_path / "redis.conf").read_text() == "appendonly yes\nrequirepass hushhush\n"
+    assert (tmp_path / "redis.conf").stat().st_mode & 0o077 == 0
 
 
 def test_secrets_of_a_compose_file_must_be_set() -> None:

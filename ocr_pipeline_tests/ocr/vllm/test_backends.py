@@ -15,7 +15,12 @@ from ocr_pipeline.ocr.vllm.gpus import DGX_SPARK, GPUS, RTX_4090, DocumentShare
 from ocr_pipeline.ocr.vllm.models import DEEPSEEK_OCR, DEEPSEEK_OCR_2
 
 EXAMPLE = Path(ocr_pipeline.__file__).parents[1] / "deploy" / "backends.example.toml"
-VARIABLES = {"GPU_A_API_KEY": "key-a", "CF_ACCESS_CLIENT_ID": "id.access", "CF_ACCESS_CLIENT_SECRET": "s3cret"}
+VARIABLES = {
+    "GPU_A_API_KEY": "key-a",
+    "GPU_B_API_KEY": "key-b",
+    "CF_ACCESS_CLIENT_ID": "id.access",
+    "CF_ACCESS_CLIENT_SECRET": "s3cret",
+}
 
 ONE = """
 [[backend]]
@@ -174,7 +179,7 @@ KEY = st.sampled_from(
 
 @given(st.dictionaries(KEY, VALUE, max_size=6), st.dictionaries(st.sampled_from(["policy", "sla", "z"]), VALUE))
 def test_no_value_of_any_type_gets_past_as_an_exception(entry: dict[str, object], top: dict[str, object]) -> None:
-    from ocr_pipeline.ocr import backends
+    from ocr_pipeline.ocr.vllm import backends
 
     problems: list[str] = []
     assert backends._config({**top, "backend": [entry]}, VARIABLES.get, problems) is None
