@@ -114,7 +114,22 @@ class Batch:
     urgent: bool = False
     retry_reasons: tuple[Reason, ...] = ()  # a retry: pages that failed for these reasons are asked again
     deleted: tuple[str, ...] = ()  # upload keys that were seen to be deleted
-    created_at: datetime | None = None  # retries and deletions: time of the request
+    gone: tuple[Upload, ...] = ()  # of those keys, the newest uploads that were known; old lists have none
+    returned: bool = False  # the uploads were marked deleted and are there again: the marks go
+    created_at: datetime | None = None  # retries, deletions and returns: time of the request
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """What is known of a document's deletion: of two, the one with the later `deleted_at` counts.
+
+    It hides what was known when it was seen, and nothing that came since, whatever the clocks say: uploads dated
+    before `up_to`, and of those dated at it (a bucket's times are whole seconds) the ones with these etags.
+    """
+
+    deleted_at: datetime  # by our clock: for people, and for the order of deletions and returns
+    up_to: datetime | None  # `last_modified` of the newest upload known; None: it was there again, nothing is hidden
+    etags: tuple[str, ...] | None = None  # of the uploads dated at `up_to`; None: all of them
 
 
 @dataclass(frozen=True, slots=True)

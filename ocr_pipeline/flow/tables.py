@@ -15,10 +15,10 @@ from datetime import datetime
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from ocr_pipeline.flow import documents, reading, rendered
+from ocr_pipeline.flow import deletions, documents, reading, rendered
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.records import Batch, DocumentResult
+from ocr_pipeline.records import Batch, Deletion, DocumentResult
 from ocr_pipeline.warehouse import parquet
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.load import LoadCounts, Source, load_batch, mark_deleted
@@ -46,7 +46,7 @@ class Manifest:
     batch: str
     schema_version: int
     tables: dict[str, TableFile] = field(default_factory=dict)
-    deleted: dict[str, datetime] = field(default_factory=dict)  # document id -> when its upload was gone
+    deleted: dict[str, Deletion | datetime] = field(default_factory=dict)  # by document id; a time alone: an old one
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,7 @@ def publish(lake: Storage, batch: Batch, rows: list[DocumentResult]) -> Manifest
             key = keys.table(name, day, batch.name)
             lake.write(key, data)
             files[name] = table_file(key, table.num_rows, data)
-    gone = {keys.document_id(key): batch.created_at for key in batch.deleted if batch.created_at}
-    manifest = Manifest(batch.name, SCHEMA_VERSION, files, gone)
+    manifest = Manifest(batch.name, SCHEMA_VERSION, files, {**deletions.marks(batch)})
     write_manifest(lake, manifest)
     return manifest
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from ocr_pipeline.records import Batch, Reason, Upload
 
 TIME_FORMAT = "%Y%m%dT%H%M%SZ"
+TIME_EXAMPLE = "20261122T120000Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +135,36 @@ def retry(uploads: Collection[Upload], reasons: Iterable[Reason], at: datetime, 
     Named by the time of the request, and later than every batch in `after` (those it repeats), so that its rows win.
     """
     wanted = tuple(sorted(set(reasons)))
-    named = at.astimezone(UTC).replace(microsecond=0)
-    for earlier in after:
-        named = max(named, datetime.strptime(earlier[:16], TIME_FORMAT).replace(tzinfo=UTC) + timedelta(seconds=1))
     batch = Batch("", tuple(sorted(uploads, key=_order)), retry_reasons=wanted, created_at=at.astimezone(UTC))
-    return replace(batch, name=name(batch.uploads, named, "retry:" + ",".join(wanted)))
+    return replace(batch, name=name(batch.uploads, later(at, after), "retry:" + ",".join(wanted)))
 
 
-def deletion(keys: Iterable[str], at: datetime) -> Batch:
-    """A batch without uploads that marks the documents of `keys` deleted as of `at`."""
-    gone = tuple(sorted(set(keys)))
+def deletion(keys: Iterable[str], at: datetime, gone: Iterable[Upload] = (), after: Iterable[str] = ()) -> Batch:
+    """A batch without uploads that marks the documents of `keys` deleted, as seen at `at`.
+
+    `gone`: of these keys the newest uploads known, which are what the mark hides. `after`: the batches that name the
+    keys; the deletion is named and dated later than each, so that of deletions and returns the order is plain.
+    """
+    listed = tuple(sorted(set(keys)))
+    at = later(at, after)
+    identity = "deleted:" + json.dumps(listed)
+    return Batch(name((), at, identity), (), deleted=listed, gone=tuple(sorted(set(gone))), created_at=at)
+
+
+def returned(uploads: Collection[Upload], at: datetime, after: Iterable[str]) -> Batch:
+    """A batch of uploads that were marked deleted and are there again unchanged: read once more, and shown.
+
+    `after`: the batches that name their keys.
+    """
+    at = later(at, after)
+    found = tuple(sorted(uploads, key=_order))
+    return Batch(name(found, at, "returned"), found, returned=True, created_at=at)
+
+
+def later(at: datetime, after: Iterable[str]) -> datetime:
+    """`at` in UTC, or a second after the latest of the batches `after`, whatever a clock of ours says."""
     at = at.astimezone(UTC)
-    return Batch(name((), at, "deleted:" + json.dumps(gone)), (), deleted=gone, created_at=at)
+    for earlier in after:
+        named = datetime.strptime(earlier[: len(TIME_EXAMPLE)], TIME_FORMAT).replace(tzinfo=UTC)
+        at = max(at, named + timedelta(seconds=1))
+    return at

@@ -67,6 +67,7 @@ def purge(lake: Storage, warehouse: Warehouse, upload_key: str) -> Purged:
             batch,
             uploads=tuple(upload for upload in batch.uploads if upload.key != upload_key),
             deleted=tuple(key for key in batch.deleted if key != upload_key),
+            gone=tuple(upload for upload in batch.gone if upload.key != upload_key),
         )
         lake.write(keys.batch(batch.name), _BATCH.dump_json(smaller, indent=1))
     return Purged(document_id, counts, written, len(doomed), _left(lake, warehouse, upload_key, document_id))
@@ -105,7 +106,7 @@ def _rewrite(lake: Storage, batch_name: str, document_id: str) -> int:
         data = parquet.to_bytes(name, kept)
         lake.write(manifest.tables[name].key, data)
         changed[name] = tables.table_file(manifest.tables[name].key, kept.num_rows, data)
-    deleted = {key: at for key, at in manifest.deleted.items() if key != document_id}
+    deleted = {key: mark for key, mark in manifest.deleted.items() if key != document_id}
     tables.write_manifest(lake, dataclasses.replace(manifest, tables={**manifest.tables, **changed}, deleted=deleted))
     return len(changed)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 
 import pyarrow as pa
 
 from ocr_pipeline.flow import tables
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.records import Deletion
 from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.load import as_deletion
 from ocr_pipeline.warehouse.rebuild import RebuildCounts, rebuild
 
 
@@ -24,10 +25,12 @@ def rebuild_warehouse(
         if info.key.endswith(".json")
     ]
     manifests = [tables.read_manifest(lake, name) for name in names]
-    deletions: dict[str, datetime] = {}
+    deletions: dict[str, Deletion] = {}
     for manifest in manifests:
-        for document_id, at in manifest.deleted.items():
-            deletions[document_id] = max(at, deletions.get(document_id, at))
+        for document_id, mark in manifest.deleted.items():
+            seen = as_deletion(mark)
+            if document_id not in deletions or deletions[document_id].deleted_at < seen.deleted_at:
+                deletions[document_id] = seen
 
     def published() -> Iterator[Mapping[str, pa.Table]]:
         for manifest in manifests:

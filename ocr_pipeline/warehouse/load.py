@@ -2,10 +2,12 @@
 
 Here belong the rules of replacement and of deletion. Not here: connections (`connection.py`), making rows (`rows.py`).
 
-The rules. A document's rows are those of its upload with the highest (uploaded_at, batch); its older pages and regions
-go, all of them. `attempts` are history and stay; where two rows have one key, the later `started_at` stays, and of two
-equal ones the greater row. A deletion at a time t hides every upload up to t, whether it is loaded before or after. So
-the end state depends on which batches were loaded, never on the order or on how often.
+The rules. A document's rows are those of its upload with the highest (uploaded_at, found, batch), where `found` is
+false for an upload that was gone or replaced when its batch ran; its older pages and regions go, all of them.
+`attempts` are history and stay; where two rows have one key, the later `started_at` stays, and of two equal ones the
+greater row. A deletion hides the uploads that were known when it was seen (`records.Deletion`), whether they are loaded
+before or after; of two deletions the later counts. So the end state depends on which batches were loaded, never on the
+order or on how often.
 """
 
 # ruff: noqa: S608  the names of tables put into SQL here are ours; values are parameters
@@ -19,6 +21,7 @@ from datetime import datetime
 import duckdb
 import pyarrow as pa
 
+from ocr_pipeline.records import Deletion, Reason
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.schema import PRIMARY_KEYS, TABLES
@@ -28,8 +31,18 @@ Source = Mapping[str, pa.Table] | Mapping[str, str]
 """The rows of the four tables: as Arrow tables, or as addresses of Parquet files that the database reads itself
 (`r2://bucket/…` on MotherDuck, with the secret of `motherduck.py`; a path on DuckDB)."""
 
-Rank = tuple[datetime, str]
-"""(uploaded_at, batch) of a document's rows: the highest wins."""
+Rank = tuple[datetime, bool, str]
+"""(uploaded_at, found, batch) of a document's rows: the highest wins. A bucket dates uploads by whole seconds: of two
+versions in one second, the one that was no longer there when its batch ran must not win by the name of its batch."""
+
+NOT_FOUND = (Reason.MISSING, Reason.REPLACED)
+
+Deletions = Mapping[str, Deletion | datetime]
+"""By document id. A time alone is what batch lists of older versions hold: it hides every upload up to it."""
+
+_HIDES = """
+    (d.uploaded_at < m.up_to OR (d.uploaded_at = m.up_to AND (m.etags IS NULL OR list_contains(m.etags, d.etag))))
+"""
 
 DOCUMENT_TABLES = ("documents", "pages", "regions")
 """What is replaced with a document."""
@@ -61,10 +74,10 @@ def load_batch(warehouse: Warehouse, batch: str, tables: Source) -> LoadCounts:
     return counts
 
 
-def mark_deleted(warehouse: Warehouse, deletions: Mapping[str, datetime]) -> int:
-    """Marks documents as deleted at the given times; returns how many are hidden by these marks.
+def mark_deleted(warehouse: Warehouse, deletions: Deletions) -> int:
+    """Marks documents as deleted, or as there again; returns how many of them are hidden now.
 
-    Every upload of a document up to that time is hidden, also one that is loaded later. A newer upload is shown.
+    What a mark hides is hidden also where it is loaded later. A newer upload is shown.
     """
     _check_times(deletions)
 
@@ -99,13 +112,13 @@ def load_rows(
     source = {table: relation(connection, table, tables[table]) for table in TABLES}
 
     rows = connection.execute(
-        f"SELECT document_id, uploaded_at, batch, deleted_at FROM {source['documents']}"
+        f"SELECT document_id, uploaded_at, reason, batch, deleted_at FROM {source['documents']}"
     ).fetchall()
-    incoming: dict[str, Rank] = {key: (uploaded_at, of_batch) for key, uploaded_at, of_batch, _ in rows}
-    if batch is not None and any(of_batch != batch for _, of_batch in incoming.values()):
-        found = sorted({of_batch for _, of_batch in incoming.values()} - {batch})
+    incoming: dict[str, Rank] = {key: (time, reason not in NOT_FOUND, of) for key, time, reason, of, _ in rows}
+    if batch is not None and any(of_batch != batch for _, _, of_batch in incoming.values()):
+        found = sorted({of_batch for _, _, of_batch in incoming.values()} - {batch})
         raise WarehouseError(f"batch {batch}: its documents are of the batch {', '.join(found)}")
-    add_marks(connection, {key: at for key, _, _, at in rows if at is not None}, name["deletions"])
+    add_marks(connection, {key: at for key, _, _, _, at in rows if at is not None}, name["deletions"])
 
     winners, replaced = outcome(incoming, _ranks(connection, name["documents"], list(incoming)))
     if replaced:  # a scan of each table, so not for the usual batch, in which every document is new
@@ -119,10 +132,10 @@ def load_rows(
             connection,
             f"""
             INSERT INTO {name["documents"]} BY NAME
-            SELECT s.* REPLACE (m.deleted_at AS deleted_at)
-            FROM {source["documents"]} s
-            LEFT JOIN {name["deletions"]} m ON m.document_id = s.document_id AND s.uploaded_at <= m.deleted_at
-            WHERE s.document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))
+            SELECT d.* REPLACE (m.deleted_at AS deleted_at)
+            FROM {source["documents"]} d
+            LEFT JOIN {name["deletions"]} m ON m.document_id = d.document_id AND {_HIDES}
+            WHERE d.document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))
             """,
             [winners],
         )
@@ -139,19 +152,33 @@ def load_rows(
     return LoadCounts(**written, replaced=len(replaced), outranked=len(incoming) - len(winners))
 
 
-def add_marks(
-    connection: duckdb.DuckDBPyConnection, deletions: Mapping[str, datetime], table: str = "ocr.deletions"
-) -> None:
-    """Notes when documents were seen to be deleted; of two times the later."""
+def add_marks(connection: duckdb.DuckDBPyConnection, deletions: Deletions, table: str = "ocr.deletions") -> None:
+    """Notes what was seen of documents' deletions; of two marks the later."""
     if deletions:
+        marks = [as_deletion(mark) for mark in deletions.values()]
+        # DuckDB orders rows with NULLs last and never answers NULL, so this is a total order.
         connection.execute(
             f"""
-            INSERT INTO {table} (document_id, deleted_at)
-            SELECT unnest(CAST(? AS VARCHAR[])), unnest(CAST(? AS TIMESTAMPTZ[]))
-            ON CONFLICT (document_id) DO UPDATE SET deleted_at = greatest(deleted_at, excluded.deleted_at)
+            INSERT INTO {table} AS present (document_id, deleted_at, up_to, etags)
+            SELECT unnest(CAST(? AS VARCHAR[])), unnest(CAST(? AS TIMESTAMPTZ[])), unnest(CAST(? AS TIMESTAMPTZ[])),
+                unnest(CAST(? AS VARCHAR[][]))
+            ON CONFLICT (document_id) DO UPDATE
+            SET deleted_at = excluded.deleted_at, up_to = excluded.up_to, etags = excluded.etags
+            WHERE row(excluded.deleted_at, excluded.up_to, excluded.etags)
+                > row(present.deleted_at, present.up_to, present.etags)
             """,
-            [list(deletions), list(deletions.values())],
+            [
+                list(deletions),
+                [mark.deleted_at for mark in marks],
+                [mark.up_to for mark in marks],
+                [None if mark.etags is None else list(mark.etags) for mark in marks],
+            ],
         )
+
+
+def as_deletion(mark: Deletion | datetime) -> Deletion:
+    """The mark, also of a time alone."""
+    return Deletion(mark, mark) if isinstance(mark, datetime) else mark
 
 
 def relation(connection: duckdb.DuckDBPyConnection, table: str, rows: pa.Table | str) -> str:
@@ -167,12 +194,12 @@ def relation(connection: duckdb.DuckDBPyConnection, table: str, rows: pa.Table |
 def _ranks(connection: duckdb.DuckDBPyConnection, documents: str, document_ids: list[str]) -> dict[str, Rank]:
     rows = connection.execute(
         f"""
-        SELECT document_id, uploaded_at, batch FROM {documents}
+        SELECT document_id, uploaded_at, reason, batch FROM {documents}
         WHERE document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))
         """,
         [document_ids],
     ).fetchall()
-    return {key: (uploaded_at, batch) for key, uploaded_at, batch in rows}
+    return {key: (uploaded_at, reason not in NOT_FOUND, batch) for key, uploaded_at, reason, batch in rows}
 
 
 def _upsert_attempts(attempts: str, source: str) -> str:
@@ -193,11 +220,10 @@ def _apply_marks(connection: duckdb.DuckDBPyConnection, document_ids: Iterable[s
     """Hides those of the documents that a mark tells to; returns how many of them are hidden now."""
     ids = list(document_ids)
     connection.execute(
-        """
-        UPDATE ocr.documents SET deleted_at = m.deleted_at FROM ocr.deletions m
-        WHERE m.document_id = documents.document_id AND documents.uploaded_at <= m.deleted_at
-            AND documents.deleted_at IS DISTINCT FROM m.deleted_at
-            AND documents.document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))
+        f"""
+        UPDATE ocr.documents AS d SET deleted_at = CASE WHEN {_HIDES} THEN m.deleted_at END FROM ocr.deletions m
+        WHERE m.document_id = d.document_id AND d.document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))
+            AND d.deleted_at IS DISTINCT FROM CASE WHEN {_HIDES} THEN m.deleted_at END
         """,
         [ids],
     )
@@ -221,7 +247,8 @@ def _insert(connection: duckdb.DuckDBPyConnection, statement: str, parameters: l
     return int(row[0]) if row else 0
 
 
-def _check_times(deletions: Mapping[str, datetime]) -> None:
-    for document_id, at in deletions.items():
-        if at.tzinfo is None:
+def _check_times(deletions: Deletions) -> None:
+    for document_id, mark in deletions.items():
+        times = (as_deletion(mark).deleted_at, as_deletion(mark).up_to)
+        if any(time is not None and time.tzinfo is None for time in times):
             raise WarehouseError(f"the deletion of {document_id} has a time without a time zone; times are UTC")

@@ -78,7 +78,21 @@ _VERSION_2 = (
     "ALTER TABLE ocr.schema_version ADD COLUMN views VARCHAR",  # hash of the views' text
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
+_VERSION_3 = (
+    # A deletion hides what was known when it was seen, not what is dated up to a time of another clock. Made anew and
+    # not altered: DuckDB updates no table that the same transaction altered.
+    """
+    CREATE TABLE ocr.deletions_3 (
+        document_id VARCHAR NOT NULL, deleted_at TIMESTAMPTZ NOT NULL, up_to TIMESTAMPTZ, etags VARCHAR[],
+        PRIMARY KEY (document_id)
+    )
+    """,
+    "INSERT INTO ocr.deletions_3 SELECT document_id, deleted_at, deleted_at, NULL FROM ocr.deletions",
+    "DROP TABLE ocr.deletions",
+    "ALTER TABLE ocr.deletions_3 RENAME TO deletions",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 """Statements of each step; the first makes version 1 out of nothing."""
 
 WAREHOUSE_VERSION = len(MIGRATIONS)

@@ -7,14 +7,13 @@ Here belongs the rebuild and nothing else; rows get in by the same rules as in a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import duckdb
 
 from ocr_pipeline.warehouse.connection import Warehouse
-from ocr_pipeline.warehouse.load import Source, add_marks, load_rows, relation
+from ocr_pipeline.warehouse.load import Deletions, Source, add_marks, load_rows, relation
 from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline.warehouse.sql import create_table
 
@@ -34,13 +33,11 @@ class RebuildCounts:
     """Batches that had rows before, and gave none now: their Parquet was not among what was read. Load them again."""
 
 
-def rebuild(
-    warehouse: Warehouse, batches: Iterable[Source], deletions: Mapping[str, datetime] | None = None
-) -> RebuildCounts:
+def rebuild(warehouse: Warehouse, batches: Iterable[Source], deletions: Deletions | None = None) -> RebuildCounts:
     """Makes the four tables from the rows of all batches, in any order, and puts them in the place of the present ones.
 
-    `deletions`: when documents were seen to be deleted (the lake's batch lists know); marks that are in the warehouse
-    stay too, since a mark is never wrong. Readers see the old tables until the swap, one transaction. A DuckDB file is
+    `deletions`: what was seen of documents' deletions (the lake's batch lists know); marks that are in the warehouse
+    stay too, where they are later. Readers see the old tables until the swap, one transaction. A DuckDB file is
     locked for the whole time. A rebuild that dies leaves the old tables; run it again.
     """
     with warehouse.session() as connection:

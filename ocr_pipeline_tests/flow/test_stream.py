@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from ocr_pipeline import checks
-from ocr_pipeline.flow import tables
+from ocr_pipeline.flow import deletions, tables
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.inbox import upload_of
 from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.lake.storage import Storage, StorageError, open_storage
-from ocr_pipeline.records import Batch, DocumentResult, PageImage, PageStatus, Reason
+from ocr_pipeline.records import Batch, Deletion, DocumentResult, PageImage, PageStatus, Reason, Upload
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
 from ocr_pipeline_tests.pdfs import numbered, pdf
 
@@ -286,10 +287,24 @@ def test_the_ledger_says_when_a_page_has_no_row(lake: Storage, service: OcrServi
     assert len(checks.imbalances(batch, [])) == 1
 
 
-def test_a_deletion_time_is_kept_apart_from_uploads(lake: Storage) -> None:
-    gone = planner.deletion(["inbox/a.pdf"], datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=1))
-    manifest = tables.publish(lake, gone, [])
-    assert manifest.deleted == {keys.document_id("inbox/a.pdf"): gone.created_at}
+def test_a_deletion_is_published_with_the_uploads_that_it_hides(lake: Storage) -> None:
+    seen = datetime(2026, 1, 1, tzinfo=UTC)
+    known = [Upload("inbox/a.pdf", etag, 1, seen - timedelta(hours=hours)) for etag, hours in (("1", 9), ("2", 1))]
+    gone = planner.deletion(["inbox/a.pdf"], seen, known)
+    tables.publish(lake, gone, [])
+    expected = Deletion(seen, seen - timedelta(hours=1), ("2",))
+    assert tables.read_manifest(lake, gone.name).deleted == {keys.document_id("inbox/a.pdf"): expected}
+    back = planner.returned(known[1:], seen, [gone.name])
+    assert deletions.marks(back) == {keys.document_id("inbox/a.pdf"): Deletion(seen + timedelta(seconds=1), None)}
+
+
+def test_a_deletion_of_an_older_version_hides_everything_up_to_its_time(lake: Storage) -> None:
+    seen = datetime(2026, 1, 1, tzinfo=UTC)
+    gone = planner.deletion(["inbox/a.pdf"], seen)
+    assert deletions.marks(gone) == {keys.document_id("inbox/a.pdf"): Deletion(seen, seen)}
+    manifest = {"batch": "b", "schema_version": 1, "deleted": {"d": "2026-01-01T00:00:00Z"}}
+    lake.write(keys.manifest("b"), json.dumps(manifest).encode())
+    assert tables.read_manifest(lake, "b").deleted == {"d": seen}
 
 
 def test_a_figure_is_cut_out_and_linked_from_the_markdown_file(lake: Storage) -> None:

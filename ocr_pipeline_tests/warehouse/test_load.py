@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ocr_pipeline.records import Reason
+from ocr_pipeline.records import Deletion, Reason
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.load import LoadCounts, load_batch, mark_deleted, outcome
@@ -189,14 +189,65 @@ def test_a_newer_upload_undoes_a_deletion_and_an_older_one_loaded_late_does_not(
         mark_deleted(warehouse, {"x": instant(1).replace(tzinfo=None)})
 
 
+def test_a_deletion_hides_what_was_known_and_nothing_else_whatever_the_clocks_say(warehouse: Warehouse) -> None:
+    old, new = result("a.pdf", batch="b1", uploaded=10), result("a.pdf", batch="b0", uploaded=10, pages=3)
+    new = replace(new, document=replace(new.document, etag="other"))  # of the same second, in a batch named earlier
+    # our clock is an hour ahead of the store's
+    mark = Deletion(instant(70), old.document.uploaded_at, (old.document.etag,))
+    load(warehouse, old)
+    assert mark_deleted(warehouse, {document_id("a.pdf"): mark}) == 1
+    load(warehouse, replace(new, document=replace(new.document, uploaded_at=instant(11))))
+    assert [row[-2] for row in contents(warehouse)["documents"]] == [None]
+    warehouse.run(lambda connection: connection.execute("DELETE FROM ocr.documents"))
+    warehouse.run(lambda connection: connection.execute("DELETE FROM ocr.pages"))
+    warehouse.run(lambda connection: connection.execute("DELETE FROM ocr.regions"))
+    load(warehouse, new)
+    assert [row[-2] for row in contents(warehouse)["documents"]] == [None]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (2, 0, 1)])
+def test_an_upload_that_was_deleted_and_is_there_again_is_shown_in_whatever_order_that_is_told(
+    warehouse: Warehouse, order: tuple[int, ...]
+) -> None:
+    row = result("a.pdf", batch="b1", uploaded=10)
+    gone = Deletion(instant(20), row.document.uploaded_at, (row.document.etag,))
+    back = Deletion(instant(21), None)
+    steps = [
+        lambda: load(warehouse, row),
+        lambda: mark_deleted(warehouse, {document_id("a.pdf"): gone}),
+        lambda: mark_deleted(warehouse, {document_id("a.pdf"): back}),
+    ]
+    for step in order:
+        steps[step]()
+    assert [found[-2] for found in contents(warehouse)["documents"]] == [None]
+    mark_deleted(warehouse, {document_id("a.pdf"): replace(gone, deleted_at=instant(22))})
+    assert [found[-2] for found in contents(warehouse)["documents"]] == [instant(22)]
+
+
+@pytest.mark.parametrize("reason", [Reason.MISSING, Reason.REPLACED])
+@pytest.mark.parametrize("lost", ["b1", "b3"])
+def test_of_two_versions_in_one_second_the_one_that_was_not_found_loses(
+    warehouse: Warehouse, reason: Reason, lost: str
+) -> None:
+    for batch in sorted([lost, "b2"]):
+        load(warehouse, result("a.pdf", batch=batch, uploaded=10, rejected=reason if batch == lost else None))
+    assert pages_of(warehouse, "a.pdf") == [(1, "b2"), (2, "b2")]
+
+
 def test_which_documents_are_written_is_decided_by_upload_time_then_batch_name() -> None:
     incoming = {
-        "new": (instant(1), "b"),
-        "same": (instant(1), "b"),
-        "older": (instant(1), "z"),
-        "name": (instant(1), "b"),
+        "new": (instant(1), True, "b"),
+        "same": (instant(1), True, "b"),
+        "older": (instant(1), True, "z"),
+        "name": (instant(1), True, "b"),
+        "lost": (instant(1), False, "z"),
     }
-    present = {"same": (instant(1), "b"), "older": (instant(2), "a"), "name": (instant(1), "a")}
+    present = {
+        "same": (instant(1), True, "b"),
+        "older": (instant(2), True, "a"),
+        "name": (instant(1), True, "a"),
+        "lost": (instant(1), True, "a"),
+    }
     assert outcome(incoming, present) == (["name", "new", "same"], ["name", "same"])
 
 
