@@ -1,8 +1,9 @@
 """What a process and everything it started cost: CPU seconds, peak memory, wall time; and how results are shown.
 
 CPU time is what the system says when the process is waited for (children that it waited for included), so it does not
-depend on how often somebody looks. Memory is sampled. The load of the machine stands beside each result: wall times
-of a busy machine say little, CPU seconds grow by 10 to 30 % (shared caches and hyperthreads).
+depend on how often somebody looks. Memory is sampled. The load of the machine when the benchmark started (its own work
+not yet in it) stands beside each result: wall times of a busy machine say little, CPU seconds grow by 10 to 50 %
+(shared caches and hyperthreads). Above `QUIET` the result says so, on the screen and in the JSON.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +28,9 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 SAMPLE_SECONDS = 0.05
+QUIET = 1.5  # load average of the last minute
+BUSY = "busy machine: figures are upper bounds"
+_AT_START = os.getloadavg()[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,26 +115,84 @@ def machine() -> dict[str, Any]:
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
+        "load_at_start": round(_AT_START, 2),
+        "busy": _AT_START > QUIET,
         "load": [round(one, 1), round(five, 1), round(fifteen, 1)],
         "python": platform.python_version(),
+        "processor": _processor(),
     }
 
 
-def report(name: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], **figures: Any) -> None:
-    """Prints the table and writes `benchmarks/results/<name>.json`."""
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One goal of the project, with the figure that this run gives for it."""
+
+    what: str
+    figure: float
+    limit: float
+    least: bool = False  # the figure must reach the limit, not stay under it
+    note: str = ""  # what the figure was measured on
+
+    @property
+    def met(self) -> bool:
+        return self.figure >= self.limit if self.least else self.figure <= self.limit
+
+    @property
+    def asked(self) -> str:
+        return f"{'>=' if self.least else '<='} {self.limit:g}"
+
+    @property
+    def verdict(self) -> str:
+        return "met" if self.met else "NOT MET"
+
+    def row(self) -> tuple[object, ...]:
+        """What, figure, goal, met or not: a row of a table of four columns."""
+        return (self.what, self.figure, self.asked, self.verdict)
+
+
+COLUMNS = ("what", "figure", "goal", "")
+
+
+def report(
+    name: str,
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    goals: Sequence[Goal] = (),
+    remarks: Sequence[str] = (),
+    **figures: Any,
+) -> None:
+    """Prints the table and writes `benchmarks/results/<name>.json`, `goals` and `remarks` (sentences) among it."""
     table = Table(title=title)
     for column in columns:
         table.add_column(column)
     for row in rows:
         table.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
     Console(width=160).print(table)
+    for remark in remarks:
+        print(remark)
+    for goal in goals:
+        print(f"goal: {goal.what}: {goal.figure:.3g}, asked {goal.asked}: {goal.verdict}")
     now = machine()
-    print(f"machine: {now['cores']} cores, load {now['load'][0]} (5 min: {now['load'][1]})")
+    print(f"machine: {now['cores']} cores, load at the start {now['load_at_start']}, now {now['load'][0]}")
+    if now["busy"]:
+        print(BUSY)
     RESULTS.mkdir(exist_ok=True)
-    data = {"benchmark": name, "machine": now, "columns": list(columns), "rows": [list(row) for row in rows], **figures}
+    told = [{**asdict(goal), "asked": goal.asked, "met": goal.met} for goal in goals]
+    data = {"benchmark": name, "machine": now, "title": title, "goals": told, "columns": list(columns)}
+    data |= {"rows": [list(row) for row in rows], "remarks": list(remarks), **figures}
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(data, indent=1, default=_plain) + "\n")
     print(f"written: {path.relative_to(ROOT)}")
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def _plain(value: object) -> object:
