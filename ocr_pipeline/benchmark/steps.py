@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 
 from ocr_pipeline.ocr.vllm.answers import Answer
 
-LADDER = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+LADDER = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 ENOUGH = 0.95  # of the best rate: more in flight than this needs only makes each page wait longer
 TOLERATED = 0.02  # share of requests without a text
 NO_GAIN = 1.05  # a step that is not this much better than the best before it gains nothing
 STEPS_WITHOUT_GAIN = 2
+FAILURES_ON_END = 3  # answers one after the other without a text (at least one a slot): nothing more is asked
+HOURS_A_MONTH = 730  # as in the cost views
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,19 @@ def goes_on(steps: Sequence[Step]) -> bool:
         idle = 0 if step.pages_per_second > best * NO_GAIN else idle + 1
         best = max(best, step.pages_per_second)
     return idle < STEPS_WITHOUT_GAIN
+
+
+def given_up(answers: Sequence[Answer], in_flight: int) -> bool:
+    """Whether the last answers, as many as there are slots and at least three, were all without a text."""
+    count = max(FAILURES_ON_END, in_flight)
+    return len(answers) >= count and all(answer.fault is not None for answer in answers[-count:])
+
+
+def still_rising(steps: Sequence[Step], most: int) -> bool:
+    """Whether the last step, the highest that was allowed, was still better than all before it: the best is beyond."""
+    if len(steps) < 2 or steps[-1].in_flight < most or steps[-1].failed_share > TOLERATED:
+        return False
+    return steps[-1].pages_per_second > NO_GAIN * max(step.pages_per_second for step in steps[:-1])
 
 
 def recommended(steps: Sequence[Step]) -> Step | None:

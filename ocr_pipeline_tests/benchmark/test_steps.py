@@ -13,11 +13,13 @@ from ocr_pipeline.benchmark import pages
 from ocr_pipeline.benchmark.steps import (
     Step,
     cost_per_thousand,
+    given_up,
     goes_on,
     ladder,
     percentile,
     recommended,
     requests_of,
+    still_rising,
     summarise,
 )
 from ocr_pipeline.ocr.vllm.answers import Answer, Fault
@@ -44,6 +46,22 @@ def test_rising_ends_after_two_steps_without_gain_or_at_failures() -> None:
     assert goes_on([step(1, 1.0), step(2, 2.0), step(4, 2.0)])
     assert not goes_on([step(1, 1.0), step(2, 2.0), step(4, 2.0), step(8, 2.05)])
     assert not goes_on([step(1, 1.0), step(2, 2.0, failed=5)])
+
+
+def test_a_last_step_that_still_gained_says_that_the_best_is_beyond_the_ceiling() -> None:
+    assert still_rising([step(1, 1.0), step(2, 2.0)], 2)
+    assert not still_rising([step(1, 1.0), step(2, 2.0)], 4)
+    assert not still_rising([step(1, 1.0), step(2, 1.02)], 2)
+    assert not still_rising([step(1, 1.0), step(2, 2.0, failed=50)], 2)
+
+
+def test_a_server_is_given_up_when_a_round_of_its_slots_and_three_at_least_failed_one_after_the_other() -> None:
+    good, bad = Answer("ok", 1.0, text="x"), Answer("timeout", 1.0, fault=Fault.TRANSIENT)
+    assert given_up([bad, bad, bad], 1)
+    assert not given_up([bad, bad], 1)
+    assert not given_up([bad, good, bad, bad], 1)
+    assert not given_up([bad, bad, bad], 4)
+    assert given_up([good, bad, bad, bad, bad], 4)
 
 
 @given(st.integers(1, 500))
