@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,9 @@ from ocr_pipeline.warehouse.connection import Warehouse
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric: gauge or counter, its labels, and `(label values, number)` for each sample."""
+    """One gauge: its labels, and `(label values, number)` for each sample."""
 
     name: str
-    kind: str
     help: str
     labels: tuple[str, ...]
     samples: tuple[tuple[tuple[str, ...], float], ...]
@@ -47,13 +46,21 @@ WHERE month = date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
 """
 
 
-def figures(warehouse: Warehouse) -> list[Family]:
-    """All figures of one moment. Raises WarehouseError and DuckDB's errors."""
+DEATHS = ("engine_dead", "connection_lost")
+"""Outcomes of requests that were open when a server died; out of memory ends it so."""
+
+
+def figures(warehouse: Warehouse, backends: Sequence[str] = ()) -> list[Family]:
+    """All figures of one moment. `backends`: the names in the backends file. Raises WarehouseError and DuckDB's errors.
+
+    What the tables hold is a gauge, also where it mostly grows: a purge or a page that is read again takes rows away,
+    and a counter that falls looks to Prometheus like a process that started anew and counted all of them since.
+    """
     with warehouse.read() as connection:
-        return list(_families(connection))
+        return list(_families(connection, backends))
 
 
-def _families(connection: duckdb.DuckDBPyConnection) -> Iterator[Family]:
+def _families(connection: duckdb.DuckDBPyConnection, backends: Sequence[str]) -> Iterator[Family]:
     # every status is there from the start: an alert on a series that does not exist yet says nothing
     pages = {(status.value, "", ""): 0.0 for status in PageStatus}
     pages |= {(status, reason, backend): n for status, reason, backend, n in _rows(connection, _PAGES)}
@@ -73,14 +80,13 @@ def _families(connection: duckdb.DuckDBPyConnection) -> Iterator[Family]:
         "When the newest rows were loaded; no sample while there are none.",
         {} if loaded is None else {(): loaded},
     )
-    attempts = {(backend, outcome): n for backend, outcome, n in _rows(connection, _ATTEMPTS)}
-    yield _family("ocr_attempts_total", "Requests sent, by backend and outcome.", attempts, ("backend", "outcome"))
+    attempts = {(backend, outcome): 0.0 for backend in backends for outcome in ("ok", *DEATHS)}
+    attempts |= {(backend, outcome): n for backend, outcome, n in _rows(connection, _ATTEMPTS)}
+    yield _family("ocr_attempts", "Requests in the tables, by backend and outcome.", attempts, ("backend", "outcome"))
     spent = _rows(connection, _TOKENS)
-    yield _family(
-        "ocr_attempt_seconds_total", "Seconds of all requests.", {(b,): s for b, s, _, _ in spent}, ("backend",)
-    )
+    yield _family("ocr_attempt_seconds", "Seconds of these requests.", {(b,): s for b, s, _, _ in spent}, ("backend",))
     tokens = {(b, "prompt"): p for b, _, p, _ in spent} | {(b, "completion"): c for b, _, _, c in spent}
-    yield _family("ocr_tokens_total", "Tokens of all requests by kind.", tokens, ("backend", "kind"))
+    yield _family("ocr_tokens", "Tokens of these requests by kind.", tokens, ("backend", "kind"))
     yield from _cost(_rows(connection, _COST))
 
 
@@ -104,5 +110,4 @@ def _rows(connection: duckdb.DuckDBPyConnection, question: str) -> list[tuple[An
 
 
 def _family(name: str, help_text: str, samples: Mapping[Any, Any], labels: tuple[str, ...] = ()) -> Family:
-    kind = "counter" if name.endswith("_total") else "gauge"
-    return Family(name, kind, help_text, labels, tuple((key, float(value)) for key, value in sorted(samples.items())))
+    return Family(name, help_text, labels, tuple((key, float(value)) for key, value in sorted(samples.items())))

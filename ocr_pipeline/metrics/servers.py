@@ -101,13 +101,12 @@ def families(backends: Sequence[Backend], watch: Watch) -> list[Family]:
 
     def gauge(name: str, text: str, value: Callable[[Look], float | None]) -> Family:
         found = [((server,), value(looks[server])) for server in names]
-        return Family(name, "gauge", text, ("backend",), tuple((key, v) for key, v in found if v is not None))
+        return Family(name, text, ("backend",), tuple((key, v) for key, v in found if v is not None))
 
     return [
         gauge("ocr_backend_up", "1: may be asked.", lambda look: float(look.condition is Condition.WELL)),
         Family(
             "ocr_backend_condition",
-            "gauge",
             "1 for the condition that the server is in: well, unreachable, misconfigured, hung.",
             ("backend", "condition"),
             tuple(
@@ -119,8 +118,8 @@ def families(backends: Sequence[Backend], watch: Watch) -> list[Family]:
         gauge("ocr_backend_running", "Requests in its batch.", lambda look: look.vitals.running),
         gauge("ocr_backend_waiting", "Requests in its queue.", lambda look: look.vitals.waiting),
         gauge("ocr_backend_kv_usage", "Use of its KV cache, 0 to 1.", lambda look: look.vitals.kv_usage),
-        Family("ocr_backend_stalled_seconds", "gauge", "Seconds in which requests ran and no token came.",
+        Family("ocr_backend_stalled_seconds", "Seconds in which requests ran and no token came.",
                ("backend",), tuple(((server,), watch.stalled_for(server)) for server in names)),
-        Family("ocr_backend_max_in_flight", "gauge", "Requests that one process of ours sends it at once, at most.",
+        Family("ocr_backend_max_in_flight", "Requests that one process of ours sends it at once, at most.",
                ("backend",), tuple(((backend.name,), float(backend.max_in_flight)) for backend in backends)),
     ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
@@ -37,13 +37,20 @@ def busy(instance: dg.DagsterInstance) -> bool:
     return instance.get_runs_count(RunsFilter(statuses=[DagsterRunStatus.QUEUED])) > 0
 
 
-def waiting(instance: dg.DagsterInstance) -> dict[str, tuple[int, int]]:
-    """`{"queued" | "running": (batches, documents)}` of the runs that are not finished."""
+def waiting(instance: dg.DagsterInstance, documents_of: Callable[[str], int]) -> dict[str, tuple[int, int]]:
+    """`{"queued" | "running": (batches, documents)}` of the batches whose run is not finished.
+
+    `documents_of` counts the documents of a batch: Dagster's UI starts backfills whose runs carry no such tag.
+    """
     found = {"queued": (0, 0), "running": (0, 0)}
     for run in instance.get_runs(RunsFilter(statuses=LIVE)):
+        name = run.tags.get(PARTITION_TAG)
+        if name is None:
+            continue  # a job of another kind
         state = "queued" if run.status is DagsterRunStatus.QUEUED else "running"
         batches, documents = found[state]
-        found[state] = (batches + 1, documents + int(run.tags.get(DOCUMENTS_TAG, "0")))
+        told = run.tags.get(DOCUMENTS_TAG)
+        found[state] = (batches + 1, documents + (documents_of(name) if told is None else int(told)))
     return found
 
 

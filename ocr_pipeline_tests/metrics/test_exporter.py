@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,21 +12,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import httpx
 import pytest
+from dagster import DagsterRunStatus
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._daemon.types import DaemonHeartbeat
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
+from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.metrics.exporter import Exporter, serve
 from ocr_pipeline.metrics.figures import figures
 from ocr_pipeline.metrics.servers import Condition, Watch
 from ocr_pipeline.ocr.vllm.backends import Backend, BackendsConfig, load_backends
+from ocr_pipeline.runs import daemon, history, requests
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.load import load_batch
+from ocr_pipeline.warehouse.purge import purge
 from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline_tests.simulator import Fleet
-from ocr_pipeline_tests.warehouse.sample_rows import result
+from ocr_pipeline_tests.warehouse.sample_rows import document_id, result
 
+QUEUED, STARTED = DagsterRunStatus.QUEUED, DagsterRunStatus.STARTED
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -80,6 +90,72 @@ def test_a_page_without_a_row_is_missing_from_the_ledger(warehouse: Warehouse) -
     with warehouse.session() as connection:
         connection.execute("DELETE FROM ocr.pages WHERE page_number = 1")
     assert ledger(warehouse) > 0
+
+
+def test_deaths_of_each_listed_backend_stand_at_nought_before_the_first_one(
+    fleet: Fleet, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    """An alert on a series that begins with the first death has nothing to compare it with."""
+    samples = scraped(Exporter(warehouse, config_of(fleet, tmp_path).backends))
+    for backend in ("rtx4090", "spark"):
+        for outcome in ("engine_dead", "connection_lost"):
+            assert of(samples, "ocr_attempts", backend=backend, outcome=outcome) == 0
+
+
+def test_what_a_purge_takes_away_was_no_counter(warehouse: Warehouse) -> None:
+    fill(warehouse)
+    exporter = Exporter(warehouse, keep_seconds=0)
+
+    def attempts() -> float:
+        (metric,) = [metric for metric in exporter.collect() if metric.name == "ocr_attempts"]
+        assert metric.type == "gauge"  # a counter that falls counts as a restart, and all of it as new
+        return sum(sample.value for sample in metric.samples)
+
+    before = attempts()
+    assert before > 0
+    purge(warehouse, document_id("a"))
+    assert attempts() < before
+    exporter.close()
+
+
+def test_what_waits_is_counted_in_batches_and_documents_whoever_started_their_runs(tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        job = build_defs().resolve_job_def("process_batch")
+        batch = {history.PARTITION_TAG: "2026-01-01-a"}
+        place = RemoteRepositoryOrigin(GrpcServerCodeLocationOrigin(host="127.0.0.1", port=1), "__repository__")
+        origin = RemoteJobOrigin(place, "process_batch")  # Dagster wants to know whom a queued run would be asked of
+        for tags in ({**batch, requests.DOCUMENTS_TAG: "7"}, {history.PARTITION_TAG: "of-a-backfill"}):
+            instance.create_run_for_job(job, status=QUEUED, tags=tags, remote_job_origin=origin)
+        instance.create_run_for_job(job, status=STARTED, tags=batch)
+        instance.create_run_for_job(job, status=STARTED, tags={})  # no batch: another job
+        waiting = history.waiting(instance, {"of-a-backfill": 40, "2026-01-01-a": 5}.__getitem__)
+    assert waiting == {"queued": (2, 47), "running": (1, 5)}
+
+
+def test_each_part_of_the_daemon_tells_when_it_was_last_at_work(warehouse: Warehouse, tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        instance.add_daemon_heartbeat(DaemonHeartbeat(1_700_000_000.0, "SENSOR", "an-id"))
+        samples = scraped(Exporter(warehouse, heartbeats=lambda: daemon.heartbeats(instance)))
+    name = "ocr_daemon_heartbeat_timestamp_seconds"
+    assert of(samples, name, daemon="SENSOR") == 1_700_000_000
+    assert of(samples, name, daemon="BACKFILL") == 0  # it never was: an alert must see that too
+    assert of(samples, "ocr_source_up", source="daemon") == 1
+
+
+def test_a_port_that_is_taken_is_told_in_one_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "ocr_pipeline", "metrics", "--port", str(port)],
+            env={**os.environ, "OCR_DATA": str(tmp_path / "data")},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1, port {port}" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def fill(warehouse: Warehouse) -> None:
