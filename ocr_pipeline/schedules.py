@@ -66,9 +66,14 @@ def forget_what_is_old(context: dg.OpExecutionContext) -> None:
         gone = retention.forget_images(lake, timedelta(days=settings.keep_images_days), now)
         context.log.info(f"{gone} page images deleted")
     if settings.keep_recipes_days:
-        in_use = retention.recipes_in_use(wiring.warehouse(settings))
+        in_use = retention.recipes_in_use(lake)
+        if not in_use:
+            # the recipe in force is no witness: it is known also where OCR_LAKE is the wrong one
+            context.log.warning(f"no batch in {lake.uri} has published a text: no transcript is deleted")
+            return
+        in_use.add(wiring.recipe_in_force(settings))
         gone = retention.forget_recipes(lake, timedelta(days=settings.keep_recipes_days), now, in_use)
-        context.log.info(f"{gone} transcripts of old recipes deleted")
+        context.log.info(f"{gone} transcripts of old recipes deleted, those of {', '.join(sorted(in_use))} kept")
 
 
 @dg.job(description="Retention: off unless OCR_KEEP_IMAGES_DAYS or OCR_KEEP_RECIPES_DAYS is set.")

@@ -5,6 +5,7 @@ No decisions beyond "which one", no Dagster. Resources, sensors and the command 
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -130,6 +131,19 @@ def transcriber(settings: Settings) -> Callable[[], Transcriber]:
         return made
 
     return fleet
+
+
+def recipe_in_force(settings: Settings) -> str:
+    """The recipe that a run would read with now."""
+
+    async def ask() -> str:
+        made = transcriber(settings)()
+        try:
+            return made.recipe_id
+        finally:
+            await made.aclose()
+
+    return asyncio.run(ask())
 
 
 def stream_options(settings: Settings) -> StreamOptions:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import sys
+from collections.abc import Collection
+from dataclasses import asdict, replace
 
 import click
+import dagster as dg
 
 from ocr_pipeline import wiring
 from ocr_pipeline.commands.summary import terminal
 from ocr_pipeline.intake import cutting
-from ocr_pipeline.lake import batches
+from ocr_pipeline.runs import claims, forgetting, history, instance, reaping
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.purge import purge
+from ocr_pipeline.upkeep.traces import traces
 from ocr_pipeline.warehouse.compact import compact
 
 
@@ -21,30 +25,52 @@ from ocr_pipeline.warehouse.compact import compact
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
 def command(key: str, yes: bool, as_json: bool) -> int:
-    """Remove the document of upload KEY (inbox/…) everywhere: rows, Parquet, markdown, images, transcripts, the PDF.
+    """Remove the document of upload KEY (inbox/…) everywhere: rows, Parquet, markdown, images, transcripts, the PDF,
+    and Dagster's runs of its batches, whose events show names, a picture and an excerpt.
 
-    Transcripts of page images that another document has too stay. Exit code 1 when something still names it.
+    Transcripts of page images that another document has too stay. Refused while a run works on one of its batches.
+    A document that is gone already is no error. Exit code 1 when something still names it.
     """
     settings = Settings()
-    lake = wiring.lake(settings)
+    lake, warehouse, dagster = wiring.lake(settings), wiring.warehouse(settings), instance.instance(settings)
     if not key.startswith(settings.inbox):
-        raise click.UsageError(f"an upload's key starts with {settings.inbox!r}")
-    known = any(upload.key == key for batch in batches.load(lake) for upload in batch.uploads)
-    if not known and lake.stat(key) is None:
-        raise click.UsageError(f"no upload {key!r} was ever seen; `ocr-pipeline status` finds keys by a part of them")
+        raise click.UsageError(
+            f"an upload's key starts with {settings.inbox!r}; `ocr-pipeline status` finds keys by a part of them"
+        )
     if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("nobody is there to ask: give --yes")
         click.confirm(f"Forget {key} everywhere? This cannot be undone", abort=True, err=True)
-    warehouse = wiring.warehouse(settings)
+    reaping.reap(dagster)
     with cutting.alone(settings.data):
-        done = purge(lake, warehouse, key)
+        found = traces(lake, warehouse, key)
+        if at_work := _at_work(settings, dagster, found.batches):
+            raise click.UsageError(f"{at_work}: it would bring the document back; wait until it is over, or end it")
+        runs = forgetting.forget_batches(dagster, found.batches)
+        done = purge(lake, warehouse, found)
+        came_since = forgetting.runs_of(dagster, found.batches)
+    done = replace(done, left=(*done.left, *(f"run {run_id}" for run_id in sorted(came_since))))
     compact(warehouse)  # DuckDB keeps the bytes of removed rows in the file's free parts
     if as_json:
-        click.echo(json.dumps(asdict(done)))
+        click.echo(json.dumps({**asdict(done), "runs": runs, "found": found.found}))
+    elif not found.found and not any(asdict(done.rows).values()):
+        terminal().print(f"nothing of {key!r} was there", markup=False)
     else:
         terminal().print(
             f"{done.document_id}: {done.rows.documents} document, {done.rows.pages} page, {done.rows.regions} region "
             f"and {done.rows.attempts} attempt rows, {done.objects} objects; {done.parquet_files} Parquet files "
-            f"written again; found afterwards: {', '.join(done.left) or 'nothing'}",
+            f"written again; {runs} runs of Dagster; found afterwards: {', '.join(done.left) or 'nothing'}",
             markup=False,
         )
     return 1 if done.left else 0
+
+
+def _at_work(settings: Settings, dagster: dg.DagsterInstance, names: Collection[str]) -> str | None:
+    """Who works on one of the batches, in words."""
+    claimed = claims.claimed(settings.claims)
+    for name in sorted(names):
+        if (run_id := history.live_run(dagster, name)) is not None:
+            return f"run {run_id} works on batch {name}"
+        if name in claimed:
+            return f"a command of this machine works on batch {name}"
+    return None

@@ -26,7 +26,7 @@ from ocr_pipeline.flow.progress import Progress, Silent, StreamCounts
 from ocr_pipeline.flow.reading import PageReading, Reading, without_raw_attempts
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.flow.rendering import RenderPool, ranges
-from ocr_pipeline.lake import keys
+from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, Storage, StorageError
 from ocr_pipeline.ocr.parsing.parse import parse
 from ocr_pipeline.ocr.quality.verdict import sound_layer
@@ -113,8 +113,13 @@ class BatchStream:
         self._progress.document_done(upload.key)
 
     def _finish(self, drawn: RenderedDocument, result: Reading) -> None:
+        etag = self._etag_now(drawn)
+        if etag is None and self._purged(drawn.upload):
+            images = [page.image_key for page in drawn.pages if page.image_key]
+            self._storage.delete([*images, keys.rendered(self._batch.name, drawn.document_id)])
+            return
         reading.write(self._storage, self._batch.name, result)
-        if drawn.reason in NOT_READ or self._replaced(drawn.upload):
+        if drawn.reason in NOT_READ or etag not in (None, drawn.upload.etag):
             return  # an older batch, run again: the markdown file is the newer upload's
         if drawn.reason is None:
             rows = documents.result(self._batch, drawn, result, result.recipe_id, self._storage.uri_of)
@@ -122,14 +127,24 @@ class BatchStream:
         else:
             self._storage.delete([keys.markdown(drawn.upload.key)])  # of an earlier upload that could be read
 
-    def _replaced(self, upload: Upload) -> bool:
-        """Whether another upload stands under this key now; one that can no longer be looked at has not been."""
+    def _etag_now(self, drawn: RenderedDocument) -> str | None:
+        """Of what stands under the upload's key now, None where nothing does. One that can no longer be looked at has
+        not been replaced."""
+        if drawn.reason in NOT_READ:
+            return None if drawn.reason is Reason.MISSING else drawn.upload.etag
         try:
-            now = self._storage.stat(upload.key)
+            now = self._storage.stat(drawn.upload.key)
         except StorageError:
             self._raise_when_the_lake_is_away()
+            return drawn.upload.etag
+        return now.etag if now is not None else None
+
+    def _purged(self, upload: Upload) -> bool:
+        """Whether the document was purged while this batch was at work: its list, read again, names it no more."""
+        try:
+            return upload not in batches.read(self._storage, self._batch.name).uploads
+        except ObjectMissing:
             return False
-        return now is not None and now.etag != upload.etag
 
     def _raise_when_the_lake_is_away(self) -> None:
         """This object alone, or the lake? Raises StorageError where the lake itself does not answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -119,7 +120,17 @@ def _pull(
     # every upload that was pulled is cut now: what is acknowledged does not come again
     everything = planner.Limits(limits.documents, limits.bytes, max(1, len(pulled.uploads)))
     plan = cut(storage, pulled.uploads, everything, inbox=settings.inbox, announce=announce)
-    gone = mark_deleted(storage, pulled.deleted, began, announce)
+    gone = mark_deleted(storage, _ever_listed(storage, pulled.deleted), began, announce)
     queue.acknowledge(pulled)
     note = f"{len(pulled.uploads)} uploads and {len(pulled.deleted)} deletions pulled"
     return (*plan.batches, *gone), note
+
+
+def _ever_listed(storage: Storage, keys: Collection[str]) -> list[str]:
+    """Those of the deleted `keys` that a batch list names: a deletion of any other hides nothing, and a purge's own
+    comes back as an event too: written down, it would keep the name that was to be forgotten."""
+    if not keys:
+        return []
+    wanted = set(keys)
+    named = {upload.key for batch in batches.load(storage) for upload in batch.uploads if upload.key in wanted}
+    return sorted(named)

@@ -1,23 +1,25 @@
 """Forgetting a document everywhere: the upload, Parquet, markdown, figures, images, transcripts, rows, batch lists.
 
-What has to go is found before anything goes. The upload goes first, so that nothing brings the document back; the
-batch lists, by which it is found, go last, so that a purge that died can be repeated.
+What has to go is found before anything goes (`traces.py`). The upload goes first, so that nothing brings the document
+back; the batch lists go last, so that a purge that died can be repeated. Dagster's own history is `runs/forgetting.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter
 
-from ocr_pipeline.flow import rendered, tables
-from ocr_pipeline.lake import batches, keys
+from ocr_pipeline.flow import reading, tables
+from ocr_pipeline.lake import batches, keys, transcripts
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
-from ocr_pipeline.records import Batch
+from ocr_pipeline.records import Batch, Transcript
+from ocr_pipeline.upkeep.traces import Traces, traces
 from ocr_pipeline.warehouse import parquet
 from ocr_pipeline.warehouse.connection import Warehouse
-from ocr_pipeline.warehouse.purge import PurgeCounts, rows_of
+from ocr_pipeline.warehouse.purge import PurgeCounts, left_of
 from ocr_pipeline.warehouse.purge import purge as purge_rows
 
 _BATCH = TypeAdapter(Batch)
@@ -34,61 +36,55 @@ class Purged:
     left: tuple[str, ...]  # keys or tables that still name the document
 
 
-def purge(lake: Storage, warehouse: Warehouse, upload_key: str) -> Purged:
-    """Removes the document of `upload_key` everywhere, the PDF in the inbox too.
+def purge(lake: Storage, warehouse: Warehouse, found: Traces) -> Purged:
+    """Removes the document of `found` (by `traces`, just now) everywhere, the PDF in the inbox too; then looks again.
 
-    Transcripts go unless another document's page has the same image. The caller holds the intake: a batch must not be
-    cut from the upload meanwhile.
+    Transcripts stay where another document's page has the same image; that this document asked for them is taken out.
+    The caller holds the intake, and no run works on the batches that name it.
     """
-    document_id = keys.document_id(upload_key)
-    naming = [
-        batch
-        for batch in batches.load(lake)
-        if upload_key in batch.deleted or any(upload.key == upload_key for upload in batch.uploads)
-    ]
-    drawn = [info.key for info in lake.list(keys.PAGES) if f"/{document_id}/" in info.key]
-    images = _images(lake, drawn)
-    own = images - _images_of_others(warehouse, document_id, images)
-    doomed = [
-        upload_key,
-        *drawn,
-        keys.markdown(upload_key),
-        *(info.key for info in lake.list(keys.figure(upload_key, 0, 0).rsplit("/", 1)[0] + "/")),
-        *(info.key for info in lake.list(keys.TRANSCRIPTS) if info.key.rsplit("/", 1)[1][:-5] in own),
-        *(info.key for info in lake.list(keys.POISONED) if info.key.split("/")[2] in own),
-    ]
-
+    document_id, upload_key = found.document_id, found.upload_key
     lake.delete([upload_key])
-    written = sum(_rewrite(lake, batch.name, document_id) for batch in naming)
-    lake.delete(doomed)
+    written = sum(_rewrite(lake, name, document_id) for name in found.batches)
+    for key in found.shared:
+        recipe_id, image = key.removeprefix(keys.TRANSCRIPTS).removesuffix(".json").split("/")
+        if (transcript := transcripts.read(lake, recipe_id, image)) is not None:
+            transcripts.write(lake, _without(transcript, document_id))
+    for batch_name, other in found.sharers:
+        _forget_who_asked(lake, batch_name, other, document_id)
+    lake.delete(found.own)
     counts = purge_rows(warehouse, document_id)
-    for batch in naming:
-        smaller = dataclasses.replace(
-            batch,
-            uploads=tuple(upload for upload in batch.uploads if upload.key != upload_key),
-            deleted=tuple(key for key in batch.deleted if key != upload_key),
-            gone=tuple(upload for upload in batch.gone if upload.key != upload_key),
-        )
-        lake.write(keys.batch(batch.name), _BATCH.dump_json(smaller, indent=1))
-    return Purged(document_id, counts, written, len(doomed), _left(lake, warehouse, upload_key, document_id))
+    for name in found.batches:
+        with contextlib.suppress(ObjectMissing):  # of a batch whose list is gone, records and Parquet may be there
+            lake.write(keys.batch(name), _BATCH.dump_json(_smaller(batches.read(lake, name), upload_key), indent=1))
+    return Purged(document_id, counts, written, len(found.own), _left(lake, warehouse, found))
 
 
-def _images(lake: Storage, drawn: list[str]) -> set[str]:
-    """SHA-256 of every page image that any batch made of the document."""
-    found: set[str] = set()
-    for _, data in lake.read_many(key for key in drawn if key.endswith("/rendered.json")):
-        document = rendered.from_json(data) if data is not None else None
-        found.update(page.image_sha256 for page in (document.pages if document else ()) if page.image_sha256)
-    return found
+def _smaller(batch: Batch, upload_key: str) -> Batch:
+    return replace(
+        batch,
+        uploads=tuple(upload for upload in batch.uploads if upload.key != upload_key),
+        deleted=tuple(key for key in batch.deleted if key != upload_key),
+        gone=tuple(upload for upload in batch.gone if upload.key != upload_key),
+    )
 
 
-def _images_of_others(warehouse: Warehouse, document_id: str, images: set[str]) -> set[str]:
-    with warehouse.read() as connection:
-        rows = connection.execute(
-            "SELECT DISTINCT image_sha256 FROM ocr.pages WHERE document_id <> ? AND list_contains(?, image_sha256)",
-            [document_id, sorted(images)],
-        ).fetchall()
-    return {row[0] for row in rows}
+def _without(transcript: Transcript, document_id: str) -> Transcript:
+    kept = tuple(attempt for attempt in transcript.attempts if attempt.document_id != document_id)
+    return replace(transcript, attempts=kept)
+
+
+def _forget_who_asked(lake: Storage, batch_name: str, other: str, document_id: str) -> None:
+    """Another document's record repeats the shared transcripts, and with them who asked."""
+    try:
+        record = reading.from_json(lake.read(keys.reading(batch_name, other)))
+    except ObjectMissing:
+        return
+    pages = tuple(
+        replace(page, transcript=_without(page.transcript, document_id)) if page.transcript else page
+        for page in record.pages
+    )
+    if pages != record.pages:
+        reading.write(lake, batch_name, replace(record, pages=pages))
 
 
 def _rewrite(lake: Storage, batch_name: str, document_id: str) -> int:
@@ -106,25 +102,23 @@ def _rewrite(lake: Storage, batch_name: str, document_id: str) -> int:
         data = parquet.to_bytes(name, kept)
         lake.write(manifest.tables[name].key, data)
         changed[name] = tables.table_file(manifest.tables[name].key, kept.num_rows, data)
-    deleted = {key: mark for key, mark in manifest.deleted.items() if key != document_id}
-    tables.write_manifest(lake, dataclasses.replace(manifest, tables={**manifest.tables, **changed}, deleted=deleted))
+    deleted = {key: at for key, at in manifest.deleted.items() if key != document_id}
+    if changed or deleted != manifest.deleted:
+        tables.write_manifest(
+            lake, dataclasses.replace(manifest, tables={**manifest.tables, **changed}, deleted=deleted)
+        )
     return len(changed)
 
 
-def _left(lake: Storage, warehouse: Warehouse, upload_key: str, document_id: str) -> tuple[str, ...]:
+def _left(lake: Storage, warehouse: Warehouse, before: Traces) -> tuple[str, ...]:
     """Looks again, everywhere: whatever still names the document."""
-    found = [f"{rows} rows in the warehouse" for rows in [rows_of(warehouse, document_id)] if rows]
-    found += [key for key in (upload_key, keys.markdown(upload_key)) if lake.stat(key)]
-    found += [info.key for info in lake.list(keys.PAGES) if f"/{document_id}/" in info.key]
-    found += [
-        keys.batch(batch.name)
-        for batch in batches.load(lake)
-        if upload_key in (*batch.deleted, *(upload.key for upload in batch.uploads))
-    ]
-    for info in lake.list(keys.MANIFESTS):
-        manifest = tables.read_manifest(lake, info.key.removeprefix(keys.MANIFESTS).removesuffix(".json"))
-        found += [info.key] if document_id in manifest.deleted else []
-        for name, arrow in tables.read_tables(lake, manifest).items():
-            if document_id in set(arrow["document_id"].to_pylist()):
-                found.append(manifest.tables[name].key)
+    after = traces(lake, warehouse, before.upload_key)
+    found = [f"{count} rows in {table}" for table, count in left_of(warehouse, before.document_id).items() if count]
+    found += [f"batch {name}" for name in sorted(after.batches)]
+    found += [*after.own, *after.shared]
+    # after the purge nothing tells any more which images were its own: those that went must not be there again
+    found += [key for key in before.own if key not in after.own and lake.stat(key) is not None]
+    mark = before.document_id.encode()
+    records = (keys.reading(batch, document) for batch, document in before.sharers)
+    found += [key for key, data in lake.read_many(records) if data is not None and mark in data]
     return tuple(found)

@@ -1,13 +1,22 @@
-"""What is kept for how long: page images and transcripts of old recipes. Off unless set; results are never touched."""
+"""What is kept for how long: page images and transcripts of old recipes. Off unless set; results are never touched.
+
+Which recipes are in use is asked of the lake alone: transcripts are the one thing that cannot be made again, and a
+warehouse may be empty, lost or another one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
-from ocr_pipeline.lake import keys
+from ocr_pipeline.flow import reading
+from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import ObjectInfo, Storage
-from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.upkeep.published import columns, manifests
+
+
+class NothingInUse(Exception):
+    """No recipe is known to be in use: nothing is deleted on the word of an empty list."""
 
 
 def forget_images(lake: Storage, older_than: timedelta, now: datetime) -> int:
@@ -18,8 +27,15 @@ def forget_images(lake: Storage, older_than: timedelta, now: datetime) -> int:
     return _delete(lake, old)
 
 
-def forget_recipes(lake: Storage, older_than: timedelta, now: datetime, in_use: Iterable[str]) -> int:
-    """Deletes transcripts written before `now - older_than` of every recipe that is not in use."""
+def forget_recipes(lake: Storage, older_than: timedelta, now: datetime, in_use: Collection[str]) -> int:
+    """Deletes transcripts written before `now - older_than` of every recipe that is not in use.
+
+    Raises NothingInUse where `in_use` is empty: then it is not known, and every transcript would go.
+    """
+    if not in_use:
+        raise NothingInUse(
+            f"no batch in {lake.uri} has published a recipe: no transcript is deleted; is OCR_LAKE the right one?"
+        )
     kept = tuple(f"{keys.TRANSCRIPTS}{recipe}/" for recipe in in_use)
     old = (
         info
@@ -29,10 +45,25 @@ def forget_recipes(lake: Storage, older_than: timedelta, now: datetime, in_use: 
     return _delete(lake, old)
 
 
-def recipes_in_use(warehouse: Warehouse) -> set[str]:
-    """The recipes of the texts that the tables show."""
-    with warehouse.read() as connection:
-        return {row[0] for row in connection.execute("SELECT DISTINCT recipe_id FROM ocr.pages").fetchall()}
+def recipes_in_use(lake: Storage) -> set[str]:
+    """The recipes of the texts that are published (Parquet), and of those that were read and are not published yet."""
+    found: set[str] = set()
+    published = set()
+    for manifest in manifests(lake):
+        published.add(manifest.batch)
+        if (pages := columns(lake, manifest, "pages", "recipe_id")) is not None:
+            found.update(pages["recipe_id"].unique().to_pylist())
+    waiting = (
+        info.key
+        for name in batches.names(lake)
+        if name not in published
+        for info in lake.list(f"{keys.PAGES}{name}/")
+        if info.key.endswith("/reading.json")
+    )
+    for _, data in lake.read_many(waiting):
+        if data is not None:
+            found.add(reading.from_json(data).recipe_id)
+    return found
 
 
 def _delete(lake: Storage, objects: Iterable[ObjectInfo]) -> int:

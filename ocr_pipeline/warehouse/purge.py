@@ -14,7 +14,7 @@ import duckdb
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.schema import TABLES
-from ocr_pipeline.warehouse.search_index import forget
+from ocr_pipeline.warehouse.search_index import forget, indexed
 
 _TABLES = (*TABLES, "deletions")
 
@@ -48,15 +48,19 @@ def purge(warehouse: Warehouse, document_id: str) -> PurgeCounts:
 
     removed = warehouse.run(work)
     del removed["deletions"]
-    left = rows_of(warehouse, document_id)
+    left = sum(left_of(warehouse, document_id).values())
     if left:
         raise WarehouseError(f"{left} rows of document {document_id} came back while it was purged: purge it again")
     return PurgeCounts(**removed, left=left)
 
 
-def rows_of(warehouse: Warehouse, document_id: str) -> int:
-    """How many rows of all tables name the document."""
-    union = " UNION ALL ".join(f"SELECT count(*) AS n FROM ocr.{table} WHERE document_id = $id" for table in _TABLES)
+def left_of(warehouse: Warehouse, document_id: str) -> dict[str, int]:
+    """How many rows of each table name the document, those of the full-text index (`searched`) among them."""
     with warehouse.read() as connection:
-        row = connection.execute(f"SELECT sum(n) FROM ({union})", {"id": document_id}).fetchone()
-    return int(row[0]) if row else 0
+        found = {"searched": indexed(connection, document_id)}
+        for table in _TABLES:
+            row = connection.execute(
+                f"SELECT count(*) FROM ocr.{table} WHERE document_id = $id", {"id": document_id}
+            ).fetchone()
+            found[table] = int(row[0]) if row else 0
+    return found

@@ -60,12 +60,17 @@ def drop_search_index(connection: duckdb.DuckDBPyConnection) -> None:
 
 def forget(connection: duckdb.DuckDBPyConnection, document_id: str) -> None:
     """Removes the whole index where it knows the document: its words stand in it, and cannot be taken out singly."""
+    if indexed(connection, document_id):
+        drop_search_index(connection)
+
+
+def indexed(connection: duckdb.DuckDBPyConnection, document_id: str) -> int:
+    """How many pages of the document the index knows; 0 where there is none."""
     tables = "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'ocr' AND table_name = 'searched'"
     if connection.execute(tables).fetchone() == (0,):
-        return
-    known = connection.execute("SELECT count(*) FROM ocr.searched WHERE document_id = ?", [document_id]).fetchone()
-    if known != (0,):
-        drop_search_index(connection)
+        return 0
+    row = connection.execute("SELECT count(*) FROM ocr.searched WHERE document_id = ?", [document_id]).fetchone()
+    return int(row[0]) if row else 0
 
 
 def candidates(connection: duckdb.DuckDBPyConnection, words: Sequence[str], limit: int) -> list[Page] | None:

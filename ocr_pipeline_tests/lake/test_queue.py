@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ocr_pipeline.intake import looking
 from ocr_pipeline.lake import events
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.queue import QueueError, QueueOptions, QueuePull
 from ocr_pipeline.lake.storage import ObjectInfo, StorageError
+from ocr_pipeline.settings import Settings
 from ocr_pipeline_tests.queue_stand_in import StandIn, queue_stand_in
 
 
@@ -223,3 +225,19 @@ def test_an_event_is_read_in_both_encodings(key: str, plain: bool) -> None:
     said = json.dumps({"bucket": "docs", "action": "PutObject", "object": {"key": key, "size": 1, "eTag": "x"}})
     body = said if plain else base64.b64encode(said.encode()).decode()
     assert events.decode({"body": body}) == events.Event("docs", key, "PutObject")
+
+
+def test_a_deletion_is_written_down_only_for_a_key_that_a_batch_list_names(
+    queue: StandIn, options: QueueOptions, lake: LocalStorage, settings: Settings
+) -> None:
+    lake.write("inbox/known.pdf", b"x")
+    queue.send_event("docs", "lake/inbox/known.pdf")
+    with QueuePull(options) as puller:
+        looking.look(lake, settings, None, queue=puller)
+        lake.delete(["inbox/known.pdf"])
+        for name in ("known", "purged"):  # a purge's own deletion comes back when no list names the key any more
+            queue.send_event("docs", f"lake/inbox/{name}.pdf", "DeleteObject")
+        (gone,) = looking.look(lake, settings, None, queue=puller).batches
+    assert gone.deleted == ("inbox/known.pdf",)
+    assert queue.waiting == []
+    assert not [info.key for info in lake.list("batches/") if b"purged" in lake.read(info.key)]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from ocr_pipeline.flow import tables
@@ -14,17 +18,22 @@ from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.inbox import upload_of
 from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.lake.storage import Storage, open_storage
-from ocr_pipeline.records import Batch, PageImage, Reason
+from ocr_pipeline.records import Batch, Geometry, PageImage, Reason
 from ocr_pipeline.upkeep import retention
 from ocr_pipeline.upkeep.compare import compare_recipes, recipes
-from ocr_pipeline.upkeep.purge import purge
+from ocr_pipeline.upkeep.purge import Purged, purge
 from ocr_pipeline.upkeep.rebuild import rebuild_warehouse
 from ocr_pipeline.upkeep.retry import ask_again
+from ocr_pipeline.upkeep.traces import traces
 from ocr_pipeline.upkeep.whereabouts import Stage, find
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
 from ocr_pipeline_tests.pdfs import numbered, pdf
+
+
+def document_ids(parquet: bytes) -> list[str]:
+    return list(pq.read_table(io.BytesIO(parquet), columns=["document_id"])["document_id"].to_pylist())
 
 
 class Pipeline:
@@ -57,6 +66,19 @@ class Pipeline:
     def rows(self, query: str) -> list[tuple[object, ...]]:
         with self.warehouse.read() as connection:
             return connection.execute(query).fetchall()
+
+    def purge(self, key: str) -> Purged:
+        return purge(self.lake, self.warehouse, traces(self.lake, self.warehouse, key))
+
+    def naming(self, *marks: str) -> list[str]:
+        """Every object of the lake whose key or bytes hold one of the marks (Parquet: in its document ids)."""
+        found = []
+        for info in self.lake.list(""):
+            data = self.lake.read(info.key)
+            ids = document_ids(data) if info.key.endswith(".parquet") else []
+            if any(mark in info.key or mark.encode() in data or mark in ids for mark in marks):
+                found.append(info.key)
+        return found
 
     def everything(self) -> list[list[tuple[object, ...]]]:
         return [self.rows(f"FROM ocr.{name} ORDER BY ALL") for name in ("documents", "pages", "regions", "attempts")]
@@ -120,7 +142,7 @@ def test_a_purge_leaves_nothing_but_what_others_share(pipeline: Pipeline) -> Non
     shared = pdf(["this page is in both"])
     batch = pipeline.cut({"a.pdf": pdf(["this page is in both", "a page of its own"]), "b.pdf": shared})
     pipeline.process(batch)
-    done = purge(pipeline.lake, pipeline.warehouse, "inbox/a.pdf")
+    done = pipeline.purge("inbox/a.pdf")
     assert done.left == ()
     assert done.rows.pages == 2
     assert pipeline.rows("SELECT parse_filename(source_uri) FROM ocr.documents") == [("b.pdf",)]
@@ -140,10 +162,69 @@ def test_a_purge_that_died_can_be_repeated(pipeline: Pipeline, monkeypatch: pyte
     with monkeypatch.context() as broken:
         broken.setattr("ocr_pipeline.upkeep.purge.purge_rows", in_use)
         with pytest.raises(WarehouseError):
-            purge(pipeline.lake, pipeline.warehouse, "inbox/a.pdf")
+            pipeline.purge("inbox/a.pdf")
     assert pipeline.lake.stat("inbox/a.pdf") is None
-    assert purge(pipeline.lake, pipeline.warehouse, "inbox/a.pdf").left == ()
+    assert pipeline.purge("inbox/a.pdf").left == ()
     assert pipeline.rows("SELECT parse_filename(source_uri) FROM ocr.documents") == [("b.pdf",)]
+
+
+def test_a_purge_finds_the_transcripts_of_recipes_whose_images_nothing_names_any_more(pipeline: Pipeline) -> None:
+    batch = pipeline.cut({"a.pdf": pdf(["a secret of its own"])})
+    pipeline.process(batch)
+    pipeline.service.close()
+    finer = ScriptedTranscriber()
+    finer.recipe_id, finer.geometry = "finer", Geometry(dpi=100, max_long_side=1200, max_short_side=900)
+    pipeline.use(finer)
+    pipeline.process(batch)  # other images: records, Parquet and rows know only these
+    assert len(pipeline.naming("a secret of its own")) >= 2
+    done = pipeline.purge("inbox/a.pdf")
+    assert done.left == ()
+    assert pipeline.naming("a secret of its own", keys.document_id("inbox/a.pdf"), "inbox/a.pdf") == []
+
+
+def test_a_shared_transcript_stays_and_forgets_who_asked_for_it(pipeline: Pipeline) -> None:
+    pipeline.process(pipeline.cut({"a.pdf": pdf(["this page is in both"])}))  # it asks
+    pipeline.process(pipeline.cut({"b.pdf": pdf(["this page is in both"])}))  # it takes what is there
+    done = pipeline.purge("inbox/a.pdf")
+    assert done.left == ()
+    assert pipeline.naming(keys.document_id("inbox/a.pdf"), "inbox/a.pdf") == []
+    assert len(list(pipeline.lake.list(keys.TRANSCRIPTS))) == 1
+    asked = len(pipeline.transcriber.asked)
+    pipeline.process(next(batch for batch in batches.load(pipeline.lake) if batch.uploads))
+    assert len(pipeline.transcriber.asked) == asked
+    assert pipeline.rows("SELECT markdown FROM ocr.pages") == [("this page is in both",)]
+
+
+def test_a_purge_takes_the_bundles_of_pages_that_killed_a_server(pipeline: Pipeline) -> None:
+    pipeline.process(pipeline.cut({"a.pdf": numbered(1), "b.pdf": numbered(1, "b")}))
+    for key, sha in pipeline.rows("SELECT document_id, image_sha256 FROM ocr.pages"):
+        about = json.dumps({"document_id": key})
+        pipeline.lake.write(keys.poisoned("scripted", str(sha), "request.json"), about.encode())
+        pipeline.lake.write(keys.poisoned("scripted", str(sha), "page.jpg"), b"jpeg")
+    assert pipeline.purge("inbox/a.pdf").left == ()
+    left = list(pipeline.lake.list(keys.POISONED))
+    assert len(left) == 2
+    assert keys.document_id("inbox/b.pdf") in pipeline.lake.read(left[1].key).decode()
+
+
+def test_what_a_run_that_was_at_work_brought_back_is_found_by_the_next_purge(pipeline: Pipeline) -> None:
+    batch = pipeline.cut({"a.pdf": numbered(2), "b.pdf": numbered(1, "b")})
+    pipeline.process(batch)
+    assert pipeline.purge("inbox/a.pdf").left == ()
+    pipeline.lake.write("inbox/a.pdf", numbered(2))
+    again = replace(batch, uploads=tuple(upload_of(info) for info in pipeline.lake.list("inbox/")))
+    pipeline.process(again)  # with the list as it was before; the list in the lake no longer names the document
+    assert pipeline.rows("SELECT count(*) FROM ocr.documents") == [(2,)]
+    assert pipeline.purge("inbox/a.pdf").left == ()
+    assert pipeline.naming(keys.document_id("inbox/a.pdf"), "inbox/a.pdf") == []
+    assert pipeline.purge("inbox/a.pdf").objects == 0
+
+
+def test_a_run_that_was_at_work_during_a_purge_writes_nothing_of_the_document(pipeline: Pipeline) -> None:
+    batch = pipeline.cut({"a.pdf": numbered(2), "b.pdf": numbered(1, "b")})
+    assert pipeline.purge("inbox/a.pdf").left == ()
+    pipeline.service.run(batch)  # it read its list before
+    assert pipeline.naming(keys.document_id("inbox/a.pdf"), "inbox/a.pdf") == []
 
 
 def test_an_old_batch_made_again_after_its_upload_is_gone_keeps_its_text(pipeline: Pipeline) -> None:
@@ -192,7 +273,24 @@ def test_retention_takes_old_images_and_transcripts_of_recipes_no_longer_used(pi
     now, day = datetime.now(UTC), timedelta(days=1)
     assert retention.forget_images(pipeline.lake, day, now) == 0
     assert retention.forget_images(pipeline.lake, day, now + 2 * day) == 2
-    in_use = retention.recipes_in_use(pipeline.warehouse)
+    in_use = retention.recipes_in_use(pipeline.lake)
+    assert in_use == {"scripted"}
     assert retention.forget_recipes(pipeline.lake, day, now + 2 * day, in_use) == 0
     assert retention.forget_recipes(pipeline.lake, day, now + 2 * day, {"another"}) == 2
     assert len(list(pipeline.lake.list(keys.TABLES))) == 5  # four tables and the manifest stay
+
+
+def test_no_transcript_goes_on_the_word_of_an_empty_warehouse_or_an_empty_list(pipeline: Pipeline) -> None:
+    pipeline.process(pipeline.cut({"a.pdf": numbered(2)}))
+    read_only = pipeline.cut({"b.pdf": numbered(1, "b")})
+    pipeline.service.close()
+    newer = ScriptedTranscriber()
+    newer.recipe_id = "newer"
+    pipeline.use(newer)
+    pipeline.service.run(read_only)  # read, and not published yet
+    assert pipeline.warehouse.path is not None
+    pipeline.warehouse.path.unlink()
+    assert retention.recipes_in_use(pipeline.lake) == {"scripted", "newer"}
+    with pytest.raises(retention.NothingInUse):
+        retention.forget_recipes(pipeline.lake, timedelta(0), datetime.now(UTC) + timedelta(days=9), set())
+    assert len(list(pipeline.lake.list(keys.TRANSCRIPTS))) == 3

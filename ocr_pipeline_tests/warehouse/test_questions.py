@@ -17,7 +17,7 @@ from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.listing import SORTS, documents
 from ocr_pipeline.warehouse.load import load_batch, load_rows, mark_deleted
 from ocr_pipeline.warehouse.motherduck import r2_secret_sql
-from ocr_pipeline.warehouse.purge import purge, rows_of
+from ocr_pipeline.warehouse.purge import left_of, purge
 from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline.warehouse.search import search, snippet
 from ocr_pipeline.warehouse.search_index import build_search_index, candidates
@@ -284,7 +284,7 @@ def test_purge_removes_a_document_from_every_table_and_nothing_else(library: War
     before = contents(library)
     counts = purge(library, document_id("bad.pdf"))
     assert (counts.documents, counts.pages, counts.regions, counts.attempts, counts.left) == (1, 3, 4, 12, 0)
-    assert rows_of(library, document_id("bad.pdf")) == 0
+    assert not any(left_of(library, document_id("bad.pdf")).values())
     assert contents(library) == {
         table: [row for row in rows if row[0] != document_id("bad.pdf")] for table, rows in before.items()
     }

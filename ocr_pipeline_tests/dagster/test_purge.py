@@ -1,0 +1,121 @@
+"""`ocr-pipeline purge` where Dagster has a history: what is forgotten there, what refuses, what a repeat says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner
+from dagster import AssetRecordsFilter, DagsterRunStatus
+
+from ocr_pipeline.commands.purge import command
+from ocr_pipeline.lake import keys
+from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.runs import forgetting, history
+from ocr_pipeline.runs.claims import claim
+from ocr_pipeline.schedules import reconcile
+from ocr_pipeline.settings import Settings
+from ocr_pipeline_tests.dagster.conftest import Put, RunBatch
+from ocr_pipeline_tests.pdfs import pdf
+
+pytestmark = pytest.mark.parametrize("settings", ["local"], indirect=True)
+
+SECRET = "zyxwvutsrqp"
+
+
+@pytest.fixture(autouse=True)
+def at_home(settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command finds the history that the tests look at."""
+    monkeypatch.setenv("DAGSTER_HOME", instance.root_directory)
+
+
+def purge(key: str, *options: str) -> tuple[int, dict[str, Any], str]:
+    """Exit code, the JSON and what stands on stderr."""
+    result = CliRunner().invoke(command, [key, "--json", *options], standalone_mode=False)
+    if result.exception is not None:
+        return 2, {}, str(result.exception)
+    return int(result.return_value), json.loads(result.stdout), result.stderr
+
+
+def holding(folder: str, *marks: str) -> list[Path]:
+    return [
+        path
+        for path in Path(folder).rglob("*")
+        if path.is_file() and any(mark.encode() in path.read_bytes() for mark in marks)
+    ]
+
+
+def test_a_purge_leaves_no_byte_of_the_document_in_dagsters_files(
+    instance: dg.DagsterInstance, put: Put, run: RunBatch
+) -> None:
+    batch = put({"a name to forget.pdf": pdf([SECRET])})
+    assert run(batch).success
+    assert len(holding(instance.root_directory, SECRET)) >= 1
+    code, said, _ = purge("inbox/a name to forget.pdf", "--yes")
+    assert (code, said["left"], said["runs"]) == (0, [], 1)
+    assert history.last_run(instance, batch.name) is None
+    assert holding(instance.root_directory, SECRET, "a name to forget") == []
+
+
+def test_a_batch_whose_runs_were_forgotten_still_counts_as_loaded_and_is_not_run_again(
+    settings: Settings, instance: dg.DagsterInstance, put: Put, run: RunBatch
+) -> None:
+    batch = put({"a.pdf": pdf([SECRET]), "b.pdf": pdf(["another"])})
+    assert run(batch).success
+    assert purge("inbox/a.pdf", "--yes")[0] == 0
+    assert history.unfinished(instance, [batch.name]) == []
+    with dg.build_schedule_context(instance=instance) as context:
+        assert [type(asked) for asked in reconcile(context)] == [dg.SkipReason]  # type: ignore[union-attr]
+    wanted = AssetRecordsFilter(asset_key=dg.AssetKey("ocr_markdown"), asset_partitions=[batch.name])
+    (event,) = instance.fetch_materializations(wanted, limit=10).records
+    assert event.asset_materialization is not None
+    assert set(event.asset_materialization.metadata) == {forgetting.PURGED}
+
+
+def test_a_batch_that_is_made_again_after_a_purge_brings_nothing_back(
+    instance: dg.DagsterInstance, lake: Storage, put: Put, run: RunBatch
+) -> None:
+    batch = put({"a.pdf": pdf([SECRET]), "b.pdf": pdf(["another"])})
+    assert run(batch).success
+    assert purge("inbox/a.pdf", "--yes")[0] == 0
+    assert run(batch).success
+    assert holding(instance.root_directory, SECRET) == []
+    assert not [info.key for info in lake.list("") if keys.document_id("inbox/a.pdf") in info.key]
+
+
+def test_a_purge_is_refused_while_a_run_or_a_command_works_on_the_batch(
+    settings: Settings, instance: dg.DagsterInstance, lake: Storage, put: Put, run: RunBatch
+) -> None:
+    batch = put({"a.pdf": pdf(["text"])})
+    assert run(batch).success
+    with claim(settings.claims, [batch.name]):
+        code, _, told = purge("inbox/a.pdf", "--yes")
+        assert code == 2
+        assert f"works on batch {batch.name}" in told
+    live = instance.create_run_for_job(
+        dg.job(name="at_work")(lambda: None),
+        status=DagsterRunStatus.STARTED,
+        tags={history.PARTITION_TAG: batch.name},
+    )
+    code, _, told = purge("inbox/a.pdf", "--yes")
+    assert code == 2
+    assert f"run {live.run_id} works on batch" in told
+    assert lake.stat("inbox/a.pdf") is not None
+
+
+def test_a_second_purge_finds_nothing_and_a_name_outside_the_inbox_or_nobody_to_ask_is_a_mistake(
+    settings: Settings, put: Put, run: RunBatch
+) -> None:
+    assert run(put({"a.pdf": pdf(["text"])})).success
+    code, _, told = purge("inbox/a.pdf")
+    assert code == 2
+    assert "--yes" in told
+    assert purge("inbox/a.pdf", "--yes")[1]["found"] is True
+    code, said, _ = purge("inbox/a.pdf", "--yes")
+    assert (code, said["found"], said["left"], said["objects"]) == (0, False, [], 0)
+    code, _, told = purge("a.pdf", "--yes")
+    assert code == 2
+    assert "inbox/" in told
