@@ -1,15 +1,16 @@
 """A page's markdown as HTML that can be shown: the one place where model output becomes markup.
 
-Here belong the markdown dialect (CommonMark, tables, formulas in dollars, HTML as models write their tables) and the
-sanitiser. Whatever a step before it does, the last step is always nh3, whose lists say what may stand on our page;
-nothing is put into the HTML after it. The content security policy (`guards.py`) is the second wall, not the first.
+Here belong the steps from markdown to HTML (`dialect.py` says what is markup, `formulas.py` draws formulas), the
+figures of a page, and the sanitiser. Whatever a step before it does, the last step is always nh3, whose lists say what
+may stand on our page; nothing is put into the HTML after it. The content security policy (`guards.py`) is the second
+wall, not the first.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
-from html import escape, unescape
+from html import escape
 from typing import Any, cast
 
 import nh3
@@ -19,6 +20,7 @@ from markdown_it.token import Token
 from markupsafe import Markup
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
+from ocr_pipeline.review.dialect import OUTSIDE, TAGS, no_word_lost
 from ocr_pipeline.review.formulas import formula
 
 MAX_CHARACTERS = 100_000
@@ -30,11 +32,6 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_TEXT_TAGS = _names(
-    """a abbr b bdi bdo blockquote br caption code col colgroup dd del dfn div dl dt em figcaption figure h1 h2 h3 h4 h5
-    h6 hr i img ins kbd li mark ol p pre q rp rt ruby s samp small span strong sub sup table tbody td tfoot th thead tr
-    u ul var wbr"""
-)
 _MATH_TAGS = _names(
     """math menclose mfrac mi mmultiscripts mn mo mover mprescripts mroot mrow ms mspace msqrt mstyle msub msubsup msup
     mtable mtd mtext mtr munder munderover none"""
@@ -42,6 +39,7 @@ _MATH_TAGS = _names(
 _ATTRIBUTES: Mapping[str, frozenset[str]] = {
     "a": frozenset({"href"}),
     "img": frozenset({"src", "alt"}),
+    "li": frozenset({"value"}),
     "ol": frozenset({"start"}),
     "td": frozenset({"colspan", "rowspan", "align"}),
     "th": frozenset({"colspan", "rowspan", "align"}),
@@ -64,11 +62,9 @@ _CLASSES: Mapping[str, frozenset[str]] = {
 _SCHEMES = frozenset({"http", "https", "mailto"})
 
 _PASSES = 6  # of the sanitiser; two are the rule, three were the most ever seen
-_OUTSIDE = re.compile(r"(?i:https?://|mailto:)")
 _SMALL_SPACE = re.compile(r"-?\d?(?:\.\d{1,4})?em")
 _FIGURE = re.compile(r"(?:^|/)(\d{4,})-(\d{1,6})\.jpg$")
-_TAG = re.compile(r"(<[^>]*>)")
-_DOLLARS = re.compile(r"(?<![\\$\w])\$\$?(?!\s)([^$\n]{1,1000}?)(?<![\s\\])\$\$?(?![\w$])")
+_ELEMENT = re.compile(r"</?([A-Za-z][\w-]*)")
 
 
 class PageMarkup:
@@ -83,11 +79,11 @@ class PageMarkup:
             MarkdownIt("commonmark", {"html": True})
             .enable(["table", "strikethrough"])
             .use(dollarmath_plugin, allow_space=False, allow_digits=False, renderer=_math)
+            .use(no_word_lost, formula=_math)
         )
         self._markdown.add_render_rule("image", lambda _, *token: self._image(*token))
-        self._markdown.add_render_rule("html_block", _html_block)
         self._cleaner = nh3.Cleaner(
-            tags=_TEXT_TAGS | _MATH_TAGS,
+            tags=TAGS | _MATH_TAGS,
             attributes=_ATTRIBUTES,
             attribute_filter=self._attribute,
             allowed_classes=_CLASSES,
@@ -139,7 +135,7 @@ class PageMarkup:
         if name not in _ATTRIBUTES.get(tag, ()) and name not in ("class", "rel"):  # checked or set by nh3 itself
             return None  # nh3 lets "title" and "lang" stand on everything
         if (tag, name) == ("a", "href"):
-            return value if _OUTSIDE.match(value) else None
+            return value if OUTSIDE.match(value) else None
         if (tag, name) == ("img", "src"):
             index = value.removeprefix(f"{self._figures}/")
             return value if index != value and index.isascii() and index.isdigit() else None
@@ -148,18 +144,10 @@ class PageMarkup:
         return value
 
 
-def _math(content: str, options: Mapping[str, Any]) -> str:
-    return formula(content, display=bool(options.get("display_mode")))
-
-
-def _html_block(renderer: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
-    """Markdown does not look into HTML, but the cells of a model's tables hold formulas."""
-    pieces = _TAG.split(tokens[index].content)
-    return "".join(piece if piece.startswith("<") else _DOLLARS.sub(_in_html, piece) for piece in pieces)
-
-
-def _in_html(found: re.Match[str]) -> str:
-    return formula(unescape(found[1]), display=False)
+def _math(content: str, options: Mapping[str, Any] | None = None) -> str:
+    r"""The formula, or its LaTeX where it has brought HTML with it (`\text{<Name>}`), which would be taken out."""
+    html = formula(content, display=bool((options or {}).get("display_mode")))
+    return html if _MATH_TAGS.issuperset(_ELEMENT.findall(html)) else f"<code>{escape(content)}</code>"
 
 
 def figure_index(block: str, page_number: int) -> int | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocr_pipeline.review.markup import _ATTRIBUTES, _CLASSES, _MATH_TAGS, _TEXT_TAGS, MAX_CHARACTERS, PageMarkup
+from ocr_pipeline.review.dialect import TAGS
+from ocr_pipeline.review.markup import _ATTRIBUTES, _CLASSES, _MATH_TAGS, MAX_CHARACTERS, PageMarkup
 from ocr_pipeline_tests.review.shelves import HOSTILE
 
 FIGURES = "/documents/d1/pages/3/figures"
@@ -20,21 +22,31 @@ def html(markdown: str) -> str:
 
 
 class Elements(HTMLParser):
-    """Every tag and attribute of a piece of HTML."""
+    """Every tag and attribute of a piece of HTML, and its text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs)))
+        self.text += " "  # cells stand apart
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def text(markdown: str) -> str:
+    """What a reader sees of it, on one line."""
+    return " ".join(Elements(html(markdown)).text.split())
 
 
 def is_harmless(text: str) -> bool:
     for tag, attributes in Elements(text).found:
-        if tag not in _TEXT_TAGS | _MATH_TAGS:
+        if tag not in TAGS | _MATH_TAGS:
             return False
         for name, value in attributes.items():
             if name == "href":
@@ -87,11 +99,72 @@ def test_a_formula_that_cannot_be_read_is_shown_as_it_stands(latex: str) -> None
     assert f"<code>{latex}</code>" in html(f"$${latex}$$")
 
 
-def test_nothing_of_a_hostile_page_but_its_words_is_left() -> None:
+def test_of_a_hostile_page_the_words_are_left_and_nothing_that_does_something() -> None:
     shown = html(HOSTILE)
     assert is_harmless(shown)
-    assert "canary" not in shown.replace("[link](javascript:window.__canary=4)", "")
-    assert "after the hostile part" in shown
+    assert "<script>window.__canary = 1</script>" in text(HOSTILE)
+    assert "after the hostile part" in text(HOSTILE)
+
+
+@pytest.mark.parametrize(
+    "markdown",
+    [
+        "vector<int> x and more words",
+        "Dear <Name>, use map<string> as in <section> 3",
+        "#include <stdio.h> and a <b and c> d",
+        "a <math> b </math> c <svg> d <textarea> e <title> f <select> g <script> h",
+        "before <!-- no comment\n\nafter --> it <? and ?> <![CDATA[ x ]]> <!DOCTYPE y>",
+        "<table><tr><td>List<int></td><td>a < b</td></tr></table>",
+        "<title> alone\nand the next line",
+        "[1]: Introduction",
+        "f[i](x) and [see](chapter two.pdf)",
+        r"$\text{<Name>}$",
+    ],
+)
+def test_what_only_looks_like_markup_is_shown_as_it_stands(markdown: str) -> None:
+    words = [word for word in re.split(r"[\s$]|</?t[dra]\w*>", markdown) if word]
+    assert [word for word in words if word not in text(markdown)] == []
+
+
+def test_a_list_begins_after_a_line_that_looks_like_a_tag() -> None:
+    assert html("<Name>\n- one\n- two").count("<li>") == 2
+
+
+def test_points_of_a_list_keep_their_numbers() -> None:
+    assert re.findall(r"<li value=\"(\d+)\">", html("3. a\n7. b\n7. c")) == ["3", "7", "7"]
+
+
+def test_a_row_that_is_longer_than_the_head_keeps_its_last_cells() -> None:
+    shown = html("| a | b |\n|---|---|\n| 1 | 2 | **3** | 4 |\n| 5 |")
+    assert "<td>2</td>\n<td><strong>3</strong></td>\n<td>4</td>" in shown
+    assert shown.count("<tr>") == 3
+
+
+WORDS = st.one_of(
+    st.text("klmnor", min_size=3, max_size=6).map(lambda word: f"x{word}"),
+    st.sampled_from(["int", "text", "list", "set", "title", "script", "style", "textarea", "select", "math", "svg"]),
+)
+AROUND = [
+    *("{}", "<{}>", "</{}>", "<{}", "{}>", "<{} ", "<b {}>", "<{}/>", "<!-- {}", "<!-- {} -->", "<?{}?>", "<!{}>"),
+    *("[{}]", "[{}]: {}", "[{}]({})", "[{}](<{}> '{}')", "[{}][{}]", "| {} | {} |", "\n|---|---|\n", "|{}|{}|{}|{}|"),
+    *("```{} {}\n{}\n```", "~~~ {}", "<table><tr><td>{}", "</td></tr></table>", "<td>", "<pre>", "</pre>", "<p>{}"),
+    *("# {}", "- {}", "> {}", "1. {}", "    {}", "*{}*", "__{}", "`{}`", "~~{}~~", "\\{}", "\n", "\n\n", "{}\n---\n"),
+    *("<![CDATA[{}]]>", "<center>{}", "</div>", "<a href='{}", '"', "<col>", "<ruby>{}<rt>{}"),
+]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(AROUND), st.lists(WORDS, min_size=4, max_size=4)), max_size=12), st.data())
+def test_every_word_of_the_input_stands_in_the_text_of_the_output(
+    pieces: list[tuple[str, list[str]]], data: st.DataObject
+) -> None:
+    markdown, wanted = "", Counter[str]()
+    for around, words in pieces:
+        taken = words[: around.count("{}")]
+        wanted.update(taken)
+        markdown += around.format(*taken) + data.draw(st.sampled_from((" ", "\n", "\n\n")))
+    shown = Counter(re.findall(r"[a-z]+", text(markdown)))
+    assert {word: shown[word] for word in wanted} == dict(wanted)
 
 
 FRAGMENTS = [
