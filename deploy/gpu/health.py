@@ -2,19 +2,20 @@
 
 Run inside the container by Docker's health check or Kubernetes' liveness probe; needs nothing but Python 3.8.
 /health is 200 for a hung engine (vllm issue 39863), so progress is what is looked at: requests are held, and the number
-of generated tokens has not moved for `--hung-after` seconds. The last look is kept in a file between two runs.
+of generated tokens has not moved for `--hung-after` seconds; or the server answered once and has been silent for so
+long, as when its HTTP front end is stuck. What was seen is kept in a file between two runs.
 Docker restarts a container that ended, never one that is unhealthy: `--end-a-hung-server` kills the `vllm serve`
 processes of a hung server, so that `restart: always` starts it again. A server that starts up is never ended.
 """
 
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import signal
 import sys
 import time
-import urllib.error
 import urllib.request
 
 RUNNING = "vllm:num_requests_running"
@@ -54,6 +55,24 @@ def judge(before, held, generated, now, hung_after):
     return {"generated": generated, "since": since}, None
 
 
+def judge_silence(before, now, hung_after):
+    """As `judge`, for a look that got no answer. A server that never answered starts up, however long that takes."""
+    if not before.get("answered"):
+        return before, None
+    since = before.get("silent_since") or now
+    wrong = f"hung: it has answered nothing for {now - since:.0f} s" if now - since >= hung_after else None
+    return {**before, "silent_since": since}, wrong
+
+
+def life():
+    """Tells one start of the container from the next, which may find the file of the last one: when process 1 began."""
+    try:
+        with open("/proc/1/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
 def ask(url, timeout):
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(url, timeout=timeout) as answer:
@@ -66,12 +85,12 @@ def remembered(path):
             found = json.load(file)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and found.get("life") == life() else {}
 
 
 def remember(path, what):
     with open(path + ".new", "w", encoding="utf-8") as file:
-        json.dump(what, file)
+        json.dump({**what, "life": life()}, file)
     os.replace(path + ".new", path)
 
 
@@ -103,16 +122,18 @@ def main():
     parser.add_argument("--end-a-hung-server", action="store_true")
     parser.add_argument("--server", default="vllm serve", help="what the server's command line holds")
     options = parser.parse_args()
+    before = remembered(options.state)
     try:
         ask(options.url + "/health", options.timeout)
         metrics = ask(options.url + "/metrics", options.timeout)
-    except (OSError, urllib.error.URLError) as error:
-        print(f"no answer: {error}")
-        return 1
-    running = total(metrics, RUNNING)
-    held = None if running is None else running + (total(metrics, WAITING) or 0)
-    before = remembered(options.state)
-    state, wrong = judge(before, held, total(metrics, GENERATED), time.time(), options.hung_after)
+    except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+        state, wrong = judge_silence(before, time.time(), options.hung_after)
+        wrong = wrong or f"no answer: {error}"
+    else:
+        running = total(metrics, RUNNING)
+        held = None if running is None else running + (total(metrics, WAITING) or 0)
+        state, wrong = judge(before, held, total(metrics, GENERATED), time.time(), options.hung_after)
+        state["answered"] = True
     remember(options.state, state)
     if wrong is None:
         return 0

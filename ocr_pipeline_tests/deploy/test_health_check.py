@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -97,6 +99,59 @@ def test_a_server_that_is_gone_is_unwell_and_nothing_is_ended(
     verdict = look(server, tmp_path / "state", "--end-a-hung-server", "--server", mark)
     assert verdict.returncode == 1
     assert "ending" not in verdict.stdout
+
+
+def silent(server: SimulatedServer) -> None:
+    """Its port still takes connections, as the system does that; nobody answers them."""
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+
+
+def test_a_server_that_answered_once_and_then_never_is_ended(
+    server: SimulatedServer, mark: str, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    flags = ("--timeout", "0.5", "--hung-after", "3600", "--end-a-hung-server", "--server", mark)
+    assert look(server, state, *flags).returncode == 0
+    silent(server)
+    verdict = look(server, state, *flags)
+    assert verdict.returncode == 1
+    assert "no answer" in verdict.stdout
+    assert server.alive  # not yet: it may be busy
+    remembered = json.loads(state.read_text())
+    state.write_text(json.dumps({**remembered, "silent_since": remembered["silent_since"] - 3601}))
+    verdict = look(server, state, *flags)
+    assert verdict.returncode == 1
+    assert "hung: it has answered nothing for 36" in verdict.stdout
+    assert server.wait_for_death() == -9
+
+
+def test_an_answer_between_ends_the_silence(health: ModuleType) -> None:
+    state, _ = health.judge_silence({"answered": True, "generated": 5.0, "since": None}, 0.0, 60)
+    state, _ = health.judge({**state}, 0, 5.0, 59.0, 60)
+    _, wrong = health.judge_silence({**state, "answered": True}, 61.0, 60)
+    assert wrong is None
+
+
+def test_a_server_that_never_answered_starts_up_and_is_not_ended(
+    server: SimulatedServer, mark: str, tmp_path: Path
+) -> None:
+    silent(server)
+    flags = ("--timeout", "0.5", "--hung-after", "0", "--end-a-hung-server", "--server", mark)
+    for _ in range(2):
+        assert look(server, tmp_path / "state", *flags).returncode == 1
+    assert server.alive
+
+
+def test_what_an_earlier_start_of_the_container_left_is_not_believed(
+    server: SimulatedServer, mark: str, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    state.write_text(json.dumps({"answered": True, "silent_since": 1.0, "life": "another"}))
+    silent(server)
+    flags = ("--timeout", "0.5", "--hung-after", "60", "--end-a-hung-server", "--server", mark)
+    assert look(server, state, *flags).returncode == 1
+    assert server.alive
 
 
 def test_tokens_that_move_start_the_clock_anew(health: ModuleType) -> None:
