@@ -34,7 +34,7 @@ def write_retry_batches(context: dg.OpExecutionContext, config: RetryConfig) -> 
         wiring.lake(settings),
         wiring.warehouse(settings),
         [Reason(reason) for reason in config.reasons],
-        since=datetime.now(UTC) - timedelta(days=config.since_days) if config.since_days else None,
+        since=datetime.now(UTC) - timedelta(days=config.since_days) if config.since_days is not None else None,
         limits=wiring.batch_limits(settings),
     )
     context.add_output_metadata(

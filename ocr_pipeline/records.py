@@ -113,10 +113,15 @@ class Batch:
     uploads: tuple[Upload, ...]
     urgent: bool = False
     retry_reasons: tuple[Reason, ...] = ()  # a retry: pages that failed for these reasons are asked again
+    repeats: tuple[str, ...] = ()  # a retry: for each upload the batch whose pages it keeps; old lists have none
     deleted: tuple[str, ...] = ()  # upload keys that were seen to be deleted
     gone: tuple[Upload, ...] = ()  # of those keys, the newest uploads that were known; old lists have none
     returned: bool = False  # the uploads were marked deleted and are there again: the marks go
     created_at: datetime | None = None  # retries, deletions and returns: time of the request
+
+    def repeated(self, upload: Upload) -> str | None:
+        """The batch that this one repeats for `upload`, or None."""
+        return dict(zip(self.uploads, self.repeats, strict=True)).get(upload) if self.repeats else None
 
 
 @dataclass(frozen=True, slots=True)

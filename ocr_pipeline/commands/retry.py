@@ -11,12 +11,12 @@ import click
 from ocr_pipeline import wiring
 from ocr_pipeline.commands.display import Display
 from ocr_pipeline.commands.running import RunFailed, run_batches
-from ocr_pipeline.commands.summary import show, summarise, terminal
+from ocr_pipeline.commands.summary import Summary, show, summarise, terminal
 from ocr_pipeline.flow import tables
 from ocr_pipeline.records import REASONS, Reason
 from ocr_pipeline.runs import instance, reaping, requests
 from ocr_pipeline.settings import Settings
-from ocr_pipeline.upkeep.retry import ask_again
+from ocr_pipeline.upkeep.retry import Again, ask_again
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -39,7 +39,8 @@ class _Age(click.ParamType[timedelta]):
 def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: bool, as_json: bool) -> int:
     """Ask again for the pages that failed for these reasons, and for no others.
 
-    Pages that have their text keep it. Exit codes as for `ingest`.
+    Pages that have their text keep it. Exit codes as for `ingest`; `--json` prints the object of `ingest` (of what was
+    read here: empty with --leave-to-sensor) and `asked`: {documents, pages, left_out}.
     """
     settings = Settings()
     lake, warehouse, dagster = wiring.lake(settings), wiring.warehouse(settings), instance.instance(settings)
@@ -48,7 +49,7 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
         lake,
         warehouse,
         [Reason(reason) for reason in reasons],
-        since=datetime.now(UTC) - since if since else None,
+        since=datetime.now(UTC) - since if since is not None else None,
         limits=wiring.batch_limits(settings),
         # the sensor takes a list without a partition for one that nobody runs
         announce=lambda names: None if leave_to_sensor else requests.add_partitions(dagster, names),
@@ -56,10 +57,11 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
     err = terminal(stderr=True)
     err.print(f"{again.pages} pages of {again.documents} documents are asked again, in {len(again.batches)} batches")
     if again.gone:
-        err.print(f"{again.gone} documents left out: their upload was replaced or deleted")
+        err.print(f"{again.gone} documents left out: their upload was replaced or deleted, or cannot be looked at")
+    names = [batch.name for batch in again.batches]
     if leave_to_sensor or not again.batches:
         if as_json:
-            click.echo(json.dumps({"documents": again.documents, "batches": [batch.name for batch in again.batches]}))
+            _print(again, summarise([], names, 0.0))
         return 0
     started = datetime.now(UTC)
     try:
@@ -70,9 +72,14 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
         return 1
     results = [result for batch in again.batches for result in tables.results(lake, batch)]
     seconds = (datetime.now(UTC) - started).total_seconds()
-    summary = summarise(results, [batch.name for batch in again.batches], seconds)
+    summary = summarise(results, names, seconds)
     if as_json:
-        click.echo(json.dumps(summary.as_json(), ensure_ascii=False))
+        _print(again, summary)
     else:
         show(summary, terminal())
     return summary.exit_code
+
+
+def _print(again: Again, summary: Summary) -> None:
+    asked = {"documents": again.documents, "pages": again.pages, "left_out": again.gone}
+    click.echo(json.dumps({**summary.as_json(), "asked": asked}, ensure_ascii=False))

@@ -82,7 +82,8 @@ def result(
         ]
         transcript = read[rendered.number].transcript if rendered.number in read else None
         attempts += [
-            PageAttempt(recipe_id, attempt) for attempt in _own_attempts(transcript, document, rendered.number)
+            PageAttempt(transcript.recipe_id if transcript else recipe_id, attempt)
+            for attempt in _own_attempts(transcript, document, rendered.number)
         ]
     row = Document(
         document_id=document.document_id,
@@ -170,6 +171,7 @@ def _page(
 
 def _from_transcript(transcript: Transcript, document: RenderedDocument, number: int) -> dict[str, Any]:
     return {
+        "recipe_id": transcript.recipe_id,  # a retry keeps pages of an earlier recipe
         "status": transcript.status,
         "reason": transcript.reason,
         "detail": transcript.detail,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pydantic import TypeAdapter
 
 from ocr_pipeline.lake import keys
-from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.records import Reason, Transcript
 
 
@@ -41,6 +41,13 @@ _READING = TypeAdapter(Reading)
 
 def write(storage: Storage, batch: str, reading: Reading) -> None:
     storage.write(keys.reading(batch, reading.document_id), _READING.dump_json(reading))
+
+
+def read(storage: Storage, batch: str, document_id: str) -> Reading | None:
+    try:
+        return from_json(storage.read(keys.reading(batch, document_id)))
+    except ObjectMissing:
+        return None
 
 
 def without_raw_attempts(transcript: Transcript) -> Transcript:

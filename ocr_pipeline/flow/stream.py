@@ -20,12 +20,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ocr_pipeline.flow import documents, figures, reading, rendered
+from ocr_pipeline.flow import documents, figures, reading, rendered, repeating
 from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT, AskAgain, PageReader
 from ocr_pipeline.flow.progress import Progress, Silent, StreamCounts
 from ocr_pipeline.flow.reading import PageReading, Reading, without_raw_attempts
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.flow.rendering import RenderPool, ranges
+from ocr_pipeline.flow.repeating import NOTHING, Kept
 from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, Storage, StorageError
 from ocr_pipeline.ocr.parsing.parse import parse
@@ -94,33 +95,39 @@ class BatchStream:
     async def _document(self, order: int, upload: Upload, folder: Path, render: bool, read: bool) -> None:
         document_id = keys.document_id(upload.key)
         before = await asyncio.to_thread(rendered.read, self._storage, self._batch.name, document_id)
+        kept = await asyncio.to_thread(
+            repeating.kept, self._storage, self._batch, upload, before, self._reader.recipe_id
+        )
         if render or before is None:
-            drawn, readings = await self._draw(order, upload, document_id, folder, read)
-            if drawn.reason in UPLOAD_GONE and before is not None and before.reason is None:
-                # made again after its upload was deleted or replaced: what was drawn then is still there
-                drawn, readings = before, await self._read_again(before) if read else []
+            drawn, readings = await self._draw(order, upload, document_id, folder, read, kept)
+            standing = _standing(drawn, before, kept)
+            if standing is not None:
+                drawn, readings = standing, await self._read_again(standing, kept) if read else []
             drawn = _keep_time(drawn, before)
             await asyncio.to_thread(rendered.write, self._storage, self._batch.name, drawn)
         else:
-            drawn, readings = before, await self._read_again(before)
+            drawn, readings = before, await self._read_again(before, kept)
         self.counts.documents += 1
         self.counts.rejected += drawn.reason is not None
         if drawn.reason:
             self._progress.document_rejected(upload.key, drawn.reason)
         if read:
             result = Reading(document_id=document_id, recipe_id=self._reader.recipe_id, pages=tuple(readings))
-            await asyncio.to_thread(self._finish, drawn, result)
+            await asyncio.to_thread(self._finish, drawn, result, again=before is not None)
         self._progress.document_done(upload.key)
 
-    def _finish(self, drawn: RenderedDocument, result: Reading) -> None:
+    def _finish(self, drawn: RenderedDocument, result: Reading, *, again: bool) -> None:
         etag = self._etag_now(drawn)
         if etag is None and self._purged(drawn.upload):
             images = [page.image_key for page in drawn.pages if page.image_key]
             self._storage.delete([*images, keys.rendered(self._batch.name, drawn.document_id)])
             return
         reading.write(self._storage, self._batch.name, result)
+        repeating.mark_repeated(self._storage, self._batch, drawn.upload)
         if drawn.reason in NOT_READ or etag not in (None, drawn.upload.etag):
             return  # an older batch, run again: the markdown file is the newer upload's
+        if again and repeating.was_repeated(self._storage, self._batch.name, drawn.upload):
+            return  # the rows are the retry's, and so is the markdown file
         if drawn.reason is None:
             rows = documents.result(self._batch, drawn, result, result.recipe_id, self._storage.uri_of)
             self._storage.write(keys.markdown(drawn.upload.key), documents.markdown_file(rows).encode())
@@ -153,7 +160,7 @@ class BatchStream:
     # --- drawing -----------------------------------------------------------------------------------------------
 
     async def _draw(
-        self, order: int, upload: Upload, document_id: str, folder: Path, read: bool
+        self, order: int, upload: Upload, document_id: str, folder: Path, read: bool, kept: Kept
     ) -> tuple[RenderedDocument, list[PageReading]]:
         head = RenderedDocument(upload=upload, document_id=document_id, rendered_at=datetime.now(UTC))
         path = folder / f"{order}.pdf"
@@ -166,13 +173,19 @@ class BatchStream:
                 info = await self._drawing.inspect(order, path)
                 head = replace(head, page_count=info.page_count, title=info.title)
                 self._progress.document_opened(upload.key, info.page_count)
-                tasks = await self._draw_pages(order, head, path, pages, readings, read)
+                if kept.document is None or kept.document.page_count != info.page_count:
+                    kept = NOTHING
+                self._keep(head, kept, readings, read)
+                tasks = await self._draw_pages(order, head, path, pages, readings, read, kept)
             except pdf.PdfError as error:
                 return replace(head, reason=error.reason, detail=error.detail), []
             finally:
                 path.unlink(missing_ok=True)
-        drawn = tuple(task.result() for task in tasks)
-        return replace(head, pages=drawn), sorted(readings, key=lambda page: page.number)
+        drawn = sorted(
+            [*(task.result() for task in tasks), *(page.drawn for page in kept.pages.values())],
+            key=lambda page: page.number,
+        )
+        return replace(head, pages=tuple(drawn)), sorted(readings, key=lambda page: page.number)
 
     def _fetch(self, head: RenderedDocument, path: Path) -> RenderedDocument:
         """Brings the upload to local disk; the reason is set when it is not the one the batch list names."""
@@ -207,21 +220,27 @@ class BatchStream:
         group: asyncio.TaskGroup,
         readings: list[PageReading],
         read: bool,
+        kept: Kept,
     ) -> list[asyncio.Task[RenderedPage]]:
-        tasks = []
+        tasks: list[asyncio.Task[RenderedPage]] = []
         layers_left = LAYER_CHARACTERS
         jobs = deque(
             self._drawing.render(order, path, first, last, self._geometry)
             for first, last in ranges(head.page_count, in_haste=self._pool.idle)
+            if not all(number in kept.pages for number in range(first, last + 1))
         )
         try:
             while jobs:
                 drawn, layers_left = _with_layers(await jobs[0], layers_left)
                 jobs.popleft()  # a finished job holds its images
-                tasks += [group.create_task(self._page(head, page, readings, read)) for page in drawn]
-                for task in tasks[-len(drawn) :]:
+                for page in drawn:
+                    if page.number in kept.pages:
+                        self._pool.budget.give_back(1)
+                        continue
+                    task = group.create_task(self._page(head, page, readings, read))
                     # a task cancelled before its first step never runs its `finally`
                     task.add_done_callback(lambda _: self._pool.budget.give_back(1))
+                    tasks.append(task)
         finally:
             for job in jobs:
                 if not job.cancel() and not job.cancelled() and job.exception() is None:
@@ -305,7 +324,14 @@ class BatchStream:
         for index, figure in figures.crop(jpeg, boxes):
             self._storage.write(keys.figure(head.upload.key, number, index), figure)
 
-    async def _read_again(self, document: RenderedDocument) -> list[PageReading]:
+    def _keep(self, head: RenderedDocument, kept: Kept, readings: list[PageReading], read: bool) -> None:
+        """Takes over the pages that a retry does not ask for."""
+        for number, page in kept.pages.items():
+            self._count(head, number, page.status, page.reason)
+            if read and page.read is not None:
+                readings.append(page.read)
+
+    async def _read_again(self, document: RenderedDocument, kept: Kept) -> list[PageReading]:
         """Reads the page images that are in the lake: `ocr_markdown` without `rendered_pages`."""
         self._progress.document_opened(document.upload.key, document.page_count)
         readings: list[PageReading] = []
@@ -315,11 +341,15 @@ class BatchStream:
                 jpeg = await asyncio.to_thread(self._storage.read, page.image_key or "")
                 await self._read(document, page, jpeg, readings)
             except ObjectMissing:
-                readings.append(PageReading(number=page.number, reason=Reason.IMAGE_GONE))
+                gone = PageReading(number=page.number, reason=Reason.IMAGE_GONE)
+                readings.append(kept.readings.get(page.number, gone))
                 self._count(document, page.number, PageStatus.FAILED, Reason.IMAGE_GONE)
 
+        self._keep(document, kept, readings, read=True)
         async with asyncio.TaskGroup() as group:
             for page in document.pages:
+                if page.number in kept.pages:
+                    continue
                 if page.status is not None:
                     self._count(document, page.number, page.status, page.reason)
                     continue
@@ -348,6 +378,19 @@ def _with_layers(
             left -= len(page.text_layer)
         kept.append(page)
     return kept, left
+
+
+def _standing(drawn: RenderedDocument, before: RenderedDocument | None, kept: Kept) -> RenderedDocument | None:
+    """What stands instead where the upload could not be had this time: its earlier pages are still there.
+
+    A retry was asked for the sake of some pages: whatever is wrong with the upload now, the good ones are not lost.
+    """
+    if drawn.reason is None:
+        return None
+    earlier = before if before is not None and before.reason is None else kept.document
+    if earlier is None or (drawn.reason not in NOT_READ and (kept is NOTHING or earlier.reason is not None)):
+        return None
+    return earlier
 
 
 def _keep_time(drawn: RenderedDocument, before: RenderedDocument | None) -> RenderedDocument:

@@ -78,6 +78,11 @@ def reading(batch_name: str, document: str) -> str:
     return f"{PAGES}{batch_name}/{document}/reading.json"
 
 
+def repeated(batch_name: str, document: str) -> str:
+    """Says that a retry has read the document after this batch: the retry's name."""
+    return f"{PAGES}{batch_name}/{document}/repeated.txt"
+
+
 def transcript(recipe_id: str, image_sha256: str) -> str:
     return f"{TRANSCRIPTS}{recipe_id}/{image_sha256}.json"
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ocr_pipeline.records import Batch, Reason, Upload
@@ -129,14 +129,21 @@ def _has_room(batch: Batch, limits: Limits) -> bool:
     return len(batch.uploads) < limits.documents and sum(u.size for u in batch.uploads) < limits.bytes
 
 
-def retry(uploads: Collection[Upload], reasons: Iterable[Reason], at: datetime, after: Iterable[str]) -> Batch:
-    """A batch that asks again for the pages of `uploads` that failed for one of `reasons`.
+def retry(repeats: Mapping[Upload, str], reasons: Iterable[Reason], at: datetime) -> Batch:
+    """A batch that asks again for the pages of some uploads that failed for one of `reasons`.
 
-    Named by the time of the request, and later than every batch in `after` (those it repeats), so that its rows win.
+    `repeats`: for each upload the batch that has its pages now. The retry is named by the time of the request, and
+    later than every one of them, so that its rows win.
     """
     wanted = tuple(sorted(set(reasons)))
-    batch = Batch("", tuple(sorted(uploads, key=_order)), retry_reasons=wanted, created_at=at.astimezone(UTC))
-    return replace(batch, name=name(batch.uploads, later(at, after), "retry:" + ",".join(wanted)))
+    uploads = tuple(sorted(repeats, key=_order))
+    return Batch(
+        name(uploads, later(at, repeats.values()), "retry:" + ",".join(wanted)),
+        uploads,
+        retry_reasons=wanted,
+        repeats=tuple(repeats[upload] for upload in uploads),
+        created_at=at.astimezone(UTC),
+    )
 
 
 def deletion(keys: Iterable[str], at: datetime, gone: Iterable[Upload] = (), after: Iterable[str] = ()) -> Batch:

@@ -60,9 +60,11 @@ def purge(lake: Storage, warehouse: Warehouse, found: Traces) -> Purged:
 
 
 def _smaller(batch: Batch, upload_key: str) -> Batch:
+    kept = [place for place, upload in enumerate(batch.uploads) if upload.key != upload_key]
     return replace(
         batch,
-        uploads=tuple(upload for upload in batch.uploads if upload.key != upload_key),
+        uploads=tuple(batch.uploads[place] for place in kept),
+        repeats=tuple(batch.repeats[place] for place in kept) if batch.repeats else (),
         deleted=tuple(key for key in batch.deleted if key != upload_key),
         gone=tuple(upload for upload in batch.gone if upload.key != upload_key),
     )

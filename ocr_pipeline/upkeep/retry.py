@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ocr_pipeline.lake import batches, keys, planner
-from ocr_pipeline.lake.storage import ObjectMissing, Storage
+from ocr_pipeline.lake.storage import ObjectMissing, Storage, StorageError
 from ocr_pipeline.records import Batch, Reason, Upload
 from ocr_pipeline.warehouse.connection import Warehouse
 
@@ -23,7 +23,7 @@ class Again:
     batches: tuple[Batch, ...]
     documents: int
     pages: int  # failed for one of the reasons; 0 for documents that were rejected whole
-    gone: int  # documents left out, since their upload was replaced or deleted
+    gone: int  # documents left out, since their upload was replaced, deleted, or cannot be looked at
 
 
 _FAILED = """
@@ -74,20 +74,28 @@ def ask_again(
         if batch_name not in lists:
             lists[batch_name] = _list(lake, batch_name)
         upload = _upload_of(lists[batch_name], document_id)
-        there = lake.stat(upload.key) if upload else None
-        if upload is None or there is None or there.etag != upload.etag:
+        if upload is None or not _stands(lake, upload):
             gone += 1
             continue
         uploads[upload] = batch_name
         pages += count
     made = []
     for group in planner.groups(sorted(uploads), limits):
-        batch = planner.retry(group, reasons, now, [uploads[upload] for upload in group])
+        batch = planner.retry({upload: uploads[upload] for upload in group}, reasons, now)
         made.append(batch)
     announce([batch.name for batch in made])
     for batch in made:
         batches.write(lake, batch)
     return Again(tuple(made), len(uploads), pages, gone)
+
+
+def _stands(lake: Storage, upload: Upload) -> bool:
+    """Whether the upload is still there; one object that the lake does not give keeps no other from being asked."""
+    try:
+        there = lake.stat(upload.key)
+    except StorageError:
+        return False
+    return there is not None and there.etag == upload.etag
 
 
 def _list(lake: Storage, name: str) -> Batch | None:

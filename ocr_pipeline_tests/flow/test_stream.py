@@ -174,7 +174,7 @@ def test_a_retry_asks_for_the_pages_with_its_reason_once(lake: Storage, transcri
         batch = put(lake, {"a.pdf": numbered(3)})
         service.run(batch)
         transcriber.asked.clear()
-        again = planner.retry(batch.uploads, [Reason.REPETITION], datetime.now(UTC), [batch.name])
+        again = planner.retry(dict.fromkeys(batch.uploads, batch.name), [Reason.REPETITION], datetime.now(UTC))
         for _ in range(2):
             service.run(again)
         assert dict(transcriber.asked) == {(keys.document_id("inbox/a.pdf"), 1): 1}

@@ -111,6 +111,7 @@ def test_two_versions_of_one_key_are_never_in_one_batch() -> None:
 
 def test_a_retry_sorts_after_every_batch_that_it_repeats() -> None:
     first = planner.plan([upload("a.pdf")], set(), Limits()).batches[0]
-    again = planner.retry(first.uploads, [Reason.REPETITION], START - timedelta(days=1), [first.name])
+    again = planner.retry(dict.fromkeys(first.uploads, first.name), [Reason.REPETITION], START - timedelta(days=1))
     assert again.name > first.name
     assert again.retry_reasons == (Reason.REPETITION,)
+    assert again.repeated(first.uploads[0]) == first.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,8 @@ from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.inbox import upload_of
 from ocr_pipeline.lake import batches, keys, planner
-from ocr_pipeline.lake.storage import Storage, open_storage
+from ocr_pipeline.lake.local import LocalStorage
+from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError, open_storage
 from ocr_pipeline.records import Batch, Geometry, PageImage, Reason
 from ocr_pipeline.upkeep import retention
 from ocr_pipeline.upkeep.compare import compare_recipes, recipes
@@ -121,6 +122,103 @@ def test_a_retry_leaves_out_what_failed_long_ago_and_what_was_replaced_since(pip
     pipeline.lake.write("inbox/a.pdf", numbered(4))
     again = ask_again(pipeline.lake, pipeline.warehouse, **ask)  # type: ignore[arg-type]
     assert (again.batches, again.gone) == ((), 1)
+
+
+def newer_recipe(pipeline: Pipeline, script: Callable[[PageImage], Answer | None]) -> ScriptedTranscriber:
+    """Another model and another resolution from here on."""
+    pipeline.service.close()
+    newer = ScriptedTranscriber(script)
+    newer.recipe_id, newer.geometry = "newer", Geometry(dpi=100, max_long_side=1200, max_short_side=900)
+    pipeline.use(newer)
+    return newer
+
+
+def retried(pipeline: Pipeline) -> Batch:
+    (batch,) = ask_again(pipeline.lake, pipeline.warehouse, [Reason.REPETITION], limits=planner.Limits()).batches
+    return batch
+
+
+def texts(pipeline: Pipeline) -> list[tuple[object, ...]]:
+    return pipeline.rows("SELECT page_number, status, recipe_id, markdown FROM ocr.pages ORDER BY ALL")
+
+
+def test_a_retry_after_a_change_of_recipe_asks_for_the_failed_pages_alone(pipeline: Pipeline) -> None:
+    pipeline.transcriber.script = loops_on_page_2
+    pipeline.process(pipeline.cut({"a.pdf": numbered(20)}))
+    before = texts(pipeline)
+    newer = newer_recipe(pipeline, lambda image: "mended")
+    again = retried(pipeline)
+    for _ in range(2):  # a second run of the retry asks nothing, and writes the same
+        pipeline.process(again)
+        assert dict(newer.asked) == {(keys.document_id("inbox/a.pdf"), 2): 1}
+        assert texts(pipeline) == [(2, "ok", "newer", "mended") if row[0] == 2 else row for row in before]
+    markdown = pipeline.lake.read(keys.markdown("inbox/a.pdf")).decode()
+    assert "mended" in markdown
+    assert "This is page 20" in markdown
+    attempts = pipeline.rows("SELECT recipe_id, count(*) FROM ocr.attempts GROUP BY 1 ORDER BY 1")
+    assert attempts == [("newer", 1), ("scripted", 20)]
+    after = pipeline.everything()
+    rebuild_warehouse(pipeline.lake, pipeline.warehouse)
+    assert pipeline.everything() == after
+
+
+@pytest.mark.parametrize("images_too", [False, True])
+def test_a_retry_whose_upload_is_gone_loses_no_good_page(pipeline: Pipeline, images_too: bool) -> None:
+    pipeline.transcriber.script = loops_on_page_2
+    pipeline.process(pipeline.cut({"a.pdf": numbered(4)}))
+    before = texts(pipeline)
+    again = retried(pipeline)
+    pipeline.lake.delete(["inbox/a.pdf"])
+    if images_too:
+        pipeline.lake.delete([info.key for info in pipeline.lake.list(keys.PAGES) if info.key.endswith(".jpg")])
+    pipeline.transcriber.script = lambda image: "mended" if image.page_number == 2 else None
+    pipeline.process(again)
+    mended = (2, "failed", "scripted", "") if images_too else (2, "ok", "scripted", "mended")
+    assert texts(pipeline) == [mended if row[0] == 2 else row for row in before]
+    assert pipeline.rows("SELECT status, page_count, batch FROM ocr.documents") == [
+        ("partial" if images_too else "ok", 4, again.name)
+    ]
+
+
+def test_a_retry_that_finds_its_upload_spoiled_loses_no_good_page(pipeline: Pipeline) -> None:
+    pipeline.transcriber.script = loops_on_page_2
+    pipeline.process(pipeline.cut({"a.pdf": numbered(4)}))
+    pipeline.service.close()
+    options = StreamOptions(render_workers=1, text_layer="never", max_pdf_bytes=10)  # the limit was lowered since
+    pipeline.service = OcrService(pipeline.lake, lambda: ScriptedTranscriber(), options)
+    pipeline.process(retried(pipeline))
+    assert pipeline.rows("SELECT DISTINCT status FROM ocr.pages") == [("ok",)]
+
+
+def test_a_backfill_of_a_batch_that_was_retried_leaves_the_markdown_file_to_the_retry(pipeline: Pipeline) -> None:
+    pipeline.transcriber.script = loops_on_page_2
+    first = pipeline.cut({"a.pdf": numbered(2)})
+    pipeline.process(first)
+    again = retried(pipeline)
+    pipeline.transcriber.script = lambda image: None
+    pipeline.process(again)
+    markdown = pipeline.lake.read(keys.markdown("inbox/a.pdf"))
+    newer_recipe(pipeline, lambda image: "quite another text")
+    pipeline.process(first)
+    assert pipeline.rows("SELECT DISTINCT batch, recipe_id FROM ocr.pages") == [(again.name, "scripted")]
+    assert pipeline.lake.read(keys.markdown("inbox/a.pdf")) == markdown
+    pipeline.process(again)  # the backfill's other half: the retry, too, reads every page anew
+    assert pipeline.rows("SELECT DISTINCT markdown, recipe_id FROM ocr.pages") == [("quite another text", "newer")]
+    assert b"quite another text" in pipeline.lake.read(keys.markdown("inbox/a.pdf"))
+
+
+def test_an_object_that_the_lake_does_not_give_keeps_no_other_from_being_asked_again(pipeline: Pipeline) -> None:
+    class Refusing(LocalStorage):
+        def stat(self, key: str) -> ObjectInfo | None:
+            if key == "inbox/secret.pdf":
+                raise StorageError("no right")
+            return super().stat(key)
+
+    pipeline.transcriber.script = loops_on_page_2
+    pipeline.process(pipeline.cut({"a.pdf": numbered(2), "secret.pdf": numbered(2, "s")}))
+    lake = Refusing(Path(pipeline.lake.uri.removeprefix("file://")))
+    again = ask_again(lake, pipeline.warehouse, [Reason.REPETITION], limits=planner.Limits())
+    assert (again.documents, again.gone) == (1, 1)
 
 
 def test_a_rebuild_from_parquet_equals_what_was_there(pipeline: Pipeline) -> None:
