@@ -32,6 +32,7 @@ from ocr_pipeline_tests.pdfs import numbered  # noqa: E402
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 BATCHES = 20
+AGAIN = 8
 APART = os.geteuid() == 0  # each worker then has a host name of its own
 PAGES = (60, 3)  # of the two documents of each batch: a run takes long enough to be killed in its middle
 
@@ -151,8 +152,15 @@ def test_a_backfill_of_twenty_batches_outlives_a_worker_killed_in_its_middle(
         ended = None
         if APART:  # a new machine comes, and an old one is told to go: what it runs it ends first
             cluster.start_worker("worker-c")
+            again = launch_backfill(cluster, names[:AGAIN])  # the first may be over by now: work for both
+
+            def asked_again() -> bool:
+                return instance.get_runs_count(RunsFilter(tags={"dagster/backfill": again})) >= AGAIN
+
             ended = wait("a run on worker-a", 120, begins_on("worker-a"), cluster)
             cluster.stop("worker-a")
+            wait("a run on worker-c", 120, begins_on("worker-c"), cluster)
+            wait("every run of the second backfill asked for", 120, asked_again, cluster)
 
         wait("every batch loaded", 600, lambda: history.finished(instance) >= set(names), cluster)
         wait("no run left at work", 120, lambda: not instance.get_runs(RunsFilter(statuses=history.LIVE)), cluster)
