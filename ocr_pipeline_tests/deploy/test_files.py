@@ -181,6 +181,7 @@ def test_the_tunnel_leads_nowhere_without_access_and_to_nothing_but_what_is_list
     for rule in rules:
         assert rule["service"].startswith("http://127.0.0.1:"), rule
         assert rule["originRequest"]["access"]["required"] is True, rule
+    assert len({rule["originRequest"]["access"]["audTag"][0] for rule in rules}) == len(rules)  # one an application
     gpu = rules[0]["path"]
     for path in ("/v1/chat/completions", "/v1/models", "/health", "/metrics"):  # what the client asks
         assert re.search(gpu, path), path

@@ -95,6 +95,36 @@ def test_pods_may_do_nothing_that_they_need_not() -> None:
             assert spec["automountServiceAccountToken"] is False, name
 
 
+def test_our_image_runs_on_the_architecture_it_was_built_for() -> None:
+    for name, spec in pod_specs():
+        if any(container["image"].startswith(OURS) for container in spec["containers"]):
+            assert spec["nodeSelector"] == {"kubernetes.io/arch": "amd64"}, name
+
+
+def test_whoever_serves_the_ui_has_a_token_and_the_one_for_viewers_allows_nothing() -> None:
+    """Dagster's launcher reads it when the UI asks about the instance; without a token that is an error."""
+    specs = dict(pod_specs())
+    allowed = {s["name"] for d in documents() if d["kind"] == "RoleBinding" for s in d["subjects"]}
+    accounts = {d["metadata"]["name"]: d for d in documents() if d["kind"] == "ServiceAccount"}
+    for name in ("webserver", "webserver-read-only"):
+        account = accounts[specs[name]["serviceAccountName"]]
+        assert account.get("automountServiceAccountToken", True), name
+        assert specs[name].get("automountServiceAccountToken", True), name
+    assert specs["webserver-read-only"]["serviceAccountName"] not in allowed
+
+
+def test_a_daemon_that_does_nothing_is_started_anew() -> None:
+    (container,) = dict(pod_specs())["daemon"]["containers"]
+    assert container["livenessProbe"]["exec"]["command"] == ["dagster-daemon", "liveness-check"]
+
+
+def test_what_is_drawn_goes_to_the_volume_whose_size_is_limited() -> None:
+    maps = {d["metadata"]["name"]: d["data"] for d in documents() if d["kind"] == "ConfigMap"}
+    launcher = yaml.safe_load(maps["dagster-instance"]["dagster.yaml"])["run_launcher"]["config"]
+    (scratch,) = [mount["mountPath"] for mount in launcher["volume_mounts"] if mount["name"] == "scratch"]
+    assert maps["ocr-environment"]["TMPDIR"] == scratch
+
+
 def test_viewers_get_a_webserver_that_only_reads_and_there_is_one_daemon() -> None:
     specs = dict(pod_specs())
     assert "--read-only" in specs["webserver-read-only"]["containers"][0]["args"]
@@ -134,6 +164,7 @@ def test_the_job_that_dagster_would_start_for_a_run_is_valid(launcher: K8sRunLau
     (container,) = spec["containers"]
     assert spec["serviceAccountName"] == "dagster-run"
     assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["nodeSelector"] == {"kubernetes.io/arch": "amd64"}
     assert container["image"].partition(":")[0] == OURS
     assert {source.get("secretRef", source.get("configMapRef"))["name"] for source in container["envFrom"]} == {
         "ocr-environment",
