@@ -45,6 +45,7 @@ SITTING = (
     Command("client_cost", "client_cost", 2, "--pages-up-to 3"),
     Command("client_cost --without-poppler", "client_cost_without_poppler", 2, "--pages-up-to 3"),
     Command("parts", "parts", 1, "--pages-up-to 3"),
+    Command("parts --without-poppler", "parts_without_poppler", 1, "--pages-up-to 3"),
     Command("peers.compare", "peers", 12, "--pages-up-to 2 --only ours"),
     Command("slots --dilate 5", "slots", 6, "--documents 10 --pages 40"),
     Command("memory", "memory", 4, "--pages 200"),
@@ -52,7 +53,8 @@ SITTING = (
     Command("tail", "tail", 3, "--pages 60 --seconds-per-page 1"),
     Command("latency", "latency", 3, "--times 2"),
     Command("backfill", "backfill", 10, "--batches 4 --minutes 3"),
-    Command("scale_model --check", "scale_model", 2),
+    Command("scale_model", "scale_model", 0.2),
+    Command("scale_model --check", "scale_check", 2),
 )
 
 

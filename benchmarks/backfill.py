@@ -87,7 +87,10 @@ def main() -> None:
         if done.runs:
             stages, why = held_by(done, os.cpu_count() or 1)
             rows += [(f"  {stage}", value) for stage, value in stages.items()]
-            figures[name] |= {"stages": stages, "held_by": why}  # type: ignore[operator]
+            start = statistics.median(run.started - run.launched for run in done.runs)
+            own = statistics.median(run.ended - run.started for run in done.runs)
+            told = {"stages": stages, "held_by": why, "launch_to_start": start, "start_to_end": own}
+            figures[name] |= told  # type: ignore[operator]
             remarks.append(f"What holds the daemon's rate down: {why}.")
     report("backfill", "A backfill of small batches", ("what", "figure"), rows, remarks=remarks, **figures)
 

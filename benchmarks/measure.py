@@ -199,7 +199,3 @@ def _plain(value: object) -> object:
     if isinstance(value, Spent):
         return {name: item for name, item in asdict(value).items() if name not in ("out", "err")}
     return str(value)
-
-
-def verdict(figure: float, goal: float) -> str:
-    return "met" if figure <= goal else "NOT MET"
