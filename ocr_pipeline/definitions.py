@@ -26,7 +26,7 @@ def build_defs(settings: Settings | None = None, overrides: Mapping[str, object]
         assets=[uploads, render_and_read, ocr_parquet, _with_freshness(load_tables, settings)],
         jobs=[process_batch, retry_failed, forget],
         sensors=[upload_sensor(settings), *([alert] if (alert := alert_on_failure(settings)) else [])],
-        schedules=[reconcile, forget_daily(settings)],
+        schedules=[reconcile(settings), forget_daily(settings)],
         resources={**default_resources(settings), **(overrides or {})},
         # one process a run: a process a step costs 2.5 s each
         executor=dg.in_process_executor,

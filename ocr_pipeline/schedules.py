@@ -21,40 +21,55 @@ MAX_FAILED_RUNS = 5
 (mitodl, `dagster.md` section 2)."""
 
 
-@dg.schedule(
-    name="reconcile",
-    job=process_batch,
-    cron_schedule="*/10 * * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Cuts uploads that the sensor missed, and asks for a run of each batch that has a list but neither a "
-    "finished nor a live run.",
-)
-def reconcile(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    settings = Settings()
-    lake = wiring.lake(settings)
-    swept = sweeping.sweep_everything(lake, settings)
-    claimed = claims.claimed(settings.claims)  # a command reads batches ahead of their runs
-    waiting = [name for name in history.unfinished(context.instance, swept.names) if name not in claimed]
-    requests.add_partitions(context.instance, waiting)
-    asked = 0
-    for name in waiting:
-        if asked == settings.batches_per_tick:
-            break
-        failed = context.instance.get_runs_count(
-            RunsFilter(tags={history.PARTITION_TAG: name}, statuses=[DagsterRunStatus.FAILURE])
+YOUNG = timedelta(minutes=2)
+"""A batch list as young may be the sensor's, which has written it and not yet asked for its run: a tick and what the
+daemon does after it take less. Nothing is lost: the sensor looks again at young lists, and the next sweep is near."""
+
+
+def reconcile(settings: Settings, young: timedelta = YOUNG) -> dg.ScheduleDefinition:
+    """The net under the sensor, for the lake and the limits of these settings."""
+
+    @dg.schedule(
+        name="reconcile",
+        job=process_batch,
+        cron_schedule="*/10 * * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Cuts uploads that the sensor missed, marks those that are gone, and asks for a run of each batch "
+        "that has a list but neither a finished nor a live run.",
+    )
+    def ask(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        lake, instance = wiring.lake(settings), context.instance
+        # partitions before lists: the sensor takes a list without a partition for one that nobody runs
+        swept = sweeping.sweep_everything(
+            lake, wiring.intake(settings), announce=lambda names: requests.add_partitions(instance, names)
         )
-        if failed >= MAX_FAILED_RUNS:
-            context.log.warning(f"batch {name} failed {failed} times: look at its last run, then start it by hand")
-            continue
-        last = history.last_run(context.instance, name)
-        if last is not None and last[1] == DagsterRunStatus.CANCELED.value:
-            continue  # a person ended it; a person starts it
-        asked += 1
-        # the plain run key is used up by the sensor's request; each failed run allows one more
-        yield requests.request(batches.read(lake, name), run_key=f"{name}#reconcile-{failed}")
-    if not asked:
-        yield dg.SkipReason(f"{len(swept.names)} batches, all finished or at work")
+        fresh = {batch.name for batch in swept.batches}
+        now = datetime.now(UTC)
+        settled = [name for name, written in swept.lists.items() if name in fresh or now - written > young]
+        claimed = claims.claimed(settings.claims)  # a command reads batches ahead of their runs
+        waiting = [name for name in history.unfinished(instance, settled) if name not in claimed]
+        requests.add_partitions(instance, waiting)
+        asked = 0
+        for name in waiting:
+            if asked == settings.batches_per_tick:
+                break
+            failed = instance.get_runs_count(
+                RunsFilter(tags={history.PARTITION_TAG: name}, statuses=[DagsterRunStatus.FAILURE])
+            )
+            if failed >= MAX_FAILED_RUNS:
+                context.log.warning(f"batch {name} failed {failed} times: look at its last run, then start it by hand")
+                continue
+            last = history.last_run(instance, name)
+            if last is not None and last[1] == DagsterRunStatus.CANCELED.value:
+                continue  # a person ended it; a person starts it
+            asked += 1
+            # the plain run key is used up by the sensor's request; each failed run allows one more
+            yield requests.request(batches.read(lake, name), run_key=f"{name}#reconcile-{failed}")
+        if not asked:
+            yield dg.SkipReason(f"{swept.note}; every batch that is not young is finished or at work")
+
+    return ask
 
 
 @dg.op(description="Deletes what OCR_KEEP_IMAGES_DAYS and OCR_KEEP_RECIPES_DAYS say is too old.")

@@ -24,7 +24,7 @@ def upload_sensor(settings: Settings) -> dg.SensorDefinition:
         lake = wiring.lake(settings)
         with wiring.queue(settings) as queue:
             found = looking.look(
-                lake, settings, context.cursor, hold_partial=history.busy(context.instance), queue=queue
+                lake, wiring.intake(settings), context.cursor, hold_partial=history.busy(context.instance), queue=queue
             )
         cut = {batch.name: batch for batch in found.batches}
         # a tick that died between the list and the run request left a list without a partition

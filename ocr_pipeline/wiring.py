@@ -9,12 +9,14 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from ocr_pipeline.flow.poisoned import keep
 from ocr_pipeline.flow.progress import Progress
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
+from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.lake import planner
 from ocr_pipeline.lake.queue import QueueOptions, QueuePull
 from ocr_pipeline.lake.storage import S3Options, Storage, StorageError, open_storage
@@ -63,6 +65,22 @@ def queue(settings: Settings) -> Iterator[QueuePull | None]:
     options = QueueOptions(settings.queue_api_url, account, queue_id, token.get_secret_value(), bucket, prefix)
     with QueuePull(options) as pull:
         yield pull
+
+
+OVERLAP_IN_A_LOCAL_FOLDER = timedelta(seconds=30)
+"""A local file is whole when it is dated, so only clocks and coarse time stamps are between it and the watermark."""
+
+
+def intake(settings: Settings) -> IntakeOptions:
+    local = not settings.lake.startswith("s3://")
+    return IntakeOptions(
+        data=settings.data,
+        inbox=settings.inbox,
+        ordered=settings.listing is Listing.ORDERED,
+        overlap=OVERLAP_IN_A_LOCAL_FOLDER if local else timedelta(seconds=settings.listing_overlap),
+        settle=timedelta(seconds=settings.settle_seconds if local else 0),
+        limits=batch_limits(settings),
+    )
 
 
 def batch_limits(settings: Settings) -> planner.Limits:

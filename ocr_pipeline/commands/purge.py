@@ -13,6 +13,7 @@ import dagster as dg
 from ocr_pipeline import wiring
 from ocr_pipeline.commands.summary import terminal
 from ocr_pipeline.intake import cutting
+from ocr_pipeline.lake.batch_index import BatchIndex
 from ocr_pipeline.runs import claims, forgetting, history, instance, reaping
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.purge import purge
@@ -48,6 +49,8 @@ def command(key: str, yes: bool, as_json: bool) -> int:
             raise click.UsageError(f"{at_work}: it would bring the document back; wait until it is over, or end it")
         runs = forgetting.forget_batches(dagster, found.batches)
         done = purge(lake, warehouse, found)
+        with BatchIndex(lake, wiring.intake(settings).index) as index:
+            index.refresh()  # the copy of the batch lists forgets the name too
         came_since = forgetting.runs_of(dagster, found.batches)
     done = replace(done, left=(*done.left, *(f"run {run_id}" for run_id in sorted(came_since))))
     compact(warehouse)  # DuckDB keeps the bytes of removed rows in the file's free parts

@@ -15,8 +15,8 @@ from datetime import datetime
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from ocr_pipeline.flow import deletions, documents, reading, rendered
-from ocr_pipeline.lake import keys
+from ocr_pipeline.flow import documents, reading, rendered
+from ocr_pipeline.lake import deletions, keys
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch, Deletion, DocumentResult
 from ocr_pipeline.warehouse import parquet
@@ -91,7 +91,8 @@ def publish(lake: Storage, batch: Batch, rows: list[DocumentResult]) -> Manifest
             key = keys.table(name, day, batch.name)
             lake.write(key, data)
             files[name] = table_file(key, table.num_rows, data)
-    manifest = Manifest(batch.name, SCHEMA_VERSION, files, {**deletions.marks(batch)})
+    gone: dict[str, Deletion | datetime] = {keys.document_id(key): mark for key, mark in deletions.marks(batch).items()}
+    manifest = Manifest(batch.name, SCHEMA_VERSION, files, gone)
     write_manifest(lake, manifest)
     return manifest
 

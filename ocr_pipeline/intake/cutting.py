@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock
 
 from ocr_pipeline.lake import batches, listing, planner
+from ocr_pipeline.lake.batch_index import BatchIndex, Known
+from ocr_pipeline.lake.standing import standing
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch, Upload
 
@@ -24,7 +27,9 @@ Announce = Callable[[Collection[str]], None]
 def alone(data: Path) -> Iterator[None]:
     """Holds the intake of this machine: between reading which uploads are taken and writing what is cut anew.
 
-    Two at once would both be right (rows are keyed, transcripts shared) and cut some uploads twice.
+    Two at once would both be right (rows are keyed, transcripts shared) and cut some uploads twice. Another machine
+    is not held up: with two sensors on one inbox some uploads are in two batches, drawn twice, and read twice only
+    where both are read at the same time.
     """
     data.mkdir(parents=True, exist_ok=True)
     with FileLock(data / "intake.lock", timeout=120):
@@ -39,18 +44,47 @@ def cut(
     inbox: str,
     hold_partial: bool = False,
     announce: Announce = lambda names: None,
+    index: BatchIndex | None = None,
 ) -> planner.Plan:
     """Writes the batch lists of those `uploads` that are in none yet; returns the plan that was carried out.
 
+    Uploads that a list has marked deleted and that are there again unchanged get a list of their own.
     `announce` is told the names before the lists are written: who sees a list can know that somebody has it.
+    `index`: one that knows every list since the oldest of `uploads`; without it those are read here.
     """
-    oldest = min((upload.last_modified for upload in uploads), default=None)
-    taken = batches.taken(storage, oldest) if oldest is not None else set()
+    if not uploads:
+        return planner.Plan((), 0, None)
+    if index is None:
+        with BatchIndex(storage) as index:
+            index.refresh(min(upload.last_modified for upload in uploads))
+            known = index.known(upload.key for upload in uploads)
+    else:
+        known = index.known(upload.key for upload in uploads)
+    taken = {upload for upload in uploads if upload.key in known and upload in known[upload.key].uploads}
     plan = planner.plan(uploads, taken, limits, urgent_prefix=f"{inbox}{listing.URGENT}", hold_partial=hold_partial)
+    plan = _with_returned([known[upload.key] for upload in taken], taken, limits, plan)
     announce([batch.name for batch in plan.batches])
     for batch in plan.batches:
         batches.write(storage, batch)
     return plan
+
+
+def _with_returned(
+    known: Iterable[Known], taken: set[Upload], limits: planner.Limits, plan: planner.Plan
+) -> planner.Plan:
+    """The plan, and batches of those of `taken` that are marked deleted, as far as the cap on batches allows."""
+    lists = {upload: of_key.lists for of_key in known for upload in of_key.uploads & taken if not of_key.taken(upload)}
+    if not lists:
+        return plan
+    groups = planner.groups(sorted(lists), limits)
+    room = max(0, limits.batches - len(plan.batches))
+    now = datetime.now(UTC)
+    back = [planner.returned(group, now, {name for u in group for name in lists[u]}) for group in groups[:room]]
+    left = [upload for group in groups[room:] for upload in group]
+    since = [upload.last_modified for upload in left] + ([plan.left_since] if plan.left_since else [])
+    return replace(
+        plan, batches=(*plan.batches, *back), left=plan.left + len(left), left_since=min(since, default=None)
+    )
 
 
 def batches_of(storage: Storage, uploads: Iterable[Upload]) -> dict[Upload, Batch]:
@@ -66,11 +100,20 @@ def batches_of(storage: Storage, uploads: Iterable[Upload]) -> dict[Upload, Batc
     return found
 
 
-def mark_deleted(storage: Storage, keys: Collection[str], at: datetime, announce: Announce) -> tuple[Batch, ...]:
-    """Marks `keys` deleted as of `at`, a time before anyone looked: an upload that came since must not be hidden."""
-    if not keys:
+def mark_deleted(
+    storage: Storage, keys: Collection[str], index: BatchIndex, announce: Announce = lambda names: None
+) -> tuple[Batch, ...]:
+    """Marks those of `keys` deleted that are there by the batch lists and are not there when asked now.
+
+    `index` knows every list. So a deletion that is told five times is one batch, one of a key that was never taken is
+    none, and what was uploaded again meanwhile is not hidden: the mark names the uploads that it hides.
+    """
+    known = {key: of_key for key, of_key in index.known(keys).items() if of_key.there}
+    gone = standing(storage, sorted(known)).gone
+    if not gone:
         return ()
-    batch = planner.deletion(keys, at)
+    hidden = [upload for key in gone for upload in known[key].newest]
+    batch = planner.deletion(gone, datetime.now(UTC), hidden, {name for key in gone for name in known[key].lists})
     announce([batch.name])
     batches.write(storage, batch)
     return (batch,)

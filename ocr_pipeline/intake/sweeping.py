@@ -1,55 +1,105 @@
-"""The whole inbox against all batch lists: cuts what was missed, and marks what is gone as deleted."""
+"""The whole inbox against all batch lists: cuts what was missed, marks what is gone, takes up what is there again.
+
+The net under the sensor. Inbox and lists are gone through side by side in the order of their keys, so memory does not
+grow with either; when the time is over, the next sweep goes on behind the last key.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from ocr_pipeline import wiring
-from ocr_pipeline.intake.cutting import Announce, alone, mark_deleted
-from ocr_pipeline.lake import batches, listing, planner
-from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.intake.cutting import Announce, alone, cut, mark_deleted
+from ocr_pipeline.intake.options import IntakeOptions
+from ocr_pipeline.lake.batch_index import BatchIndex, Known
+from ocr_pipeline.lake.storage import ObjectInfo, Storage
 from ocr_pipeline.records import Batch, Upload
-from ocr_pipeline.settings import Settings
+
+SWEEP_SECONDS = 25.0
+"""Dagster gives a schedule 60 s; the rest is for cutting and for asking what became of the batches."""
+
+MOST_GONE = 2000
+"""Keys that are asked for once more, each, in one sweep: 6 s at 50 ms a request."""
+
+PLACE = "sweep goes on behind"
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a comparison of the whole inbox with all batch lists found."""
+    """What a comparison of the inbox, or a part of it, with all batch lists found."""
 
     batches: tuple[Batch, ...]  # cut now
-    names: tuple[str, ...]  # of all batch lists
+    lists: dict[str, datetime]  # every batch list, by name, and when it was written
+    finished: bool  # the end of the inbox was reached; else the next sweep goes on
+    note: str  # for people
 
 
-def sweep_everything(storage: Storage, settings: Settings, announce: Announce = lambda names: None) -> Swept:
-    """Compares the whole inbox with all batch lists: cuts what was missed, and marks what is gone as deleted."""
-    local = not settings.lake.startswith("s3://")
-    settle = timedelta(seconds=settings.settle_seconds if local else 0)
-    limits = wiring.batch_limits(settings)
-    began = datetime.now(UTC)
-    with alone(settings.data):
-        taken: set[Upload] = set()
-        known: dict[str, bool] = {}  # upload key -> whether it is there, by the batches in the order of their names
-        names = []
-        for batch in sorted(batches.load(storage), key=lambda batch: batch.name):
-            names.append(batch.name)
-            taken.update(batch.uploads)
-            known.update((upload.key, True) for upload in batch.uploads)
-            known.update((key, False) for key in batch.deleted)
-        found = listing.sweep(storage, settings.inbox, {}, overlap=timedelta(0), settle=settle)
-        there = []
-        for upload in found:
-            known.pop(upload.key, None)
-            if upload not in taken:
-                there.append(upload)
-        for key in found.unsettled:
-            known.pop(key, None)
-        plan = planner.plan(there, taken, limits, urgent_prefix=f"{settings.inbox}{listing.URGENT}")
-        announce([batch.name for batch in plan.batches])
-        for batch in plan.batches:
-            batches.write(storage, batch)
-        # asked once more, each: a listing that left something out must not hide a document
-        missing = [key for key, present in known.items() if present and storage.stat(key) is None]
-        gone = mark_deleted(storage, missing, began, announce)
-    fresh = (*plan.batches, *gone)
-    return Swept(fresh, tuple(sorted({*names, *(batch.name for batch in fresh)})))
+def sweep_everything(
+    storage: Storage,
+    options: IntakeOptions,
+    announce: Announce = lambda names: None,
+    *,
+    seconds: float = SWEEP_SECONDS,
+) -> Swept:
+    """One sweep, from where the last one stopped."""
+    deadline = time.monotonic() + seconds
+
+    def out_of_time() -> bool:
+        return time.monotonic() > deadline
+
+    with BatchIndex(storage, options.index) as index:
+        complete = index.refresh(out_of_time=out_of_time)
+        lists = {name: info.last_modified for name, info in index.listed.items()}
+        if not complete:
+            return Swept((), lists, False, f"{len(lists)} batch lists: not all are read yet, the next sweep goes on")
+        behind = index.noted(PLACE)
+        most = options.limits.documents * options.limits.batches
+        found, gone = list[Upload](), list[str]()
+        seen, last = 0, None
+        settled_before = datetime.now(UTC) - options.settle
+        for key, known, info in _side_by_side(storage, index, options.inbox, behind):
+            seen += info is not None
+            if info is None and known is not None and known.there:
+                gone.append(key)
+            elif info is not None and (info.last_modified <= settled_before or not options.settle):
+                upload = Upload(info.key, info.etag, info.size, info.last_modified)
+                if known is None or not known.taken(upload):
+                    found.append(upload)
+            if len(found) >= most or len(gone) >= MOST_GONE or out_of_time():
+                last = key
+                break
+        cut_now, left = list[Batch](), 0
+        if found or gone:
+            with alone(options.data):
+                index.refresh()  # what others have cut meanwhile
+                plan = cut(storage, found, options.limits, inbox=options.inbox, announce=announce, index=index)
+                cut_now += [*plan.batches, *mark_deleted(storage, gone, index, announce)]
+                left = plan.left
+        finished = last is None and not left
+        index.note(PLACE, behind if left else last)  # what is left over the cap is found by going there once more
+    written = datetime.now(UTC)
+    lists |= {batch.name: written for batch in cut_now}
+    end = "to the end" if finished else "the next sweep goes on"
+    note = f"{seen} uploads compared with {len(lists)} batch lists, {end}"
+    return Swept(tuple(cut_now), dict(sorted(lists.items())), finished, note)
+
+
+def _side_by_side(
+    storage: Storage, index: BatchIndex, inbox: str, behind: str | None
+) -> Iterator[tuple[str, Known | None, ObjectInfo | None]]:
+    """Every key that is in the inbox or in a batch list, in the order of keys."""
+    listed, told = storage.list(inbox, start_after=behind), index.in_order(inbox, behind)
+    info, known = next(listed, None), next(told, None)
+    while info is not None or known is not None:
+        if info is not None and known is not None and info.key == known.key:
+            yield info.key, known, info
+            info, known = next(listed, None), next(told, None)
+        elif known is None or (info is not None and info.key.encode() < known.key.encode()):
+            assert info is not None  # noqa: S101  for the type checker
+            yield info.key, None, info
+            info = next(listed, None)
+        else:
+            yield known.key, known, None
+            known = next(told, None)

@@ -11,8 +11,8 @@ from datetime import datetime
 from pydantic import TypeAdapter
 
 from ocr_pipeline.lake import keys, planner
-from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.records import Batch, Upload
+from ocr_pipeline.lake.storage import ObjectInfo, Storage
+from ocr_pipeline.records import Batch
 
 _BATCH = TypeAdapter(Batch)
 
@@ -24,25 +24,34 @@ def write(storage: Storage, batch: Batch) -> bool:
 
 def read(storage: Storage, name: str) -> Batch:
     """The batch list `name`. Raises ObjectMissing."""
-    return _BATCH.validate_json(storage.read(keys.batch(name)))
+    return parse(storage.read(keys.batch(name)))
+
+
+def parse(data: bytes) -> Batch:
+    """The batch list in these bytes."""
+    return _BATCH.validate_json(data)
+
+
+def floor(since: datetime) -> str:
+    """A text that sorts before the name of every batch with an upload at `since` or later."""
+    return planner.name_floor(since)
+
+
+def objects(storage: Storage, since: datetime | None = None) -> Iterator[tuple[str, ObjectInfo]]:
+    """All batch lists by name, or those that may hold an upload at `since` or later; sorted."""
+    for info in storage.list(keys.BATCHES, start_after=keys.BATCHES + floor(since) if since else None):
+        name = info.key.removeprefix(keys.BATCHES)
+        if name.endswith(".json") and "/" not in name:
+            yield name.removesuffix(".json"), info
 
 
 def names(storage: Storage, since: datetime | None = None) -> Iterator[str]:
     """Names of all batch lists, or of those that may hold an upload at `since` or later; sorted."""
-    start_after = keys.BATCHES + planner.name_floor(since) if since else None
-    for info in storage.list(keys.BATCHES, start_after=start_after):
-        name = info.key.removeprefix(keys.BATCHES)
-        if name.endswith(".json") and "/" not in name:
-            yield name.removesuffix(".json")
+    return (name for name, _ in objects(storage, since))
 
 
 def load(storage: Storage, since: datetime | None = None) -> Iterator[Batch]:
     """The batch lists themselves, many reads at once, in no order."""
     for _, data in storage.read_many(keys.batch(name) for name in names(storage, since)):
         if data is not None:
-            yield _BATCH.validate_json(data)
-
-
-def taken(storage: Storage, since: datetime | None = None) -> set[Upload]:
-    """Every upload at `since` or later that is in a written batch list (and some older ones)."""
-    return {upload for batch in load(storage, since) for upload in batch.uploads}
+            yield parse(data)

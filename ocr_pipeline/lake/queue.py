@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -18,7 +18,8 @@ from typing import Any
 import httpx
 
 from ocr_pipeline.lake import events
-from ocr_pipeline.lake.storage import Storage, side_by_side
+from ocr_pipeline.lake.standing import standing
+from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Upload
 
 log = logging.getLogger(__name__)
@@ -55,8 +56,18 @@ class Pulled:
     more: bool = False  # time or count ran out before the queue was empty
     undecodable: int = 0
     foreign: int = 0  # about other buckets, prefixes, hidden files
-    leases: list[str] = field(default_factory=list, repr=False)
-    refused: list[str] = field(default_factory=list, repr=False)
+    refused_keys: list[str] = field(default_factory=list)  # what is there the store does not say; given back
+    leases: dict[str, list[str]] = field(default_factory=dict, repr=False)  # by key; foreign ones under ""
+    given_back: list[str] = field(default_factory=list, repr=False)  # leases
+
+    def give_back(self, keys: Iterable[str]) -> None:
+        """Lets the messages about these keys come again: they are not acknowledged."""
+        for key in keys:
+            self.given_back += self.leases.pop(key, [])
+
+    @property
+    def messages(self) -> int:
+        return sum(map(len, self.leases.values())) + len(self.given_back)
 
 
 class QueuePull:
@@ -91,38 +102,38 @@ class QueuePull:
         """
         pulled = Pulled()
         prefix = f"{self._options.lake_prefix.strip('/')}/".lstrip("/")
-        keys: dict[str, None] = {}
         while True:
             messages = self._pull_once()
             for message in messages:
-                self._sort(message, pulled, keys, prefix, inbox)
+                self._sort(message, pulled, prefix, inbox)
             if not messages:
                 break
-            if out_of_time() or len(pulled.leases) + len(pulled.refused) >= most:
+            if out_of_time() or pulled.messages >= most:
                 pulled.more = True
                 break
-        for key, info in side_by_side(lambda key: (key, storage.stat(key)), keys):
-            if info is None:
-                pulled.deleted.append(key)
-            else:
-                pulled.uploads.append(Upload(info.key, info.etag, info.size, info.last_modified))
+        found = standing(storage, [key for key in pulled.leases if key])
+        pulled.deleted += found.gone
+        pulled.uploads += [Upload(i.key, i.etag, i.size, i.last_modified) for i in found.there.values()]
+        for key, error in found.refused.items():
+            log.warning("the event of %s is given back to the queue: %s", ascii(key), error)
+        pulled.refused_keys += found.refused
+        pulled.give_back(found.refused)
         return pulled
 
     def acknowledge(self, pulled: Pulled) -> None:
         """Tell the queue that every upload and deletion of `pulled` is in a written batch list.
 
-        What could not be read as an event is given back, so that after the queue's `max_retries` it goes to the
-        dead-letter queue, and stands in nobody's way. Raises QueueError: the events come again, which is harmless.
+        What was given back, and what could not be read as an event, comes again; after the queue's `max_retries` it
+        goes to the dead-letter queue, and stands in nobody's way. Raises QueueError: the events come again, which is
+        harmless.
         """
-        acks = [{"lease_id": lease} for lease in pulled.leases]
-        retries = [{"lease_id": lease, "delay_seconds": RETRY_SECONDS} for lease in pulled.refused]
+        acks = [{"lease_id": lease} for leases in pulled.leases.values() for lease in leases]
+        retries = [{"lease_id": lease, "delay_seconds": RETRY_SECONDS} for lease in pulled.given_back]
         while acks or retries:
             self._post("/messages/ack", {"acks": acks[:MESSAGES], "retries": retries[:MESSAGES]})
             acks, retries = acks[MESSAGES:], retries[MESSAGES:]
 
-    def _sort(
-        self, message: dict[str, Any], pulled: Pulled, keys: dict[str, None], lake_prefix: str, inbox: str
-    ) -> None:
+    def _sort(self, message: dict[str, Any], pulled: Pulled, lake_prefix: str, inbox: str) -> None:
         lease = message.get("lease_id")
         if not isinstance(lease, str):
             raise QueueError(f"{self._client.base_url} gave a message without a lease: is it the Queues API?")
@@ -130,14 +141,11 @@ class QueuePull:
         if event is None:
             log.warning("message %s of the queue is no R2 event; given back", ascii(message.get("id"))[:80])
             pulled.undecodable += 1
-            pulled.refused.append(lease)
+            pulled.given_back.append(lease)
             return
-        pulled.leases.append(lease)
         key = events.upload_key(event, self._options.bucket, lake_prefix, inbox)
-        if key is None:
-            pulled.foreign += 1
-        else:
-            keys[key] = None
+        pulled.foreign += key is None
+        pulled.leases.setdefault(key or "", []).append(lease)
 
     def _pull_once(self) -> list[dict[str, Any]]:
         asked = {"batch_size": MESSAGES, "visibility_timeout_ms": int(self._options.visibility_seconds * 1000)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_a_batch_whose_runs_were_forgotten_still_counts_as_loaded_and_is_not_run
     assert purge("inbox/a.pdf", "--yes")[0] == 0
     assert history.unfinished(instance, [batch.name]) == []
     with dg.build_schedule_context(instance=instance) as context:
-        assert [type(asked) for asked in reconcile(context)] == [dg.SkipReason]  # type: ignore[union-attr]
+        assert [type(asked) for asked in reconcile(Settings(), timedelta(0))(context)] == [dg.SkipReason]  # type: ignore[union-attr]
     wanted = AssetRecordsFilter(asset_key=dg.AssetKey("ocr_markdown"), asset_partitions=[batch.name])
     (event,) = instance.fetch_materializations(wanted, limit=10).records
     assert event.asset_materialization is not None

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
+from ocr_pipeline import wiring
 from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.intake import looking
 from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.runs import history
-from ocr_pipeline.schedules import MAX_FAILED_RUNS, reconcile
+from ocr_pipeline.schedules import MAX_FAILED_RUNS, YOUNG, reconcile
 from ocr_pipeline.sensors import upload_sensor
 from ocr_pipeline.settings import Settings
 from ocr_pipeline_tests.dagster.conftest import Put, RunBatch
@@ -128,9 +130,12 @@ def test_a_file_that_is_still_being_written_is_not_taken(
     assert len(requested(tick(instance, first.cursor))) == 1
 
 
-def reconciled(instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+LATER = timedelta(0)  # batch lists are no longer young
+
+
+def reconciled(instance: dg.DagsterInstance, young: timedelta = LATER) -> list[dg.RunRequest]:
     with dg.build_schedule_context(instance=instance) as context:
-        asked = list(reconcile(context))  # type: ignore[call-overload]
+        asked = list(reconcile(Settings(), young)(context))  # type: ignore[call-overload]
     return [one for one in asked if isinstance(one, dg.RunRequest)]
 
 
@@ -141,6 +146,25 @@ def test_reconcile_cuts_what_the_sensor_missed_and_asks_for_it(
     (request,) = reconciled(instance)
     assert [u.key for u in batches.read(lake, str(request.partition_key)).uploads] == ["inbox/missed.pdf"]
     assert instance.has_dynamic_partition("batches", str(request.partition_key))
+
+
+def test_a_batch_that_the_sensor_has_just_cut_is_asked_for_once(
+    settings: Settings, lake: Storage, instance: dg.DagsterInstance
+) -> None:
+    """Its tick is not over, or the daemon has not made the run yet, when reconcile comes between."""
+    lake.write("inbox/a.pdf", numbered(1))
+    (name,) = requested(tick(instance))
+    assert reconciled(instance, YOUNG) == []
+    assert [request.partition_key for request in reconciled(instance)] == [name]  # nobody has made the run
+
+
+def test_a_batch_that_reconcile_has_just_cut_is_asked_for_at_once_and_by_nobody_else(
+    settings: Settings, lake: Storage, instance: dg.DagsterInstance
+) -> None:
+    lake.write("inbox/a.pdf", numbered(1))
+    (request,) = reconciled(instance, YOUNG)
+    assert requested(tick(instance)) == []
+    assert [batch.name for batch in batches.load(lake)] == [request.partition_key]
 
 
 def test_reconcile_leaves_finished_and_live_batches_alone(
@@ -190,15 +214,13 @@ def test_an_upload_that_is_gone_is_marked_deleted_and_a_new_one_undoes_it(
 
 
 def deleted(settings: Settings) -> list[bool]:
-    from ocr_pipeline import wiring
-
     with wiring.warehouse(settings).read() as connection:
         return [row[0] for row in connection.execute("SELECT deleted_at IS NOT NULL FROM ocr.documents").fetchall()]
 
 
 def test_a_look_is_bounded_by_what_is_new_and_not_by_what_is_known(settings: Settings, lake: Storage) -> None:
     lake.write("inbox/a.pdf", numbered(1))
-    first = looking.look(lake, settings, None)
+    first = looking.look(lake, wiring.intake(settings), None)
     moved = json.loads(first.cursor)
     assert list(moved) == ["inbox/"]
     assert keys.batch(first.batches[0].name) in [info.key for info in lake.list(keys.BATCHES)]

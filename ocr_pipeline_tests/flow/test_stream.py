@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from ocr_pipeline import checks
-from ocr_pipeline.flow import deletions, tables
+from ocr_pipeline.flow import tables
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.inbox import upload_of
-from ocr_pipeline.lake import batches, keys, planner
+from ocr_pipeline.lake import batches, deletions, keys, planner
 from ocr_pipeline.lake.storage import Storage, StorageError, open_storage
 from ocr_pipeline.records import Batch, Deletion, DocumentResult, PageImage, PageStatus, Reason, Upload
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
@@ -295,13 +295,13 @@ def test_a_deletion_is_published_with_the_uploads_that_it_hides(lake: Storage) -
     expected = Deletion(seen, seen - timedelta(hours=1), ("2",))
     assert tables.read_manifest(lake, gone.name).deleted == {keys.document_id("inbox/a.pdf"): expected}
     back = planner.returned(known[1:], seen, [gone.name])
-    assert deletions.marks(back) == {keys.document_id("inbox/a.pdf"): Deletion(seen + timedelta(seconds=1), None)}
+    assert deletions.marks(back) == {"inbox/a.pdf": Deletion(seen + timedelta(seconds=1), None)}
 
 
 def test_a_deletion_of_an_older_version_hides_everything_up_to_its_time(lake: Storage) -> None:
     seen = datetime(2026, 1, 1, tzinfo=UTC)
     gone = planner.deletion(["inbox/a.pdf"], seen)
-    assert deletions.marks(gone) == {keys.document_id("inbox/a.pdf"): Deletion(seen, seen)}
+    assert deletions.marks(gone) == {"inbox/a.pdf": Deletion(seen, seen)}
     manifest = {"batch": "b", "schema_version": 1, "deleted": {"d": "2026-01-01T00:00:00Z"}}
     lake.write(keys.manifest("b"), json.dumps(manifest).encode())
     assert tables.read_manifest(lake, "b").deleted == {"d": seen}

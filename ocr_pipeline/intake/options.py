@@ -1,0 +1,25 @@
+"""What intake must be told: where it works, how uploads are found, how batches are cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from ocr_pipeline.lake.planner import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeOptions:
+    """Made from the settings in `wiring.py`."""
+
+    data: Path  # local folder: the lock of this machine, and the index of batch lists
+    inbox: str = "inbox/"
+    ordered: bool = False  # keys that sort by time, listed from their end; else the whole inbox
+    overlap: timedelta = timedelta(hours=1)  # to look back: longer than the slowest upload
+    settle: timedelta = timedelta(0)  # quiet time of a file before it is taken; a bucket's objects are whole
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def index(self) -> Path:
+        return self.data / "batch-lists.sqlite"

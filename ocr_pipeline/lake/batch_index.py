@@ -1,0 +1,255 @@
+"""What the batch lists say, kept on the local disk: which uploads are in one, and which keys were seen to be deleted.
+
+A copy, made from the lists alone: it may be deleted at any time. Without it every look would read again every list that
+may matter (600 a tick for the last 75 minutes of a busy inbox, all of them for a comparison with the whole inbox), and
+hold in memory what it compares. A list never changes, but for a purge that writes it anew: its etag tells.
+
+Keys are kept in the order in which stores list them, so that an inbox of any size is compared with them side by side.
+"""
+
+# ruff: noqa: S608  conditions and the names of tables put into SQL here are ours; values are parameters
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import groupby, islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from ocr_pipeline.lake import batches, deletions, keys
+from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError
+from ocr_pipeline.records import Batch, Deletion, Upload
+
+T = TypeVar("T")
+
+LISTS_AT_ONCE = 64  # read and written down together; what a kill or the end of the time costs
+KEYS_AT_ONCE = 1000
+FORM = 1  # of the tables; another one is made anew
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_TABLES = f"""
+    CREATE TABLE IF NOT EXISTS lists (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, etag TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS uploads (
+        key TEXT, list INTEGER, etag TEXT, size INTEGER, modified INTEGER, PRIMARY KEY (key, list)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS marks (
+        key TEXT, list INTEGER, at INTEGER, up_to INTEGER, etags TEXT, PRIMARY KEY (key, list)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+    PRAGMA user_version = {FORM};
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the batch lists say of one key."""
+
+    key: str
+    uploads: frozenset[Upload]
+    mark: Deletion | None  # the last one
+    lists: tuple[str, ...]  # every batch that names the key
+
+    @property
+    def there(self) -> bool:
+        """Whether, by the lists, there is an upload of this key that is not marked deleted."""
+        return any(not deletions.hides(self.mark, upload) for upload in self.uploads)
+
+    def taken(self, upload: Upload) -> bool:
+        """Whether the upload is in a batch list, and not marked deleted since."""
+        return upload in self.uploads and not deletions.hides(self.mark, upload)
+
+    @property
+    def newest(self) -> tuple[Upload, ...]:
+        """The uploads with the latest date: in a bucket, several may have one second."""
+        last = max((upload.last_modified for upload in self.uploads), default=None)
+        return tuple(sorted(upload for upload in self.uploads if upload.last_modified == last))
+
+
+class BatchIndex:
+    """The index of one lake, in a file, or in memory without one. For one thread; processes may share the file.
+
+    A context manager. Every method raises StorageError, also where the file cannot be used.
+    """
+
+    def __init__(self, storage: Storage, path: Path | None = None) -> None:
+        self._storage = storage
+        self._path = path
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with self._told():
+            self._db = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None)
+            self._db.execute("PRAGMA secure_delete = ON")  # a purge means the name of the file too
+            form, lake = self._one("PRAGMA user_version"), None
+            if form == FORM:
+                lake = self._one("SELECT value FROM notes WHERE name = 'lake'")
+            if form and (form != FORM or lake != storage.uri):
+                for table in ("lists", "uploads", "marks", "notes"):
+                    self._db.execute(f"DROP TABLE IF EXISTS {table}")
+            self._db.executescript(_TABLES)
+            self.note("lake", storage.uri)
+        self.listed: dict[str, ObjectInfo] = {}
+        """The batch lists that the last `refresh` saw, by name, sorted."""
+
+    def __enter__(self) -> BatchIndex:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._db.close()
+
+    def refresh(self, since: datetime | None = None, out_of_time: Callable[[], bool] = lambda: False) -> bool:
+        """Reads the lists that are not known yet: all, or those that may hold an upload at `since` or later.
+
+        One listing, and a read for each list that is new. False when time ran out before the last one: what was read
+        is kept, and the next call goes on.
+        """
+        self.listed = dict(batches.objects(self._storage, since))
+        floor = "" if since is None else batches.floor(since)
+        with self._told():
+            known = dict(self._db.execute("SELECT name, etag FROM lists WHERE name > ?", [floor]).fetchall())
+            changed = [n for n, etag in known.items() if n not in self.listed or self.listed[n].etag != etag]
+            if changed:
+                self._forget(changed)
+        unread = [name for name in self.listed if name not in known or name in set(changed)]
+        for names in _groups(unread, LISTS_AT_ONCE):
+            if out_of_time():
+                return False
+            read = zip(names, self._storage.read_many(keys.batch(name) for name in names), strict=True)
+            self._add((self.listed[name].etag, batches.parse(data)) for name, (_, data) in read if data is not None)
+        return True
+
+    def known(self, wanted: Iterable[str]) -> dict[str, Known]:
+        """What the lists say of these keys; those that none names are left out."""
+        found = {}
+        with self._told():
+            for some in _groups(sorted(set(wanted)), KEYS_AT_ONCE):
+                marks = ",".join("?" * len(some))
+                found.update({known.key: known for known in self._read(f"key IN ({marks})", list(some))})
+        return found
+
+    def in_order(self, prefix: str, after: str | None = None) -> Iterator[Known]:
+        """What the lists say of every key below `prefix` and behind `after`, in the order in which stores list keys."""
+        last = max(prefix, after or "", key=str.encode)
+        while True:
+            with self._told():
+                end = self._one(
+                    "SELECT key FROM uploads WHERE key > ? ORDER BY key LIMIT 1 OFFSET ?", last, KEYS_AT_ONCE
+                )
+                if end is None:
+                    found = self._read("key > ?", [last])
+                else:
+                    found = self._read("key > ? AND key <= ?", [last, end])
+            for known in found:
+                if not known.key.startswith(prefix):
+                    return
+                yield known
+            if end is None:
+                return
+            last = end
+
+    def note(self, name: str, value: str | None) -> None:
+        """Keeps a word beside the index: it goes when the index goes."""
+        with self._told():
+            self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", [name, value])
+
+    def noted(self, name: str) -> str | None:
+        with self._told():
+            found: str | None = self._one("SELECT value FROM notes WHERE name = ?", name)
+            return found
+
+    # ------------------------------------------------------------------------------------------------------ the tables
+
+    def _add(self, lists: Iterable[tuple[str, Batch]]) -> None:
+        with self._told(), self._transaction():
+            for etag, batch in lists:
+                self._forget([batch.name])
+                number = self._db.execute("INSERT INTO lists (name, etag) VALUES (?, ?)", [batch.name, etag]).lastrowid
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?)",
+                    ((u.key, number, u.etag, u.size, _number(u.last_modified)) for u in batch.uploads),
+                )
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)",
+                    (
+                        (key, number, _number(m.deleted_at), _number(m.up_to), m.etags and json.dumps(m.etags))
+                        for key, m in deletions.marks(batch).items()
+                    ),
+                )
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            number = self._one("SELECT id FROM lists WHERE name = ?", name)
+            if number is not None:  # seldom, and a scan each
+                for table, column in (("uploads", "list"), ("marks", "list"), ("lists", "id")):
+                    self._db.execute(f"DELETE FROM {table} WHERE {column} = ?", [number])
+
+    def _read(self, condition: str, values: list[Any]) -> list[Known]:
+        uploads = self._db.execute(
+            "SELECT key, name, uploads.etag, size, modified FROM uploads JOIN lists ON id = list "
+            f"WHERE {condition} ORDER BY key",
+            values,
+        ).fetchall()
+        marks: dict[str, list[tuple[str, Deletion]]] = {}
+        for key, name, at, up_to, etags in self._db.execute(
+            f"SELECT key, name, at, up_to, etags FROM marks JOIN lists ON id = list WHERE {condition}", values
+        ):
+            mark = Deletion(_time(at), None if up_to is None else _time(up_to), etags and tuple(json.loads(etags)))
+            marks.setdefault(key, []).append((name, mark))
+        found = []
+        for key, rows in groupby(uploads, key=lambda row: str(row[0])):
+            told = marks.get(key, [])
+            versions = list(rows)
+            found.append(
+                Known(
+                    key,
+                    frozenset(Upload(key, etag, size, _time(modified)) for _, _, etag, size, modified in versions),
+                    max((mark for _, mark in told), key=lambda mark: mark.deleted_at, default=None),
+                    tuple(sorted({name for _, name, *_ in versions} | {name for name, _ in told})),
+                )
+            )
+        return found
+
+    def _one(self, statement: str, *values: Any) -> Any:
+        with closing(self._db.execute(statement, values)) as rows:
+            row = rows.fetchone()
+        return None if row is None else row[0]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StorageError(
+                f"{self._path or 'the index of batch lists'}: {error}; it is a copy of the batch lists: "
+                "make room on the disk, or delete the file, and it is made anew"
+            ) from error
+
+
+def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    remaining = iter(items)
+    while group := list(islice(remaining, size)):
+        yield group
+
+
+def _number(time: datetime | None) -> int | None:
+    """Microseconds: a whole number, so that a time comes back as it went in."""
+    return None if time is None else (time - EPOCH) // timedelta(microseconds=1)
+
+
+def _time(number: int) -> datetime:
+    return EPOCH + timedelta(microseconds=number)
