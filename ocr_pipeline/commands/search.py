@@ -9,7 +9,7 @@ import click
 from rich.text import Text
 
 from ocr_pipeline import wiring
-from ocr_pipeline.commands.summary import printable, terminal
+from ocr_pipeline.commands.summary import WAIT_SECONDS, printable, terminal
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.warehouse.search import search
 
@@ -20,7 +20,7 @@ from ocr_pipeline.warehouse.search import search
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
 def command(words: tuple[str, ...], limit: int, as_json: bool) -> int:
     """Find the pages whose text holds every one of WORDS, best first. Exit code 1 when there is none."""
-    hits = search(wiring.warehouse(Settings()), words, limit)
+    hits = search(wiring.warehouse(Settings(), WAIT_SECONDS), words, limit)
     if as_json:
         click.echo(json.dumps({"hits": [asdict(hit) for hit in hits]}, ensure_ascii=False))
         return 0 if hits else 1

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ocr_pipeline import wiring
-from ocr_pipeline.commands.summary import printable, terminal
+from ocr_pipeline.commands.summary import WAIT_SECONDS, printable, terminal
 from ocr_pipeline.lake import batches
 from ocr_pipeline.runs import history, instance
 from ocr_pipeline.settings import Settings
@@ -32,7 +32,11 @@ def command(key: str, as_json: bool) -> int:
     Stage, batch, run, pages done, reason, and for one on its way the time it should still take. Exit code 1: not found.
     """
     settings = Settings()
-    lake, warehouse, dagster = wiring.lake(settings), wiring.warehouse(settings), instance.instance(settings)
+    lake, warehouse, dagster = (
+        wiring.lake(settings),
+        wiring.warehouse(settings, WAIT_SECONDS),
+        instance.instance(settings),
+    )
     found = find(lake, warehouse, settings.inbox, key)
     speed = pace(warehouse)
     said = []

@@ -14,6 +14,9 @@ from rich.text import Text
 
 from ocr_pipeline.records import DocumentResult, DocumentStatus, PageStatus
 
+WAIT_SECONDS = 5.0
+"""For a DuckDB file that is being loaded, in commands that only ask: a load takes less, and a person is waiting."""
+
 MARKS = {"ok": "green", "partial": "yellow", "failed": "red", "rejected": "red"}
 
 

@@ -1,18 +1,22 @@
 """Two recipes side by side, page by page, from their transcripts in the lake.
 
 The tables hold one text a page; transcripts of old recipes stay in the lake, and each knows which page asked for it.
+Pages with the same image share one transcript: those that did not ask are known by what is published.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 
 from ocr_pipeline.lake import keys, transcripts
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.ocr.parsing.parse import parse
 from ocr_pipeline.records import Page, PageStatus, Transcript
-from ocr_pipeline.warehouse.compare import Comparison, compare
+from ocr_pipeline.upkeep.comparison import Comparison, compare
+from ocr_pipeline.upkeep.published import columns, manifests
+
+_Place = tuple[str, int]  # document, page number
 
 
 def recipes(lake: Storage) -> dict[str, int]:
@@ -26,18 +30,43 @@ def recipes(lake: Storage) -> dict[str, int]:
 
 def compare_recipes(lake: Storage, recipe_a: str, recipe_b: str) -> Comparison:
     """What changed between two recipes on the pages that both have read."""
-    return compare(_pages(lake, recipe_a), _pages(lake, recipe_b))
+    published = _published(lake)
+    return compare(_pages(lake, recipe_a, published), _pages(lake, recipe_b, published))
 
 
-def _pages(lake: Storage, recipe_id: str) -> Iterator[Page]:
-    newest: dict[tuple[str, int], Transcript] = {}
+def _published(lake: Storage) -> dict[str, set[_Place]]:
+    """The pages of each image, by its SHA-256."""
+    found: dict[str, set[_Place]] = {}
+    for manifest in manifests(lake):
+        pages = columns(lake, manifest, "pages", "image_sha256", "document_id", "page_number")
+        if pages is not None:
+            for image, *place in zip(*(pages[name].to_pylist() for name in pages.column_names), strict=True):
+                if image is not None:
+                    found.setdefault(image, set()).add((place[0], place[1]))
+    return found
+
+
+def _pages(lake: Storage, recipe_id: str, published: Mapping[str, set[_Place]]) -> Iterator[Page]:
+    """The newest transcript of each page: those that asked, then those with the same image. Of a recipe that is no
+    longer published the images are known no more; pages that are alike now were alike then."""
+    alike = {place: places for places in published.values() if len(places) > 1 for place in places}
+    asked: dict[_Place, Transcript] = {}
+    used: dict[_Place, Transcript] = {}
     for transcript in transcripts.load(lake, recipe_id):
-        for place in {(attempt.document_id, attempt.page_number) for attempt in transcript.attempts}:
-            known = newest.get(place)
-            if known is None or known.finished_at < transcript.finished_at:
-                newest[place] = transcript
-    for (document_id, number), transcript in newest.items():
+        places = {(attempt.document_id, attempt.page_number) for attempt in transcript.attempts}
+        for place in places:
+            _keep_newest(asked, place, transcript)
+        others = published.get(transcript.image_sha256, set()).union(*(alike.get(place, set()) for place in places))
+        for place in others - places:
+            _keep_newest(used, place, transcript)
+    for (document_id, number), transcript in {**used, **asked}.items():
         yield _page(document_id, number, transcript)
+
+
+def _keep_newest(found: dict[_Place, Transcript], place: _Place, transcript: Transcript) -> None:
+    known = found.get(place)
+    if known is None or known.finished_at < transcript.finished_at:
+        found[place] = transcript
 
 
 def _page(document_id: str, number: int, transcript: Transcript) -> Page:

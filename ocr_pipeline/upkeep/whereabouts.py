@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from ocr_pipeline.flow import rendered
 from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.records import Batch
+from ocr_pipeline.records import Batch, Upload
 from ocr_pipeline.warehouse.connection import Warehouse
-from ocr_pipeline.warehouse.status import DocumentState, status
+from ocr_pipeline.warehouse.status import DocumentState, states, status
 
 MOST = 20
 
@@ -41,7 +42,7 @@ class Whereabouts:
 class Pace:
     """How fast pages have lately been read, and how many documents wait."""
 
-    pages_per_second: float | None  # over the last 1,000 pages; None before any
+    pages_per_second: float | None  # of all backends, in the last 3 hours with work; None before any
     pages_per_document: float
 
     def seconds_for(self, documents: int) -> float | None:
@@ -49,33 +50,51 @@ class Pace:
 
 
 _PACE = """
-    WITH lately AS (SELECT processed_at FROM ocr.pages WHERE engine IS NOT NULL ORDER BY processed_at DESC LIMIT 1000)
-    SELECT (count(*) - 1) / nullif(epoch(max(processed_at)) - epoch(min(processed_at)), 0),
+    WITH hours AS (SELECT DISTINCT hour FROM ocr.backend_speed ORDER BY hour DESC LIMIT 3),
+    lately AS (SELECT * FROM ocr.backend_speed WHERE hour IN (FROM hours)),
+    each AS (SELECT sum(pages) / nullif(sum(busy_seconds), 0) AS rate FROM lately GROUP BY backend)
+    SELECT nullif(sum(rate), 0),
         coalesce((SELECT avg(page_count) FROM ocr.documents WHERE page_count > 0), 1)
-    FROM lately
+    FROM each
 """
+"""By the seconds in which each backend had something to do: nights without uploads must not make it look slow."""
 
 
 def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> list[Whereabouts]:
-    """Documents whose key is, or holds, `text`; at most `MOST`, exact matches first."""
-    rows = {state.document_id: state for state in status(warehouse, text, MOST)}
-    listed: dict[str, Batch] = {}
-    for batch in sorted(batches.load(lake), key=lambda batch: batch.name):
+    """Documents whose key is, or holds, `text`, also those that only stand in the inbox; at most `MOST`, exact matches
+    first. Reads all batch lists and lists the inbox."""
+    by_name = {state.document_id for state in status(warehouse, text, MOST)}
+    newest: dict[str, tuple[Upload, Batch]] = {}
+    listed: set[Upload] = set()
+    for batch in batches.load(lake):
         for upload in batch.uploads:
-            if text.lower() in upload.key.lower() or keys.document_id(upload.key) in rows:
-                listed[upload.key] = batch
-    found = sorted(listed, key=lambda key: (key != text, not key.endswith("/" + text), key))[:MOST]
-    if not found:
-        objects = (info.key for info in lake.list(inbox) if text.lower() in info.key.lower())
-        found = [key for key, _ in zip(objects, range(MOST), strict=False)]
-    return [_one(lake, key, listed.get(key), rows.get(keys.document_id(key))) for key in found]
+            if text.lower() in upload.key.lower() or keys.document_id(upload.key) in by_name:
+                listed.add(upload)
+                known = newest.get(upload.key)
+                if known is None or _rank(*known) < _rank(upload, batch):
+                    newest[upload.key] = (upload, batch)
+    fresh = {
+        info.key
+        for info in lake.list(inbox)
+        if (text.lower() in info.key.lower() or info.key in newest)
+        and Upload(info.key, info.etag, info.size, info.last_modified) not in listed
+    }
+    found = sorted(newest.keys() | fresh, key=lambda key: (key != text, not key.endswith("/" + text), key))[:MOST]
+    rows = states(warehouse, [keys.document_id(key) for key in found])
+    return [_one(lake, key, None if key in fresh else newest[key], rows.get(keys.document_id(key))) for key in found]
 
 
-def _one(lake: Storage, key: str, batch: Batch | None, row: DocumentState | None) -> Whereabouts:
+def _rank(upload: Upload, batch: Batch) -> tuple[datetime, str]:
+    """Of two places of one document the higher one's rows count, as in the tables."""
+    return upload.last_modified, batch.name
+
+
+def _one(lake: Storage, key: str, place: tuple[Upload, Batch] | None, row: DocumentState | None) -> Whereabouts:
     document_id = keys.document_id(key)
-    if batch is None:
+    if place is None:
         return Whereabouts(key, document_id, Stage.INBOX, None, 0, None, row)
-    if row is not None and row.batch >= batch.name:
+    batch = place[1]
+    if row is not None and (row.uploaded_at, row.batch) >= _rank(*place):
         done = sum(row.pages.values())
         return Whereabouts(key, document_id, Stage.TABLES, row.batch, done, row.page_count, row)
     drawn = rendered.read(lake, batch.name, document_id)

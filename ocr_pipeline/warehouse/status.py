@@ -5,9 +5,12 @@ Here belongs this one question. What has not reached the tables yet (inbox, batc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
+
+import duckdb
 
 from ocr_pipeline.warehouse.connection import Warehouse
 
@@ -32,10 +35,16 @@ class DocumentState:
     reasons: Mapping[str, int]  # pages by reason, those that have one
 
 
-_FIND = """
+_COLUMNS = """
     SELECT document_id, source_uri, title, status, reason, detail, batch, recipe_id, uploaded_at, processed_at,
         deleted_at, page_count
     FROM ocr.documents
+"""
+
+_BY_ID = f"{_COLUMNS} WHERE document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))"
+
+_FIND = f"""
+    {_COLUMNS}
     WHERE document_id = $name OR contains(lower(source_uri), lower($name))
     ORDER BY
         document_id = $name OR source_uri = $name OR ends_with(source_uri, '/' || $name) DESC,
@@ -59,8 +68,19 @@ def status(warehouse: Warehouse, key_or_part: str, limit: int = 20) -> list[Docu
     """
     with warehouse.read() as connection:
         found = connection.execute(_FIND, {"name": key_or_part, "limit": limit}).fetchall()
-        counts = connection.execute(_PAGES, [[row[0] for row in found]]).fetchall()
-    states = []
+        return _with_pages(connection, found)
+
+
+def states(warehouse: Warehouse, document_ids: Sequence[str]) -> dict[str, DocumentState]:
+    """The documents of these ids that the tables have, by id."""
+    with warehouse.read() as connection:
+        found = connection.execute(_BY_ID, [list(document_ids)]).fetchall()
+        return {state.document_id: state for state in _with_pages(connection, found)}
+
+
+def _with_pages(connection: duckdb.DuckDBPyConnection, found: list[tuple[Any, ...]]) -> list[DocumentState]:
+    counts = connection.execute(_PAGES, [[row[0] for row in found]]).fetchall()
+    made = []
     for row in found:
         pages: dict[str, int] = {}
         reasons: dict[str, int] = {}
@@ -69,5 +89,5 @@ def status(warehouse: Warehouse, key_or_part: str, limit: int = 20) -> list[Docu
                 pages[page_status] = pages.get(page_status, 0) + count
                 if reason is not None:
                     reasons[reason] = reasons.get(reason, 0) + count
-        states.append(DocumentState(*(*row, pages, reasons)))
-    return states
+        made.append(DocumentState(*(*row, pages, reasons)))
+    return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ocr_pipeline import wiring
+from ocr_pipeline import alerts, wiring
 from ocr_pipeline.alerts import alert_on_failure
 from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.jobs import retry_failed
@@ -25,13 +26,23 @@ pytestmark = pytest.mark.parametrize("settings", ["local"], indirect=True)
 
 
 @pytest.fixture
-def hook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def answers() -> list[int]:
+    """HTTP statuses that the server gives before it takes an alert."""
+    return []
+
+
+@pytest.fixture
+def hook(answers: list[int]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     got: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
+            said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if answers:
+                self.send_response(answers.pop(0))
+            else:
+                got.append(said)
+                self.send_response(204)
             self.end_headers()
 
         def log_message(self, *_: object) -> None: ...
@@ -72,6 +83,32 @@ def test_a_failed_run_is_told_to_the_webhook(
     assert said["event"] == "run_failed"
     assert said["batch"] in list(batches.names(wiring.lake(settings)))
     assert set(said) == {"event", "at", "run_id", "job", "batch", "error"}
+
+
+def test_an_alert_says_what_failed_and_is_told_again_until_it_is_taken(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    instance: dg.DagsterInstance,
+    run: RunBatch,
+    put: Put,
+    hook: tuple[str, list[dict[str, Any]]],
+    answers: list[int],
+) -> None:
+    url, got = hook
+    monkeypatch.setenv("OCR_ALERT_WEBHOOK", f"{url}?token=hidden")
+    monkeypatch.setattr(alerts, "WAITS", (0.0, 0.0))
+    sensor = alert_on_failure(Settings())
+    assert sensor is not None
+    context = failed_context(instance, run, put)
+    answers[:] = [503, 500]
+    sensor(context)
+    (said,) = got
+    assert "ocr_parquet: " in said["error"]
+    assert "rendered_pages has no record" in said["error"]
+    answers[:] = [503, 503, 502]
+    with pytest.raises(Exception, match="HTTP 502") as raised:
+        sensor(context)
+    assert "hidden" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_without_a_webhook_there_is_no_sensor(settings: Settings) -> None:
