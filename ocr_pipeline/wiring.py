@@ -6,10 +6,11 @@ No decisions beyond "which one", no Dagster. Resources, sensors and the command 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ocr_pipeline.flow.poisoned import keep
@@ -17,7 +18,7 @@ from ocr_pipeline.flow.progress import Progress
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.options import IntakeOptions
-from ocr_pipeline.lake import planner
+from ocr_pipeline.lake import batches, planner
 from ocr_pipeline.lake.queue import QueueOptions, QueuePull
 from ocr_pipeline.lake.storage import S3Options, Storage, StorageError, open_storage
 from ocr_pipeline.ocr.transcriber import Transcriber
@@ -29,6 +30,8 @@ from ocr_pipeline.settings import Listing, Settings, variable
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.costs import BackendCost
 from ocr_pipeline.warehouse.motherduck import make_r2_secret
+
+log = logging.getLogger(__name__)
 
 
 def lake(settings: Settings) -> Storage:
@@ -144,8 +147,13 @@ def transcriber(settings: Settings) -> Callable[[], Transcriber]:
         async def poisoned(image: PageImage, request: Mapping[str, Any], answers: Sequence[Answer]) -> None:
             await keep(storage, made.recipe_id, image, request, answers)
 
-        cpu = cpu_transcriber(settings.cpu_engine)
-        made = Fleet(config, cpu=cpu, outage_wait=settings.outage_wait, on_poisoned=poisoned)
+        made = Fleet(
+            config,
+            cpu=cpu_transcriber(settings.cpu_engine),
+            outage_wait=settings.outage_wait,
+            on_poisoned=poisoned,
+            documents_today=_documents_today(storage, config.low_volume_per_day),
+        )
         return made
 
     return fleet
@@ -162,6 +170,15 @@ def recipe_in_force(settings: Settings) -> str:
             await made.aclose()
 
     return asyncio.run(ask())
+
+
+def _documents_today(storage: Storage, enough: int) -> int | None:
+    """Uploads of the last 24 hours, of all runs together; None where the lake does not say."""
+    try:
+        return batches.documents_since(storage, datetime.now(UTC) - timedelta(days=1), enough)
+    except (StorageError, ValueError) as error:  # no answer, or a list that cannot be read: its own run says so
+        log.warning("uploads of the last 24 hours are not counted, and the rule about them does not hold: %s", error)
+        return None
 
 
 def stream_options(settings: Settings) -> StreamOptions:

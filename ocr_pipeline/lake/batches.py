@@ -55,3 +55,16 @@ def load(storage: Storage, since: datetime | None = None) -> Iterator[Batch]:
     for _, data in storage.read_many(keys.batch(name) for name in names(storage, since)):
         if data is not None:
             yield parse(data)
+
+
+def documents_since(storage: Storage, since: datetime, enough: int) -> int:
+    """How many keys were uploaded at `since` or later, by the batch lists; no exact number from `enough` on.
+
+    Reads fewer than `enough` lists: as a rule each has a document at least.
+    """
+    recent = list(names(storage, since))
+    if len(recent) >= enough:
+        return len(recent)
+    found = storage.read_many(keys.batch(name) for name in recent)
+    read = (parse(data) for _, data in found if data is not None)
+    return len({u.key for batch in read for u in batch.uploads if u.last_modified >= since})

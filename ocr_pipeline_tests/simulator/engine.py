@@ -88,6 +88,9 @@ class Engine:
     def submit(self, job: Job) -> None:
         """Puts a job into the queue; its `answer` is done when its last token is."""
         self._advance()
+        if self.dead:  # it ran out of memory on the way to this moment
+            job.answer.set_exception(EngineDead())
+            return
         seconds = self._options.seconds_per_page
         job.work = float(job.tokens) if seconds is None else max(seconds, 1e-6)
         self._enqueue(job)
@@ -104,7 +107,7 @@ class Engine:
         if job.ended is not None or self.dead:
             return
         self._advance()
-        if job.ended is None:
+        if job.ended is None and not self.dead:
             self._finish(job, aborted=True)
             self._admit()
             self._sleep()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocr_pipeline_tests.simulator.engine import Engine, Job
+from ocr_pipeline_tests.simulator.engine import Engine, EngineDead, Job
 from ocr_pipeline_tests.simulator.options import PROFILES, Options
 
 
@@ -240,3 +240,24 @@ def test_whatever_comes_slots_and_memory_hold_and_every_token_is_counted_once(
     least = sum(job.tokens for job in answered)
     assert least <= bench.engine.generation_tokens <= least + sum(job.tokens for job in left)
     assert bench.engine.counters.finished["stop"] == len(answered)
+
+
+def test_an_engine_that_runs_out_of_memory_as_a_request_comes_or_goes_says_nothing_more(
+    futures: asyncio.AbstractEventLoop,
+) -> None:
+    for last_event in ("comes", "goes"):
+        bench = Bench(futures, seconds_per_page=1.0, max_num_seqs=4)
+        bench.engine.memory_limit = 2200
+        bench.engine.on_out_of_memory = bench.engine.die
+        first, second = bench.ask(900, 500), bench.ask(900, 500)
+        bench.clock.now = 0.9  # the timer is late: memory ran out at 0.4
+        if last_event == "comes":
+            third = bench.ask(900, 500)
+            assert isinstance(third.answer.exception(), EngineDead)
+        else:
+            bench.engine.abort(first)
+        assert bench.engine.dead
+        assert isinstance(second.answer.exception(), EngineDead)
+        assert bench.started == [first, second]
+        assert bench.ended == []
+        first.answer.exception()

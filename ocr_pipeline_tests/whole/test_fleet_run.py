@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from ocr_pipeline.lake import batches, planner
+from ocr_pipeline.lake.storage import open_storage
+from ocr_pipeline.records import Batch, Upload
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline_tests.pdfs import numbered
 from ocr_pipeline_tests.simulator.fleet import Fleet
@@ -61,6 +65,22 @@ def test_an_urgent_upload_goes_to_the_large_machine(tmp_path: Path, fleet: Fleet
     code, _, err = ingest(tmp_path / "data", urgent, **backends(tmp_path, fleet))
     assert code == 0, err
     assert choices(tmp_path / "data") == {"urgent"}
+
+
+@pytest.mark.parametrize(("earlier", "rule"), [(98, "default"), (99, "sla")])
+def test_a_promised_time_counts_from_100_uploads_a_day_on_whichever_runs_had_them(
+    tmp_path: Path, fleet: Fleet, earlier: int, rule: str
+) -> None:
+    now = datetime.now(UTC)
+    uploads = tuple(Upload(f"inbox/today/{n}.pdf", "e", 1, now) for n in range(earlier))
+    batches.write(open_storage(str(tmp_path / "data" / "lake")), Batch(planner.name(uploads), uploads))
+    environment = backends(tmp_path, fleet)
+    path = Path(environment["OCR_BACKENDS"])
+    path.write_text("sla = true\n" + path.read_text())
+    code, _, err = ingest(tmp_path / "data", folder(tmp_path, {"a.pdf": 12}), **environment)
+    assert code == 0, err
+    assert rule in choices(tmp_path / "data")
+    assert {"sla", "default"} - {rule} - choices(tmp_path / "data")
 
 
 def test_the_fastest_policy_says_so(tmp_path: Path, fleet: Fleet) -> None:

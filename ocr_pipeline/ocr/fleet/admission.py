@@ -9,6 +9,9 @@ client steers its own w towards a page or two (as TCP Vegas does with its packet
 when above. All clients see the same W, so w is equal for all only where x is equal for all: the fair point is the only
 resting point. And because a page of each always waits, no slot idles while an answer travels.
 AIMD on W alone does not do this: between "grow" and "shrink" it rests wherever it happens to be, at 1 and 4 of 5.
+
+A server that died with many pages in it may have run out of memory, which vLLM has no status for: from then on it gets
+half as many, and more only slowly, the more slowly the oftener it died.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ SMOOTHING = 0.5  # of the waiting, look to look
 WINDOW = 16  # answers a look at the latency
 FLOOR_DRIFT = 1.05  # a window; a server that stays slower is believed after a while
 SLOW = 3.0  # times the floor
+CREEP = 4  # rounds of good answers at the full limit for one page more after a death; twice as many after each further
 
 
 class Admission:
@@ -40,6 +44,10 @@ class Admission:
         self.most = most
         self.standing = (1 if most < 8 else 2) if standing is None else standing
         self.target = float(max(1, self.standing))  # pages of one's own that wait at the server
+        self._bearable = most  # pages that it has not died of
+        self._deaths = 0
+        self._before = (most, 0)  # these two before the last death
+        self._good = 0  # answers at the full limit since the last death, or since one page more was allowed
         self._limit = float(most)
         self._ramping = False
         self._own_waiting: float | None = None
@@ -54,7 +62,21 @@ class Admission:
 
     @property
     def ceiling(self) -> int:
-        return self.most + self.standing
+        """`most` and those that wait at the server; after a death what it is thought to bear, with nobody waiting."""
+        return self._bearable if self._bearable < self.most else self.most + self.standing
+
+    def died(self, in_flight: int) -> None:
+        """The server died with so many of our pages there. One alone tells nothing of how many it bears."""
+        if in_flight > 1:
+            self._before = (self._bearable, self._deaths)
+            self._bearable = max(1, min(self._bearable, in_flight // 2))
+            self._deaths += 1
+            self._good = 0
+            self._set(self._limit)
+
+    def absolved(self) -> None:
+        """The last death was a page's doing, or none at all: it says nothing of how many the server bears."""
+        self._bearable, self._deaths = self._before
 
     def recovered(self) -> None:
         """The server is back after trouble: one page first, then twice as many with each round of good answers."""
@@ -64,14 +86,16 @@ class Admission:
 
     def answered(self, seconds: float, in_flight: int) -> None:
         """A good answer after `seconds`, with `in_flight` pages there (this one counted)."""
+        self._creep(in_flight)
+        top = min(self.most, self._bearable)
         if self._ramping:
-            self._rise(1.0, self.most)
-            self._ramping = self._limit < self.most
+            self._rise(1.0, top)
+            self._ramping = self._limit < top
             return
         if self._listens:
             return  # the queue says more than the latency, which also grows with a page's length
         if in_flight >= self.limit:
-            self._rise(1.0 / self._limit, self.most)
+            self._rise(1.0 / self._limit, top)
         self._latencies.append(seconds)
         if len(self._latencies) == WINDOW:
             self._judge(median(self._latencies))
@@ -108,6 +132,13 @@ class Admission:
         if self.limit > self.most and not waiting and (running or 0.0) > self.most:
             self.standing = 0  # the server has more slots than the profile's number: the number is then the wish
             self._set(float(self.most))
+
+    def _creep(self, in_flight: int) -> None:
+        if self._bearable < self.most and in_flight >= self._bearable:
+            self._good += 1
+            if self._good >= CREEP * self._bearable * 2 ** (self._deaths - 1):
+                self._bearable += 1
+                self._good = 0
 
     def _judge(self, latest: float) -> None:
         """Once a window, for servers that do not tell their queue: far above the floor means that pages queue."""

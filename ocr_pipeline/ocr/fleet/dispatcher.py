@@ -23,8 +23,6 @@ from ocr_pipeline.records import Reason
 
 log = logging.getLogger(__name__)
 
-DAY = 86_400.0
-
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
@@ -48,6 +46,7 @@ class Dispatcher:
         *,
         outage_wait: float,
         afterwards: str,
+        documents_today: int | None,
         clock: Callable[[], float],
     ) -> None:
         """`afterwards` says in the log what follows when no server has been there for `outage_wait` seconds."""
@@ -57,12 +56,12 @@ class Dispatcher:
         self._tuning = tuning
         self._outage_wait = outage_wait
         self._afterwards = afterwards
+        self._documents_today = documents_today
         self._clock = clock
         self._line: WaitingLine[PageReading] = WaitingLine()
         self._suspects: dict[PageReading, float] = {}  # since when each waits to be alone
         self._readings: set[PageReading] = set()
         self._documents: Counter[str] = Counter()  # readings by document
-        self._seen: dict[str, float] = {}  # document: when it last came, in that order
         self._down_since: float | None = None  # no server takes pages
         self._woke_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
@@ -80,10 +79,6 @@ class Dispatcher:
             self._tasks = [*watches, asyncio.create_task(self._pulse(), name="fleet pulse")]
         self._readings.add(reading)
         self._documents[reading.document_id] += 1
-        self._seen.pop(reading.document_id, None)
-        self._seen[reading.document_id] = now
-        while now - next(iter(self._seen.values())) > DAY:
-            del self._seen[next(iter(self._seen))]
 
     def leave(self, reading: PageReading) -> None:
         self.unqueue(reading)
@@ -170,7 +165,7 @@ class Dispatcher:
                     in_flight=in_flight[reading.document_id],
                     shares_lifted=shares_lifted,
                     open_documents=len(self._documents),
-                    documents_today=len(self._seen),
+                    documents_today=self._documents_today,
                 )
                 choices = choose(reading.view(now, ahead), document, states, self._policy)
                 best = choices[0] if choices else None
@@ -211,17 +206,25 @@ class Dispatcher:
             usable.sort(key=lambda station: station.backend.max_in_flight)
             offered = usable[:1] if self._line else usable
             able = [s for s in offered if not s.in_doubt and s.reserved_for in (None, reading)]
+            patience = self._tuning.suspect_patience
+            solitude = {s: seen for s in able if (seen := s.solitude(reading, patience)) is not None}
+            if solitude:
+                station, evidence = next(iter(solitude.items()))
+                self.unqueue(reading)
+                reading.send(station, Choice(station.name, "alone: was in flight at a death"), evidence)
+                continue
+            if any(station.reserved_for is reading for station in self._stations):
+                continue
             empty = next((station for station in able if not station.in_flight), None)
             if empty is not None:
-                self.unqueue(reading)
-                reading.send(empty, Choice(empty.name, "alone: was in flight at a death"), alone=True)
+                empty.reserve(reading)
                 continue
             # Emptying one of several servers at once is cheapest: done at the end, the same pages would make the tail.
             # The only one that is left is worth some patience: the other may come back, and needs a probe anyway.
-            patience = 0.0 if len(usable) >= min(2, len(self._stations)) else self._tuning.suspect_patience
+            patience = 0.0 if len(usable) >= min(2, len(self._stations)) else patience
             waited = not self._line or now - since >= patience
             if waited and able and not any(station.reserved_for for station in self._stations):
-                able[0].reserved_for = reading
+                able[0].reserve(reading)
 
     def _end_outage_or_give_up(self, now: float) -> None:
         if all(s.breaker.is_misconfigured and now < s.breaker.retry_at for s in self._stations):

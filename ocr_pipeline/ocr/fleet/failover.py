@@ -8,13 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from ocr_pipeline.ocr.vllm.answers import Answer, Fault
 
 FIRST_WAIT = 0.5  # seconds; doubles with each fault of this page on this server
 LONGEST_WAIT = 30.0
 MOST_TIMEOUTS = 3  # of 600 s each, as a rule: a page that is never answered must end
-DEATHS_TO_POISON = 2
+# What a server can say of one page for ever while it reads all others. Said so often, it is as good as a refusal.
+OF_THE_PAGE = ("http_500", "bad_answer", "engine_error", "answer_too_large", "finish_error", "hung")
+MOST_STRIKES = 3
+DOUBTFUL_DEATHS = 2  # with a page alone: as much as one that is proved
+
+
+class Evidence(StrEnum):
+    """What a server's death says against a page that was in flight there."""
+
+    BESIDE = "beside"  # other pages of ours were there too
+    DOUBTFUL = "doubtful"  # ours was alone; another run may have had one there, or the server may not have died
+    PROVED = "proved"  # it was the only page on the server, and the server died
 
 
 def wait_after(faults: int, retry_after: float | None, jitter: float) -> float:
@@ -30,8 +42,11 @@ class Troubles:
     avoid: dict[str, tuple[float, str]] = field(default_factory=dict)  # server: until when, and what happened
     refused: dict[str, str] = field(default_factory=dict)  # server: its words
     faults: dict[str, int] = field(default_factory=dict)  # by server, transient ones
+    strikes: dict[str, int] = field(default_factory=dict)  # server: answers that may be the page's own fault
     timeouts: int = 0
     deaths: int = 0  # of servers with this page in flight
+    proved: bool = False  # one of them is this page's doing
+    doubtful: int = 0  # of them while this page was the only one of ours
     first_at: float | None = None  # of the transient faults since the last text
     last: str = ""  # "rtx4090 http_503"
 
@@ -42,10 +57,20 @@ class Troubles:
 
     @property
     def poisoned(self) -> bool:
-        return self.deaths >= DEATHS_TO_POISON
+        """Killed a server. A page is blamed only on proof, or when chance has twice pointed at it alone."""
+        return self.proved or self.doubtful >= DOUBTFUL_DEATHS
 
-    def note(self, server: str, answer: Answer, now: float, *, alone: bool, jitter: float) -> None:
-        """Takes down one answer without a text."""
+    def note(
+        self,
+        server: str,
+        answer: Answer,
+        now: float,
+        *,
+        evidence: Evidence = Evidence.BESIDE,
+        reads_others: bool = False,
+        jitter: float,
+    ) -> None:
+        """Takes down one answer without a text. `reads_others`: the server has given other pages a text of late."""
         self.last = f"{server} {answer.outcome}"
         if answer.fault is Fault.PAGE:
             self.refused[server] = answer.detail or answer.outcome
@@ -53,21 +78,27 @@ class Troubles:
         if answer.fault is Fault.CONFIG:
             return  # the server is out for everybody; nothing to remember of the page
         if answer.fault is Fault.DEATH:
-            # A page is blamed for a second death only if nothing else was there that could have caused it.
-            if self.deaths == 0 or alone:
-                self.deaths += 1
+            self.deaths += 1
+            self.proved = self.proved or evidence is Evidence.PROVED
+            self.doubtful += evidence is Evidence.DOUBTFUL
             self.avoid[server] = (now, "died")
             return
         self.first_at = now if self.first_at is None else self.first_at
         self.faults[server] = self.faults.get(server, 0) + 1
         self.timeouts += answer.outcome == "timeout"
+        if reads_others and answer.outcome in OF_THE_PAGE:
+            self.strikes[server] = self.strikes.get(server, 0) + 1
+            if self.strikes[server] >= MOST_STRIKES:
+                words = f"{answer.outcome} {MOST_STRIKES} times while other pages were read"
+                self.refused[server] = f"{words} ({answer.detail})" if answer.detail else words
         self.avoid[server] = (now + wait_after(self.faults[server], answer.retry_after, jitter), answer.outcome)
 
     def answered(self) -> None:
         """A text came: the troubles on the wire are over, and a page that a server survived alone is cleared."""
-        self.deaths = 0
+        self.deaths = self.doubtful = 0
         self.avoid.clear()
         self.faults.clear()
+        self.strikes.clear()
         self.timeouts = 0
         self.first_at = None
 

@@ -52,11 +52,14 @@ class Fleet:
         cpu: Transcriber | None,
         outage_wait: float,
         on_poisoned: OnPoisoned | None = None,
+        documents_today: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         tuning: Tuning | None = None,
     ) -> None:
         """`cpu` reads what no server answered for `outage_wait` seconds; without it those pages fail, to be asked
         again by the next run. `on_poisoned` gets what is needed to reproduce a page that killed servers.
+        `documents_today`: all uploads of the last 24 hours, which a fleet cannot count, since each run has its own;
+        None where that is not known, and the rule about them does not hold.
         """
         tuning = tuning or Tuning()
         self.config = config
@@ -76,6 +79,7 @@ class Fleet:
             tuning,
             outage_wait=outage_wait,
             afterwards="the CPU engine takes over" if cpu else "pages fail, to be asked again by the next run",
+            documents_today=documents_today,
             clock=clock,
         )
         self.judging = asyncio.Lock()  # one text at a time, see page_reading.py

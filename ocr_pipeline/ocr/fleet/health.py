@@ -109,6 +109,16 @@ class Progress:
             restarted=restarted,
         )
 
+    def has_restarted(self, vitals: Vitals) -> bool | None:
+        """Whether the server that says this is another process than the one last looked at; None: it cannot be told.
+
+        A connection lost and a /health that fails are a dead server or a tunnel with a fault: only this tells which.
+        """
+        if _went_back(self.generated, vitals.generated) or _later(self.started, vitals.started):
+            return True
+        same = self.started is not None and vitals.started is not None
+        return False if same or (self.generated and vitals.generated is not None) else None
+
     def stalled_for(self, now: float) -> float:
         """Seconds in which requests ran and no token came; 0 when nothing runs."""
         return 0.0 if self.moved_at is None else max(0.0, now - self.moved_at)

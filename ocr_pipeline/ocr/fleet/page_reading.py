@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ocr_pipeline.ocr.fleet.failover import Troubles
+from ocr_pipeline.ocr.fleet.failover import Evidence, Troubles
 from ocr_pipeline.ocr.fleet.routing import Choice, PageView
 from ocr_pipeline.ocr.fleet.station import Flight, Station
 from ocr_pipeline.ocr.quality.ladder import Tried, next_rung, settled
 from ocr_pipeline.ocr.quality.verdict import Verdict, judge
 from ocr_pipeline.ocr.transcriber import Transcriber
-from ocr_pipeline.ocr.vllm.answers import Answer, Ask, Rung
+from ocr_pipeline.ocr.vllm.answers import Answer, Ask, Fault, Rung
 from ocr_pipeline.ocr.vllm.client import request_body
 from ocr_pipeline.records import Attempt, PageImage, PageStatus, Reason, Transcript
 
@@ -66,6 +66,7 @@ class PageReading:
         self._attempts = list(previous.attempts) if previous is not None else []
         self._sent = max((attempt.attempt for attempt in self._attempts), default=0)
         self._answers: list[Answer] = []
+        self._died_with: set[Station] = set()
         self._events: asyncio.Queue[Flight | GaveUp] = asyncio.Queue()
         if previous is not None and previous.reason is Reason.POISONED:
             self.troubles.deaths = 1  # somebody asked for it: alone from the start, and one more death is enough
@@ -90,7 +91,7 @@ class PageReading:
             ahead=ahead,
         )
 
-    def send(self, station: Station, choice: Choice, *, alone: bool = False) -> None:
+    def send(self, station: Station, choice: Choice, evidence: Evidence = Evidence.BESIDE) -> None:
         self._sent += 1
         ask = Ask(
             jpeg=self.image.jpeg,
@@ -99,7 +100,7 @@ class PageReading:
             priority=URGENT if self.urgent else 0,
             timeout=station.backend.timeout,
         )
-        self.flights.append(station.launch(self, ask, choice, self._sent, alone=alone))
+        self.flights.append(station.launch(self, ask, choice, self._sent, evidence))
 
     def hedge(self, station: Station, choice: Choice) -> None:
         self.hedged = True
@@ -136,7 +137,7 @@ class PageReading:
             if isinstance(event, GaveUp):
                 return event
             await self._let_the_senders_first(event)
-            if self._note(event):
+            if self._note(event, await self._evidence(event)):
                 await self._take_back("hedged")  # the first good answer wins
                 return None
             if self.flights:
@@ -155,7 +156,16 @@ class PageReading:
             async with self._fleet.judging:
                 await asyncio.sleep(SENDERS_FIRST)
 
-    def _note(self, flight: Flight) -> bool:
+    async def _evidence(self, flight: Flight) -> Evidence:
+        """What a death says against this page. One that was none is a fault like others."""
+        if flight.answer is None or flight.answer.fault is not Fault.DEATH:
+            return Evidence.BESIDE
+        evidence = await flight.station.against(flight)
+        if evidence is None:
+            flight.answer = replace(flight.answer, fault=Fault.TRANSIENT)
+        return evidence or Evidence.BESIDE
+
+    def _note(self, flight: Flight, evidence: Evidence = Evidence.BESIDE) -> bool:
         """Takes down one request that is over; True where it brought a text."""
         answer, station = flight.answer, flight.station
         assert answer is not None  # noqa: S101 - a flight lands with its answer
@@ -168,7 +178,16 @@ class PageReading:
         elif answer.outcome != "hedged":
             now = self._fleet.clock()
             jitter = random.random()  # noqa: S311 - spreads retries, hides nothing
-            self.troubles.note(station.name, answer, now, alone=flight.alone, jitter=jitter)
+            self.troubles.note(
+                station.name,
+                answer,
+                now,
+                evidence=evidence,
+                reads_others=station.reads_others_than(flight),
+                jitter=jitter,
+            )
+            if answer.fault is Fault.DEATH:
+                self._died_with.add(station)
         self._attempts.append(
             Attempt(
                 document_id=self.document_id,
@@ -192,7 +211,10 @@ class PageReading:
     def _hopeless(self) -> GaveUp | None:
         servers = [backend.name for backend in self._fleet.config.backends]
         if self.troubles.poisoned:
-            return GaveUp(Reason.POISONED, f"in flight at two deaths, alone the second time: {self.troubles.last}")
+            for station in self._died_with:
+                station.admission.absolved()
+            detail = f"in flight at {self.troubles.deaths} deaths, alone the last time: {self.troubles.last}"
+            return GaveUp(Reason.POISONED, detail)
         if self.troubles.refused_by_all(servers):
             return GaveUp(Reason.REFUSED, "; ".join(f"{name}: {why}" for name, why in self.troubles.refused.items()))
         if self.troubles.worn_out(self._fleet.clock(), self._fleet.outage_wait):

@@ -66,7 +66,7 @@ class DocumentView:
     in_flight: Mapping[str, int] = field(default_factory=dict)  # its pages, by server
     shares_lifted: bool = False  # no page that is within its document's share wants the slot
     open_documents: int = 1  # being read at this moment
-    documents_today: int | None = None  # seen in the last 24 hours; None: not counted
+    documents_today: int | None = None  # uploaded in the last 24 hours; None: not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,14 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import median
 from typing import Protocol
 
 from ocr_pipeline.ocr.fleet.admission import Admission
+from ocr_pipeline.ocr.fleet.failover import Evidence
 from ocr_pipeline.ocr.fleet.health import Breaker, BreakerRules, Condition, Progress
 from ocr_pipeline.ocr.fleet.routing import BackendState, Choice
 from ocr_pipeline.ocr.fleet.vitals import Vitals, parse_metrics
@@ -28,9 +30,11 @@ log = logging.getLogger(__name__)
 PUSHED_BACK = ("http_429", "http_503")
 NOT_THERE = ("connect_failed",)  # nobody listens: no need to count to five
 OUR_OWN = ("pool_timeout", "client_failed", "connection_stale", "hedged", "cancelled", "hung")  # say nothing of it
+LATELY = 60.0  # seconds: so long a good answer proves that the server reads pages
 STALE_SPEED = 60.0  # seconds without an answer: a server that crawled then is worth another try
 LONGEST_PAUSE = 60.0  # seconds that a Retry-After may keep all pages away
 EWMA = 0.2
+DEATHS_OWN_NAME = {"connection_stale": "connection_lost", "engine_error": "engine_dead"}  # once it is sure
 CONFIRM_AFTER = (0.0, 0.3)  # seconds before each look: a server whose connections are lost refuses at once
 
 
@@ -41,6 +45,9 @@ class Watching:
     look: float = 1.0  # between looks at /metrics while pages are in flight
     hung: float = 45.0  # requests run and no token comes: longer than any prefill that was measured
     unreachable: float = 30.0  # neither /metrics nor /health answer, while pages are in flight
+    # Longest wait for a server's return, which tells whether it died or only its connection did: a vLLM that starts
+    # again needs 60 to 120 (measured).
+    back: float = 180.0
 
 
 class Reader(Protocol):
@@ -58,7 +65,7 @@ class Flight:
     ask: Ask
     choice: Choice
     attempt: int
-    alone: bool
+    evidence: Evidence  # what the server's death would say against the page
     probe: bool
     era: int  # of the station, when it was sent
     deaths: int  # of the station, when it was sent
@@ -68,6 +75,10 @@ class Flight:
     cause: tuple[str, Fault] | None = None  # why we took it back
     answer: Answer | None = None
     freed: bool = False
+
+    @property
+    def alone(self) -> bool:
+        return self.evidence is not Evidence.BESIDE
 
     def take_back(self, outcome: str, fault: Fault = Fault.TRANSIENT) -> None:
         """Cancels the request; it lands with this outcome."""
@@ -120,6 +131,12 @@ class Station:
         self.flights: set[Flight] = set()
         self.reserved_for: Reader | None = None  # a page that is to be alone here
         self.deaths = 0
+        self.shared = False  # pages that are not ours were seen here
+        self._quiet = False  # since it was kept free, a look showed no page there
+        self._noisy_since: float | None = None  # since when no look at the server kept free showed that
+        self._strangers = 0  # looks in a row that showed pages that are not ours
+        self._called = asyncio.Event()  # the pause between two looks has become another
+        self._returned: asyncio.Future[bool | None] | None = None  # since the last death: is it another process?
         self._watching = watching
         self._clock = clock
         self._changed = changed
@@ -141,6 +158,10 @@ class Station:
         """Takes no page at this moment although its breaker is not open."""
         held_alone = any(flight.alone for flight in self.flights)
         return self._confirming is not None or held_alone or self._clock() < self._paused_until
+
+    def reads_others_than(self, flight: Flight) -> bool:
+        """Whether it gave a text while this page was there, or shortly before."""
+        return self.speed.pages > 0 and self.speed.last_at >= flight.since - LATELY
 
     def expected(self) -> float | None:
         """Seconds a page takes here now. Pages in flight count too: a server that crawls gives no answers to count."""
@@ -169,7 +190,28 @@ class Station:
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    def launch(self, reader: Reader, ask: Ask, choice: Choice, attempt: int, *, alone: bool = False) -> Flight:
+    def reserve(self, reader: Reader) -> None:
+        """Keeps the server free for a page that is to be alone, and looks more often whether it is."""
+        self.reserved_for = reader
+        self._quiet = False
+        self._called.set()
+
+    def solitude(self, reader: Reader, patience: float) -> Evidence | None:
+        """What a death would say against the page if it were sent now; None where it is not alone yet.
+
+        Other runs send to this server too, and no run knows of the others: only the server's own numbers tell. Where
+        it is never without their pages for `patience` seconds, or does not tell, the page is alone by our count only.
+        """
+        if self.reserved_for is not reader or self.flights:
+            return None
+        if self._quiet and self._tells_metrics:
+            return Evidence.DOUBTFUL if self.shared else Evidence.PROVED
+        noisy = self._noisy_since is not None and self._clock() - self._noisy_since >= patience
+        return Evidence.DOUBTFUL if noisy or not self._tells_metrics else None
+
+    def launch(
+        self, reader: Reader, ask: Ask, choice: Choice, attempt: int, evidence: Evidence = Evidence.BESIDE
+    ) -> Flight:
         """Sends one page now. `reader.landed` is called when it is over, whatever happens but a cancelled reader."""
         flight = Flight(
             reader=reader,
@@ -177,7 +219,7 @@ class Station:
             ask=ask,
             choice=choice,
             attempt=attempt,
-            alone=alone,
+            evidence=evidence,
             probe=self.breaker.condition is Condition.HALF_OPEN,
             era=self._era,
             deaths=self.deaths,
@@ -186,6 +228,7 @@ class Station:
         )
         if self.reserved_for is reader:
             self.reserved_for = None
+        self._quiet = False
         self.flights.add(flight)
         flight.task = asyncio.create_task(self._fly(flight), name=f"ask {self.name} {ask.request_id}")
         # a task cancelled before its first step never runs its `finally`
@@ -269,7 +312,8 @@ class Station:
     # -- death -----------------------------------------------------------------------------------------------------
 
     async def _weigh_death(self, flight: Flight, answer: Answer) -> Answer:
-        """A dead engine's 500 is evidence by itself; a lost connection needs a failing /health beside it.
+        """A dead engine's 500 is evidence by itself; a lost connection, and an engine's error in other words, need a
+        failing /health beside it.
 
         So does a connection that was lost at once: as a rule it was only stale, but a page that kills a server within
         a quarter of a second must not pass for that again and again.
@@ -279,7 +323,7 @@ class Station:
                 return replace(answer, fault=Fault.TRANSIENT)
             if flight.deaths == self.deaths:
                 self._died(flight)
-        outcome = "connection_lost" if answer.outcome == "connection_stale" else answer.outcome
+        outcome = DEATHS_OWN_NAME.get(answer.outcome, answer.outcome)
         return replace(answer, outcome=outcome, fault=Fault.DEATH)
 
     async def _confirm_death(self) -> bool:
@@ -301,11 +345,30 @@ class Station:
         probed = await self.client.metrics_text()
         return probed.ok and self._progress.seen(parse_metrics(probed.text), 0, self._clock()).restarted
 
+    async def against(self, flight: Flight) -> Evidence | None:
+        """What the death with this page in flight says against it; None if the server did not die.
+
+        A dead engine says so. Else a page that was alone waits here for the server's return, since a tunnel that is
+        away for a second looks like a death too: a page is not blamed for a death that was none.
+        """
+        if not flight.alone or flight.answer is None or flight.answer.outcome == "engine_dead":
+            return flight.evidence
+        restarted = None
+        if self._returned is not None:
+            with suppress(TimeoutError):
+                restarted = await asyncio.wait_for(asyncio.shield(self._returned), self._watching.back)
+        if restarted is None:
+            return Evidence.DOUBTFUL
+        return flight.evidence if restarted else None
+
     def _died(self, seen_by: Flight | None = None) -> None:
         """The server died: whatever is in flight there is lost, and suspect."""
         if self.breaker.condition is Condition.OPEN:
             self._era += 1
         self.deaths += 1
+        self.admission.died(len(self.flights))
+        self._tell_return(None)
+        self._returned = asyncio.get_running_loop().create_future()
         self._turn(self.breaker.opened(self._clock(), "died"))
         for flight in self.flights - {seen_by}:
             flight.take_back("connection_lost", Fault.DEATH)
@@ -315,7 +378,11 @@ class Station:
     async def watch(self) -> None:
         """Looks at the server for as long as there is work for the fleet; the caller cancels it."""
         while True:
-            await asyncio.sleep(self._pause())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause()):
+                    await self._called.wait()
+                self._called.clear()
+                continue
             try:
                 await self.look()
             except Exception:
@@ -323,7 +390,9 @@ class Station:
 
     def _pause(self) -> float:
         if self.breaker.condition is not Condition.OPEN:
-            return self._watching.look
+            # At random moments, so that two runs that wait for an empty server do not both find it so.
+            hurry = random.uniform(0.05, 0.3) if self.reserved_for is not None else 1.0  # noqa: S311
+            return self._watching.look * hurry
         return min(max(self.breaker.retry_at - self._clock(), 0.05), self._watching.look)
 
     async def look(self) -> None:
@@ -332,13 +401,26 @@ class Station:
         if self.breaker.condition is Condition.OPEN:
             if now >= self.breaker.retry_at:
                 healthy = (await self.client.health()).ok and not await self._still_hangs()
+                if healthy:
+                    await self._look_who_returned()
                 before = self.breaker
                 self.breaker = before.looked(self._clock(), healthy, jitter=random.random())  # noqa: S311
                 if self.breaker.condition is not before.condition:
                     log.info("%s answers again: one page is sent as a probe", self.name)
                     self._changed()
-        elif self.flights:
+        elif self.flights or self.reserved_for is not None:
             await self._take_vitals()
+
+    async def _look_who_returned(self) -> None:
+        if self._returned is not None and not self._returned.done():
+            probed = await self.client.metrics_text()
+            self._tell_return(self._progress.has_restarted(parse_metrics(probed.text)) if probed.ok else None)
+
+    def _tell_return(self, restarted: bool | None) -> None:
+        if self._returned is not None and not self._returned.done():
+            self._returned.set_result(restarted)
+            if restarted is False:
+                self.admission.absolved()
 
     async def _still_hangs(self) -> bool:
         """A hung server keeps its requests running and makes no token, and its /health is 200."""
@@ -352,7 +434,7 @@ class Station:
         return bool(vitals.running) and vitals.generated == before.generated and not self._progress.restarted
 
     async def _take_vitals(self) -> None:
-        era = self._era
+        era, ours = self._era, len(self.flights)
         probed = await self.client.metrics_text() if self._tells_metrics else await self.client.health()
         if era != self._era:
             return
@@ -368,9 +450,12 @@ class Station:
                 self._died()
             return
         self._silent_since = None
+        if self.reserved_for is not None and not self.flights and self._noisy_since is None:
+            self._noisy_since = now
         if not (probed.ok and self._tells_metrics):
             return
         self.vitals = parse_metrics(probed.text)
+        self._count_strangers(max(ours, len(self.flights)))
         self._progress = self._progress.seen(self.vitals, len(self.flights), now)
         self.admission.looked(self.vitals.running, self.vitals.waiting, len(self.flights))
         oldest = max((now - flight.since for flight in self.flights), default=0.0)
@@ -379,6 +464,21 @@ class Station:
             for flight in list(self.flights):
                 flight.take_back("hung")
         self._changed()
+
+    def _count_strangers(self, ours: int) -> None:
+        """Whether other runs have pages here, by the server's own numbers. A request of ours that was just taken
+        back is still in them, so it takes two looks to say so."""
+        if self.vitals.running is None and self.vitals.waiting is None:
+            self.shared, self._quiet = True, True  # it does not tell: it may always be
+            return
+        held = (self.vitals.running or 0) + (self.vitals.waiting or 0)
+        self._strangers = self._strangers + 1 if held > ours else 0
+        self.shared = self.shared or self._strangers > 1
+        if not held and not ours:
+            self._quiet, self._noisy_since = True, None
+        for flight in self.flights:
+            if flight.alone and held > 1:
+                flight.evidence = Evidence.DOUBTFUL
 
     async def aclose(self) -> None:
         tasks: list[asyncio.Task[None] | asyncio.Task[bool]] = [f.task for f in self.flights if f.task is not None]

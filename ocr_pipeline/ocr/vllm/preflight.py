@@ -196,6 +196,7 @@ def _mend(backend: Backend, outcome: str) -> str:
         "bad_request": f"the server is set up otherwise than {backend.name!r} says; start it with: {_line(backend)}",
         "unknown_model": "write the name the server uses as served_model",
         "engine_dead": "the engine died: look at the server's log; let its supervisor restart it always",
+        "engine_error": "the engine gave this request up: look at the server's log, out of memory among the causes",
         "connection_lost": "the server died or a proxy cut the connection: look at its log",
     }
     return mends.get(outcome, "look at the server's log")

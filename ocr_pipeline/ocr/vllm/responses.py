@@ -233,6 +233,8 @@ _DEAD_ENGINE = (
     "enginecore encountered an issue",
     "the server had an error while processing your request",
     "enginedeaderror",
+)
+_PERHAPS_DEAD = (  # a server says this of one request too, and lives on: whether it died is seen at its /health
     "enginegenerateerror",
     "cuda error",
     "cuda out of memory",
@@ -257,11 +259,13 @@ def _not_found(said: _Said) -> Reading:
 
 
 def _server_error(said: _Said) -> Reading:
-    """500 is three things: an image it will never take, an engine that died, and anything else."""
+    """500 is four things: an image it will never take, an engine that died, one that may have, and anything else."""
     if any(mark in said.message for mark in _ABOUT_THE_IMAGE):
         return Reading("refused", Fault.PAGE, said.text)
-    if any(mark in said.message for mark in _DEAD_ENGINE) or (said.vllm and not said.message.strip()):
-        return Reading("engine_dead", Fault.DEATH, said.text or "HTTP 500 with an empty message")
+    if any(mark in said.message for mark in _DEAD_ENGINE):
+        return Reading("engine_dead", Fault.DEATH, said.text)
+    if any(mark in said.message for mark in _PERHAPS_DEAD) or (said.vllm and not said.message.strip()):
+        return Reading("engine_error", Fault.DEATH, said.text or "HTTP 500 with an empty message")
     return Reading("http_500", Fault.TRANSIENT, said.text)
 
 

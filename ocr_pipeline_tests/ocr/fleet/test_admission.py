@@ -103,6 +103,8 @@ EVENTS = st.one_of(
     st.tuples(st.just("answered"), st.floats(0, 1000), st.integers(0, 50)),
     st.tuples(st.just("pushed_back"), st.floats(0, 1e6), st.none()),
     st.tuples(st.just("recovered"), st.none(), st.none()),
+    st.tuples(st.just("died"), st.integers(0, 64), st.none()),
+    st.tuples(st.just("absolved"), st.none(), st.none()),
     st.tuples(st.just("looked"), st.none() | st.floats(0, 1e6), st.none() | st.floats(0, 1e6)),
 )
 
@@ -118,6 +120,39 @@ def test_whatever_a_server_says_the_limit_stays_between_one_and_the_ceiling(prof
                 admission.pushed_back(one)
             case "recovered":
                 admission.recovered()
+            case "died":
+                admission.died(one)
+            case "absolved":
+                admission.absolved()
             case "looked":
                 admission.looked(one, other, admission.limit)
         assert 1 <= admission.limit <= admission.ceiling <= profile + 2
+
+
+def rounds_to_the_full_number(admission: Admission) -> int:
+    rounds = 0
+    while admission.ceiling < admission.most:
+        rounds += 1
+        for _ in range(admission.limit):
+            admission.answered(0.8, admission.limit)
+    return rounds
+
+
+def test_after_a_death_a_server_gets_half_as_many_pages_and_more_only_slowly():
+    admission = Admission(16)
+    admission.died(in_flight=18)
+    assert admission.ceiling == admission.limit == 9
+    admission.recovered()
+    first = rounds_to_the_full_number(admission)
+    admission.died(in_flight=16)
+    assert admission.ceiling == 8
+    assert rounds_to_the_full_number(admission) > 1.5 * first > 40
+    assert admission.ceiling == 18
+
+
+def test_a_death_that_was_a_pages_doing_leaves_the_limit_as_it_was():
+    admission = Admission(16)
+    admission.died(in_flight=16)
+    admission.died(in_flight=1)  # one page alone
+    admission.absolved()
+    assert admission.ceiling == 18

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocr_pipeline.ocr.fleet.failover import Troubles, wait_after
+from ocr_pipeline.ocr.fleet.failover import Evidence, Troubles, wait_after
 from ocr_pipeline.ocr.vllm.answers import Answer, Fault
 
 SERVERS = ("rtx4090", "spark")
@@ -14,10 +14,10 @@ def fault(outcome: str = "http_503", kind: Fault = Fault.TRANSIENT, **more) -> A
     return Answer(outcome, 1.0, fault=kind, **more)
 
 
-def noted(*answers: tuple[str, Answer, float], alone: bool = False) -> Troubles:
+def noted(*answers: tuple[str, Answer, float]) -> Troubles:
     troubles = Troubles()
     for server, answer, now in answers:
-        troubles.note(server, answer, now, alone=alone, jitter=1.0)
+        troubles.note(server, answer, now, jitter=1.0)
     return troubles
 
 
@@ -42,19 +42,30 @@ def test_one_refusal_and_a_second_opinion_are_enough():
     assert not troubles.refused_by_all(SERVERS)
     assert troubles.refused_by_all(("rtx4090",))
     assert troubles.avoided(1e9) == {"rtx4090": "refused"}
-    troubles.note("spark", fault("refused", Fault.PAGE), 1.0, alone=False, jitter=0.0)
+    troubles.note("spark", fault("refused", Fault.PAGE), 1.0, jitter=0.0)
     assert troubles.refused_by_all(SERVERS)
     assert troubles.refused_by_all((*SERVERS, "third"))
 
 
-def test_a_page_at_two_deaths_is_poisoned_only_if_it_was_alone_at_the_second():
-    died = fault("connection_lost", Fault.DEATH)
-    troubles = noted(("rtx4090", died, 0.0))
+DIED = fault("connection_lost", Fault.DEATH)
+
+
+def test_a_page_at_two_deaths_is_poisoned_only_if_the_second_is_proved_to_be_its_doing():
+    troubles = noted(("rtx4090", DIED, 0.0), ("spark", DIED, 1.0))
     assert troubles.suspect
     assert not troubles.poisoned
-    troubles.note("spark", died, 1.0, alone=False, jitter=0.0)
+    troubles.note("spark", DIED, 2.0, evidence=Evidence.PROVED, jitter=0.0)
+    assert troubles.poisoned
+
+
+def test_two_doubtful_deaths_are_enough_since_a_page_must_end_and_an_answer_between_clears_it():
+    troubles = noted(("rtx4090", DIED, 0.0))
+    troubles.note("spark", DIED, 1.0, evidence=Evidence.DOUBTFUL, jitter=0.0)
     assert not troubles.poisoned
-    troubles.note("spark", died, 2.0, alone=True, jitter=0.0)
+    troubles.answered()
+    for now in (2.0, 3.0):
+        assert not troubles.poisoned
+        troubles.note("spark", DIED, now, evidence=Evidence.DOUBTFUL, jitter=0.0)
     assert troubles.poisoned
 
 
@@ -79,3 +90,15 @@ def test_a_page_that_times_out_three_times_is_given_up():
 
 def test_a_server_that_is_set_up_wrongly_is_not_held_against_the_page():
     assert noted(("rtx4090", fault("unauthorized", Fault.CONFIG), 0.0)) == Troubles(last="rtx4090 unauthorized")
+
+
+@pytest.mark.parametrize("outcome", ["http_500", "bad_answer", "hung"])
+def test_three_faults_of_a_kind_that_a_page_can_cause_are_a_refusal_where_the_server_reads_other_pages(outcome):
+    troubles = Troubles()
+    for now in (0.0, 1.0):
+        troubles.note("rtx4090", fault(outcome), now, reads_others=True, jitter=0.0)
+        troubles.note("rtx4090", fault(outcome), now, reads_others=False, jitter=0.0)
+        troubles.note("rtx4090", fault("http_503"), now, reads_others=True, jitter=0.0)
+        assert not troubles.refused
+    troubles.note("rtx4090", fault(outcome, detail="no reason"), 2.0, reads_others=True, jitter=0.0)
+    assert troubles.refused == {"rtx4090": f"{outcome} 3 times while other pages were read (no reason)"}

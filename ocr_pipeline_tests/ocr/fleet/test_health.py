@@ -1,5 +1,6 @@
 """The circuit breaker, the watch for hung servers, and what is read from /metrics."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -153,3 +154,22 @@ def test_counters_that_go_back_mean_a_restarted_server():
     assert not watch.seen(Vitals(generated=1001), 1, 1).restarted
     watch = Progress().seen(Vitals(started=1000.0), 1, 0)
     assert watch.seen(Vitals(started=1060.0), 1, 1).restarted
+
+
+STARTED = Progress(generated=500.0, started=1000.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "says", "restarted"),
+    [
+        (STARTED, Vitals(generated=0.0, started=1060.0), True),
+        (STARTED, Vitals(generated=501.0, started=1000.2), False),
+        (Progress(generated=500.0), Vitals(generated=20.0), True),
+        (Progress(generated=500.0), Vitals(generated=510.0), False),
+        (Progress(generated=0.0), Vitals(generated=0.0), None),  # nothing had been read yet: it may be either
+        (Progress(), Vitals(generated=0.0, started=1060.0), None),
+        (STARTED, Vitals(), None),
+    ],
+)
+def test_another_process_is_told_from_the_same_one_where_its_numbers_can_tell(before, says, restarted):
+    assert before.has_restarted(says) is restarted

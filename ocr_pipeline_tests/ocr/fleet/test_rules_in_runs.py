@@ -11,9 +11,11 @@ from ocr_pipeline_tests.ocr.fleet.runs import document, fleet_of, read_all, two
 from ocr_pipeline_tests.simulator import Fleet as Servers
 
 
-def choices(config: BackendsConfig, *documents: list[PageImage], at_once: int | None = None) -> set[str]:
+def choices(
+    config: BackendsConfig, *documents: list[PageImage], at_once: int | None = None, today: int | None = None
+) -> set[str]:
     async def scene() -> set[str]:
-        async with fleet_of(config) as fleet:
+        async with fleet_of(config, documents_today=today) as fleet:
             run = await read_all(fleet, [page for pages in documents for page in pages], at_once=at_once)
             assert set(run.statuses) == {"ok"}
             reasons = {attempt.choice for t in run.transcripts.values() for attempt in t.attempts}
@@ -32,8 +34,9 @@ def many_in_flight(config: BackendsConfig) -> BackendsConfig:
 def test_the_default_is_the_4090(servers: Servers):
     config = two(servers["rtx4090"], servers["spark"])
     assert choices(config, document("a", 3)) == {"default: 3 pages < 10"}
-    assert choices(config, document("a", 12), at_once=2) == {"default: documents a day 1 < 100"}
-    assert choices(replace(config, low_volume_per_day=0), document("a", 12), at_once=2) == {"default"}
+    assert choices(config, document("a", 12), at_once=2, today=99) == {"default: documents a day 99 < 100"}
+    assert choices(config, document("a", 12), at_once=2, today=100) == {"default"}
+    assert choices(config, document("a", 12), at_once=2) == {"default"}  # not known: the rule does not hold
 
 
 def test_large_and_urgent_documents_go_to_the_spark(servers: Servers):
@@ -43,11 +46,13 @@ def test_large_and_urgent_documents_go_to_the_spark(servers: Servers):
 
 
 def test_the_stage_the_promise_and_many_documents_at_once_decide_what_lies_between(servers: Servers):
-    config = replace(two(servers["rtx4090"], servers["spark"]), low_volume_per_day=0)
+    config = two(servers["rtx4090"], servers["spark"])
     assert choices(replace(config, stage="development"), document("a", 25), at_once=2) == {"development"}
-    assert choices(replace(config, sla=True), document("a", 12), at_once=8) == {"sla"}
+    promised = replace(config, sla=True)
+    assert choices(promised, document("a", 12), at_once=8, today=240) == {"sla"}
+    assert choices(promised, document("a", 12), at_once=2, today=7) == {"default: documents a day 7 < 100"}
     crowd = [page for pages in zip(*(document(f"d{n}", 12) for n in range(6)), strict=True) for page in pages]
-    assert "concurrent: documents at once 6 > 5" in choices(config, crowd, at_once=10)
+    assert "concurrent: documents at once 6 > 5" in choices(config, crowd, at_once=10, today=240)
 
 
 def test_what_the_4090_cannot_take_goes_to_the_spark_and_the_other_way_round(servers: Servers):

@@ -251,8 +251,8 @@ REFUSALS: list[tuple[str, int, object, Fault, str]] = [
     # the engine
     ("engine core", 500, error(ENGINE_CORE, "InternalServerError", code=500), DEATH, "engine_dead"),
     ("engine, later releases", 500, error("The server had an error while processing your request.", "InternalServerError", code=500), DEATH, "engine_dead"),
-    ("engine, no words", 500, error("", "InternalServerError", code=500), DEATH, "engine_dead"),
-    ("out of memory", 500, error("CUDA out of memory. Tried to allocate 2.00 GiB.", "InternalServerError", code=500), DEATH, "engine_dead"),
+    ("engine, no words", 500, error("", "InternalServerError", code=500), DEATH, "engine_error"),
+    ("out of memory", 500, error("CUDA out of memory. Tried to allocate 2.00 GiB.", "InternalServerError", code=500), DEATH, "engine_error"),
     # 200 that is none
     ("no choices", 200, completion("x") | {"choices": []}, TRANSIENT, "bad_answer"),
     ("choices are none", 200, completion("x") | {"choices": None}, TRANSIENT, "bad_answer"),

@@ -1,0 +1,73 @@
+"""Deaths of servers: whom they are blamed on, and what is learnt from them of how many pages a server bears."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ocr_pipeline_tests.ocr.fleet.runs import document, fleet_of, one, read_all, until
+from ocr_pipeline_tests.ocr.fleet.tunnel import Tunnel
+from ocr_pipeline_tests.simulator import SimulatedServer
+
+SMALL = {"profile": "rtx-4090-as-asked", "mean_tokens": 60, "max_num_seqs": 8}
+
+
+def test_of_two_runs_on_one_server_only_the_page_that_kills_it_is_quarantined():
+    mine, theirs = document("a", 20), document("b", 20)
+    with SimulatedServer(**SMALL, seconds_per_page=0.4, faults={"poison": {"images": [mine[6].sha256]}}) as server:
+        server.ready().keep_alive(0.5)
+
+        async def scene():
+            async with fleet_of(one(server)) as first, fleet_of(one(server)) as second:
+                return await asyncio.gather(read_all(first, mine), read_all(second, theirs))
+
+        first, second = asyncio.run(scene())
+    assert second.statuses == {"ok": 20}
+    assert first.statuses == {"ok": 19, "poisoned": 1}
+    assert len(first.transcripts["a", 7].attempts) <= 4
+
+
+def test_connections_lost_twice_on_the_way_to_a_server_that_lives_are_held_against_no_page():
+    with SimulatedServer(**SMALL, seconds_per_page=0.8) as server:
+        server.ready()
+
+        async def scene():
+            async with Tunnel(server.port) as tunnel, fleet_of(one(tunnel.url, slots=8)) as fleet:
+                station = fleet.stations[0]
+                reading = asyncio.create_task(read_all(fleet, document("a", 24)))
+                await until(lambda: station.speed.pages >= 8 and station.vitals.running == 8)
+                await tunnel.blip(1.0)
+                lonely = await alone_at(fleet, server)
+                await tunnel.blip(1.0)
+                return await reading, lonely
+
+        run, lonely = asyncio.run(scene())
+        assert server.stats().lives == 1
+    assert run.statuses == {"ok": 24}
+    outcomes = [(a.choice.split(":")[0], a.outcome) for a in run.transcripts[lonely].attempts]
+    assert ("alone", "connection_lost") in outcomes  # the second loss was felt where it would have been blamed
+
+
+async def alone_at(fleet, server):
+    """The page that is alone at the server, when the server has had it for a while."""
+    station = fleet.stations[0]
+    await until(lambda: any(flight.alone for flight in station.flights) and station.vitals.running == 1)
+    await asyncio.sleep(0.3)  # a connection used again that is lost sooner passes for a stale one
+    [flight] = station.flights
+    return flight.reader.document_id, flight.reader.page_number
+
+
+def test_a_server_without_memory_for_its_profiles_number_is_given_fewer_pages_from_then_on():
+    about_12_pages = 12 * 360
+    options = {"profile": "rtx-4090", "seconds_per_page": 0.3, "mean_tokens": 60}
+    with SimulatedServer(**options, faults={"oom": {"tokens": about_12_pages}}) as server:
+        server.ready().keep_alive(0.3)
+
+        async def scene():
+            async with fleet_of(one(server, slots=24)) as fleet:
+                return await read_all(fleet, document("a", 120)), fleet.stations[0].deaths
+
+        run, deaths = asyncio.run(scene())
+        tally = server.stats()
+    assert run.statuses == {"ok": 120}
+    assert deaths == tally.lives - 1 <= 3
+    assert tally.asked_more_than_once <= 50  # those in flight at a death
