@@ -50,9 +50,10 @@ LABELS = frozenset(
     }
 )
 
-# Every part is bounded and stops at "<", so that a match is never tried over the same text twice. Without its end tag
-# a box goes as far as it can be one. A box without a label, and a label without a box, are taken as what they are.
-_DET = r"<\|det\|>(?:([^<]{0,6000})<\|/det\|>|([\[\](),.;\d\s+\-]{0,6000}))"
+# Every part is bounded and stops at "<", so that a match is never tried over the same text twice. What stands between
+# the tags of a box, or after its first one where the second is missing, is looked at apart: it may be the page's words.
+# A box without a label, and a label without a box, are taken as what they are.
+_DET = r"<\|det\|>(?:([^<]{0,6000})<\|/det\|>)?"
 _TAG = re.compile(
     rf"<\|ref\|>([^<]{{0,500}})(?:<\|/ref\|>\s{{0,4}}(?:{_DET})?|(?={re.escape('<|det|>')})(?:{_DET})?)"
     rf"|(?:<\|/ref\|>\s{{0,4}})?{_DET}"
@@ -96,9 +97,34 @@ def _blocks(text: str) -> Iterator[tuple[str | None, str, str]]:
     for tag in _TAG.finditer(text):
         yield label, boxes, text[done : tag.start()]
         label = tag[1] if tag[1] is not None else "text"
-        boxes = next((group for group in tag.groups()[1:] if group is not None), "")
-        done = tag.end()
+        inside = next((group for group in tag.groups()[1:] if group is not None), None)
+        boxes, done = "", tag.end()
+        if inside is not None:
+            found = _CLOSED.match(inside)
+            boxes, words = (found[0], inside[found.end() :]) if found else ("", inside)
+            if _WORD.search(words):
+                yield label, boxes, words
+                label, boxes = None, ""
+        elif tag[0].endswith("<|det|>") and (found := _UNCLOSED.match(text, done)):
+            boxes, done = found[0], found.end()
     yield label, boxes, text[done:]
+
+
+# Groups of numbers in brackets, as many as there are, whatever their count and form. Atomic (?>…) where a part could
+# be tried over again.
+_NUMBERISH = r"(?>[+-]?(?:0x[\da-fA-F]+|\d[\d.]*(?:[eE][+-]?\d+)?|nan|inf))(?!\w)"
+_GROUP = rf"(?>\[[\s,;]*(?>(?:{_NUMBERISH}[\s,;]*)*)\])"
+_GROUPS = rf"(?>{_GROUP}(?:[\s,;]*{_GROUP})*)"
+# Between its tags a box may have lost its brackets, one or all.
+_FOUR = rf"(?>{_NUMBERISH}(?:[\s,;]+{_NUMBERISH}){{3}})"
+_CLOSED = re.compile(rf"\s*(?:\[?\s*{_GROUPS}\s*\]?|\[*{_FOUR}\]*(?=\s*\Z))")
+# Without its end tag only what can hardly be the page's own: double brackets, four numbers in single ones, or a box
+# that breaks off with its line (double brackets) or with the text.
+_UNCLOSED = re.compile(
+    rf"\s*(?:\[\s*{_GROUPS}\s*\]?|\[{_FOUR}\s*\]|\[\[(?>(?:{_NUMBERISH}[ ,;]*)*)(?=\n|\Z)"
+    rf"|\[(?>(?:{_NUMBERISH}[ ,;]*)*)\Z)"
+)
+_WORD = re.compile(r"\w")
 
 
 _BRACKETED = re.compile(r"\[([^\[\]]{0,200})\]")

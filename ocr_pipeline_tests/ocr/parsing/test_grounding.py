@@ -102,10 +102,8 @@ def test_a_box_is_sorted_and_cut_at_the_edges_of_the_page(boxes: str) -> None:
         "[[5, 5, 5, 5]]",
         "[[2000, 2000, 3000, 3000]]",
         "[[" + "9" * 5000 + ", 0, 1, 1]]",
-        "__import__('os').system('true')",
         "[[1e999, 1, 2, 3]]",
         "[[0x10, 1, 2, 3]]",
-        "[[①, 2, 3, 4]]",
     ],
 )
 def test_what_is_no_box_makes_no_region_and_its_text_stays(boxes: str) -> None:
@@ -121,6 +119,16 @@ def test_what_is_no_box_makes_no_region_and_its_text_stays(boxes: str) -> None:
         ("before\n" + box("after"), "before\n\nafter", ["text"]),
         ("<|ref|>text<|/ref|><|det|>[[1, 2, 30, 40", "", ["text"]),
         ("<|ref|>text<|/ref|><|det|>[[1, 2, 30, 40]]\nwords", "words", ["text"]),
+        ("<|ref|>text<|/ref|><|det|>[[1, 2, 30, 40\n2024 (12)", "2024 (12)", ["text"]),
+        ("<|ref|>text<|/ref|><|det|>[[1, 2, 30, 40]]\n2024 1,234.50 (12)", "2024 1,234.50 (12)", ["text"]),
+        ("<|det|>[[1, 2, 30, 40]]\n1. one\n2. two", "1. one\n2. two", ["text"]),
+        ("<|det|>[1, 2, 30, 40]\n[1] a reference", "[1] a reference", ["text"]),
+        ("<|det|>[1] a reference", "[1] a reference", []),
+        ("<|det|>1, 2, 30, 40\nwords", "1, 2, 30, 40\nwords", []),
+        ("<|ref|>text<|/ref|><|det|>[[1, 2, 30, 40]]\nAll of it.<|/det|>\n", "All of it.", ["text"]),
+        ("<|ref|>text<|/ref|><|det|>Invoice 4711<|/det|>\nwords", "Invoice 4711\n\nwords", []),
+        ("<|det|>__import__('os').system('true')<|/det|>", "__import__('os').system('true')", []),
+        ("<|det|>[[①, 2, 3, 4]]<|/det|>words", "[[①, 2, 3, 4]]\n\nwords", []),
         ("<|ref|>text<|det|>[[1, 2, 30, 40]]<|/det|>words", "words", ["text"]),
         ("<|/ref|><|det|>[[1, 2, 30, 40]]<|/det|>words", "words", ["text"]),
         ("<|det|>[[1, 2, 30, 40]]<|/det|>words", "words", ["text"]),
@@ -244,6 +252,33 @@ def test_every_word_of_a_well_formed_page_comes_back_in_order(blocks: list[tuple
         for label, boxes, words in blocks
     )
     assert parse_grounding(text).markdown.split() == [word for _, _, words in blocks for word in words]
+
+
+DAMAGE = st.sampled_from(
+    [
+        "{ref}<|det|>{box}<|/det|>\n{words}",
+        "{ref}<|det|>{box}\n{words}",
+        "{ref}<|det|>{box}\n{words}<|/det|>",
+        "{ref}<|det|>{box}<|/det|>{words}<|/det|>",
+        "{ref}<|det|><|det|>{box}<|/det|><|/det|>{words}",
+        "{ref}<|det|>{words}<|/det|>",
+        "{ref}<|det|>{words}",
+        "{ref}{words}<|/det|>",
+        "{ref}<|det|>{box}<|/det|>\n<b>{words}</b>",
+        "{ref}<|det|>\n{words} <|/det|> {box}",
+    ]
+)
+REF = st.sampled_from(["<|ref|>text<|/ref|>", "<|ref|>text<|/ref|>\n", "<|/ref|>", "<|ref|>", ""])
+BOXES = st.lists(st.tuples(*[COORDINATE] * 4), min_size=1, max_size=3).map(lambda boxes: str([list(b) for b in boxes]))
+CONTENT = st.lists(WORD | st.sampled_from(["1.", "(12)", "1,234.50", "[1]", "2024", "-5"]), min_size=1, max_size=6)
+
+
+@given(st.lists(st.tuples(DAMAGE, REF, BOXES, CONTENT), min_size=1, max_size=5))
+def test_every_word_survives_whatever_happened_to_the_tags(blocks: list[tuple[str, str, str, list[str]]]) -> None:
+    text = "\n\n".join(damage.format(ref=ref, box=boxes, words=" ".join(words)) for damage, ref, boxes, words in blocks)
+    left = iter(re.findall(r"[^\s<>]+", parse_grounding(text + " .").markdown))
+    for word in (word for _, _, _, words in blocks for word in words):
+        assert any(word in found for found in left), (word, text)
 
 
 @given(st.text(max_size=300))
