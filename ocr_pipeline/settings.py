@@ -78,7 +78,9 @@ class Settings(BaseSettings):
         default=TextLayer.FALLBACK,
         description="use of a PDF's own text where it is sound: fallback (OCR fails), prefer (no GPU is asked), never",
     )
-    outage_wait: float = _env("OCR_OUTAGE_WAIT", default=900.0, description="all GPUs down: wait, then the CPU engine")
+    outage_wait: float = _env(
+        "OCR_OUTAGE_WAIT", default=900.0, ge=0, description="all GPUs down: wait, then the CPU engine"
+    )
 
     listing: Listing = _env(
         "OCR_LISTING", default=Listing.SWEEP, description="how uploads are found: sweep, ordered, queue"

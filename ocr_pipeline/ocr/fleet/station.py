@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 PUSHED_BACK = ("http_429", "http_503")
 NOT_THERE = ("connect_failed",)  # nobody listens: no need to count to five
-OUR_OWN = ("pool_timeout", "client_failed", "connection_stale", "hedged", "cancelled", "hung")  # say nothing of it
+OUR_OWN = ("client_failed", "connection_stale", "hedged", "cancelled", "hung")  # say nothing of it
 LATELY = 60.0  # seconds: so long a good answer proves that the server reads pages
 STALE_SPEED = 60.0  # seconds without an answer: a server that crawled then is worth another try
 LONGEST_PAUSE = 60.0  # seconds that a Retry-After may keep all pages away

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -84,7 +85,7 @@ def load_backends(path: Path, variable: Callable[[str], str | None]) -> Backends
     key, a wrong type, a profile that does not exist, a variable that is not set.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark first
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); OCR_BACKENDS must name a TOML file in UTF-8") from error
     try:
@@ -189,7 +190,7 @@ class _Entry:
 def _config(
     table: Mapping[str, Any], variable: Callable[[str], str | None], problems: list[str]
 ) -> BackendsConfig | None:
-    top = _Entry("top of the file:", table, _TOP, problems)
+    top = _Entry("top of the file", table, _TOP, problems)
     policy = top.choice("policy", ("hybrid", "fastest"), "hybrid")
     stage = top.choice("stage", ("development", "production"), "production")
     sla = top.choice("sla", (True, False), False)
@@ -249,6 +250,12 @@ def _check_together(backends: tuple[Backend, ...], problems: list[str]) -> None:
     problems.extend(
         f"[[backend]] name: {name!r} is there {names.count(name)} times; give each its own"
         for name in sorted({name for name in names if name and names.count(name) > 1})
+    )
+    urls = [backend.url for backend in backends]
+    problems.extend(
+        f"[[backend]] url: {url} is there {urls.count(url)} times; one server is one backend, else it is given twice "
+        "its number of pages"
+        for url in sorted({url for url in urls if url and urls.count(url) > 1})
     )
     if len({backend.model.model for backend in backends}) > 1:
         problems.append(
@@ -333,19 +340,21 @@ def _url(entry: _Entry) -> str:
     try:
         parts = urlsplit(value)
         _ = parts.port  # raises for a port that is none
-    except ValueError as error:
-        entry.wrong("url", f"not an address ({error}); write it as in http://gpu-a.example:8000")
+    except ValueError:  # its words may hold a part of the url, and that may be a password
+        entry.wrong("url", "not an address; write it as in http://gpu-a.example:8000")
         return ""
     if parts.username is not None or parts.password is not None:
         entry.wrong("url", "must hold no user or password; put them into variables named by headers_env or api_key_env")
         return ""
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or not _sane(value):
-        entry.wrong("url", f"must be the server's root, as in http://gpu-a.example:8000, not {value!r}")
+        shown = re.split("[?#]", value)[0]  # what follows may be a token
+        instead = f", not {shown!r} with what follows it" if shown != value else f", not {value!r}"
+        entry.wrong("url", "must be the server's root, as in http://gpu-a.example:8000" + instead * ("@" not in value))
         return ""
-    root = value.rstrip("/")
-    if root.endswith(("/v1", "/v1/chat/completions")):
-        entry.wrong("url", f"must be the server's root, without /v1: {root.split('/v1')[0]!r}")
-    return root
+    root, v1, _ = value.rstrip("/").partition("/v1")
+    if v1 and re.search(r"/v1(/|\Z)", value.rstrip("/")):
+        entry.wrong("url", f"must be the server's root, without /v1: {root!r}")
+    return value.rstrip("/")
 
 
 def _api_key(entry: _Entry, variable: Callable[[str], str | None]) -> SecretStr | None:
@@ -363,6 +372,10 @@ def _headers(entry: _Entry, variable: Callable[[str], str | None]) -> Mapping[st
         key = f"headers_env {header!r}"
         if not header or not all(char.isascii() and (char.isalnum() or char in "-_") for char in header):
             entry.wrong(key, "is not a header's name; letters, digits, - and _")
+        elif header.lower() in _OUR_HEADERS:
+            entry.wrong(key, "is written by this program or by HTTP itself; take the line out")
+        elif header.lower() == "authorization" and "api_key_env" in entry.table:
+            entry.wrong(key, "stands beside api_key_env, which writes this header: keep one of the two")
         elif not isinstance(name, str) or not name:
             entry.wrong(key, "must name a variable, in quotes")
         elif secret := _secret(entry, key, name, variable):
@@ -370,9 +383,30 @@ def _headers(entry: _Entry, variable: Callable[[str], str | None]) -> Mapping[st
     return headers
 
 
+_OUR_HEADERS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "x-request-id",
+    }
+)
+
+
 def _secret(entry: _Entry, key: str, name: str, variable: Callable[[str], str | None]) -> SecretStr | None:
-    """The variable's value. It is in no message: somebody may have put the secret where the name belongs."""
-    shown = name if name.isidentifier() else "(something that is not a variable's name)"
+    """The variable's value. It is in no message: somebody may have put the secret where the name belongs, so that a
+    name is shown only where it is written as variables are."""
+    shown = name if re.fullmatch("[A-Z][A-Z0-9_]*", name) else "(not shown: not all capitals, digits and _)"
     value = variable(name) if name.isidentifier() else None
     if not value:
         entry.wrong(key, f"the variable {shown} is not set; set it, or take the line out")

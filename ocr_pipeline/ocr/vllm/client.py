@@ -7,14 +7,16 @@ a status and a body mean is decided in `responses.py`; who is asked, when, and w
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import re
 import ssl
 import time
 from base64 import b64encode
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -68,7 +70,7 @@ class VllmClient:
         self.backend = backend
         self._lines = _Lines(backend)
         secrets = [backend.api_key] if backend.api_key else []
-        self._secrets = [secret.get_secret_value() for secret in (*secrets, *backend.headers.values())]
+        self._mask = _Mask(secret.get_secret_value() for secret in (*secrets, *backend.headers.values()))
         self._headers = {name: value.get_secret_value() for name, value in backend.headers.items()}
         if backend.api_key:
             self._headers["Authorization"] = f"Bearer {backend.api_key.get_secret_value()}"
@@ -166,10 +168,10 @@ class VllmClient:
         except TimeoutError:
             reading = Reading("timeout", Fault.TRANSIENT, f"no whole answer within {seconds:g} s")
         except Exception as error:  # httpx, httpcore, h11, ssl and anyio each have their own, and this must not raise
-            reading = _lost(error, wire, carried_a_page=method == "POST")
+            reading = _lost(error, wire, self._mask, carried_a_page=method == "POST")
         finally:
             self._lines.give_back(line) if whole else self._lines.drop(line)
-        return self._without_secrets(reading)
+        return reading
 
     async def _send(self, line: httpx.AsyncHTTPTransport, request: httpx.Request) -> Reading:
         response = await line.handle_async_request(request)
@@ -189,20 +191,30 @@ class VllmClient:
         if received.get("content-encoding", "identity").lower() not in ("", "identity"):
             # Nothing but plain bytes was asked for, and what unpacks without a bound is not unpacked.
             return Reading("bad_answer", Fault.TRANSIENT, "the body is compressed although that was not asked for")
-        if request.method == "POST":
-            return read_response(response.status_code, received, bytes(body))
         if response.status_code == 200:
-            return Reading("ok", text=body.decode("utf-8", "replace"))
-        return read_refusal(response.status_code, received, bytes(body))
+            if request.method != "POST":
+                return Reading("ok", text=body.decode("utf-8", "replace"))
+            reading = read_response(200, received, bytes(body))
+            return read_response(200, received, self._mask(bytes(body))) if reading.fault is not None else reading
+        return read_refusal(response.status_code, received, self._mask(bytes(body)))
 
-    def _without_secrets(self, reading: Reading) -> Reading:
-        """A server may say back what it was sent."""
-        detail = reading.detail
-        for secret in self._secrets:
-            detail = detail.replace(secret, "***")
-        if detail == reading.detail:
-            return reading
-        return replace(reading, detail=detail)
+
+class _Mask:
+    """Takes secrets out of what a server says: it may say back what it was sent, in the quoting of JSON (also of a
+    text within a text), Python, HTML or a URL. It works on the whole body, since a secret
+    that is cut is not found any more."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        forms: set[str] = set()
+        for secret in filter(None, secrets):
+            for form in (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]):
+                forms |= {form, json.dumps(form)[1:-1], html.escape(form)}
+            forms |= {quote(secret), quote(secret, "")}
+        longest_first = sorted(forms, key=len, reverse=True)
+        self._pattern = re.compile(b"|".join(re.escape(form.encode()) for form in longest_first)) if forms else None
+
+    def __call__(self, body: bytes) -> bytes:
+        return self._pattern.sub(b"***", body) if self._pattern is not None else body
 
 
 _UNSAFE_ID = re.compile(r"[^A-Za-z0-9._-]")
@@ -291,13 +303,12 @@ class _Wire:
             self.sent = True
 
 
-def _lost(error: Exception, wire: _Wire, *, carried_a_page: bool) -> Reading:
+def _lost(error: Exception, wire: _Wire, mask: _Mask, *, carried_a_page: bool) -> Reading:
     """What an exception of the connection means."""
-    detail = f"{type(error).__name__}: {one_line(str(error))}"[:MAX_DETAIL]
+    words = mask(str(error).encode("utf-8", "replace")).decode()
+    detail = f"{type(error).__name__}: {one_line(words)}"[:MAX_DETAIL]
     if isinstance(error, httpx.ConnectTimeout):
         return Reading("connect_timeout", Fault.TRANSIENT, detail)
-    if isinstance(error, httpx.PoolTimeout):
-        return Reading("pool_timeout", Fault.TRANSIENT, "no free connection: more in flight than max_in_flight")
     if isinstance(error, httpx.TimeoutException):
         return Reading("timeout", Fault.TRANSIENT, detail)
     if isinstance(error, httpx.ConnectError):

@@ -95,7 +95,7 @@ def test_secrets_come_from_variables_and_are_in_no_text(load) -> None:
 
 @pytest.mark.parametrize(("model", "long", "short"), [(DEEPSEEK_OCR, 1920, 1280), (DEEPSEEK_OCR_2, 2304, 1536)])
 def test_pages_are_drawn_at_the_lowest_dpi_listed_under_the_cap_of_the_model(load, model, long, short) -> None:
-    two = ONE + ONE.replace("rtx4090", "spark").replace("rtx-4090", "dgx-spark")
+    two = ONE + ONE.replace("rtx4090", "spark").replace("rtx-4090", "dgx-spark").replace("gpu-a", "gpu-b")
     drawn = geometry(load(two.replace("deepseek-ai/DeepSeek-OCR", model.model)))
     assert (drawn.dpi, drawn.max_long_side, drawn.max_short_side) == (150, long, short)
     spark = ONE.replace("rtx-4090", "dgx-spark").replace("deepseek-ai/DeepSeek-OCR", model.model)
@@ -103,10 +103,10 @@ def test_pages_are_drawn_at_the_lowest_dpi_listed_under_the_cap_of_the_model(loa
 
 
 WRONG = [
-    ("", "lists no backend"),
+    ("", "top of the file: lists no backend"),
     ("backend = 5", "lists no backend"),
     ("[backend]\nname = 'x'", "lists no backend"),
-    ("polcy = 'hybrid'" + ONE, "polcy: unknown key; known are policy"),
+    ("polcy = 'hybrid'" + ONE, "top of the file polcy: unknown key; known are policy"),
     ("policy = 'quickest'" + ONE, 'must be one of "hybrid", "fastest"'),
     ("sla = 1" + ONE, "must be one of true, false"),
     ("queue_limit = -1" + ONE, "queue_limit: must be a whole number"),
@@ -133,7 +133,15 @@ WRONG = [
     (ONE.replace("http://gpu-a.example:8000/", "http://[::1"), "url: not an address"),
     (ONE.replace(":8000/", ":8000/v1"), "without /v1: 'http://gpu-a.example:8000'"),
     (ONE.replace("http://gpu-a.example:8000/", "http://me:pw@gpu-a.example"), "must hold no user or password"),
+    (ONE.replace(":8000/", ":8000/v1/models"), "without /v1: 'http://gpu-a.example:8000'"),
     (ONE + ONE, "'rtx4090' is there 2 times"),
+    (ONE + ONE.replace("rtx4090", "b"), "url: http://gpu-a.example:8000 is there 2 times; one server is one backend"),
+    (ONE + '[backend.headers_env]\nContent-Length = "GPU_A_API_KEY"', "is written by this program"),
+    (ONE + '[backend.headers_env]\nhost = "GPU_A_API_KEY"', "is written by this program"),
+    (
+        ONE + 'api_key_env = "GPU_A_API_KEY"\n[backend.headers_env]\nAuthorization = "GPU_B_API_KEY"',
+        "stands beside api_key_env",
+    ),
     (ONE + ONE.replace("rtx4090", "b").replace("DeepSeek-OCR", "DeepSeek-OCR-2"), "serve one model"),
     (ONE + 'api_key_env = "NOBODY_SET_THIS"', "the variable NOBODY_SET_THIS is not set"),
     (ONE + "headers_env = 5", "headers_env: must be a table"),
@@ -155,7 +163,12 @@ def test_all_mistakes_are_told_at_once(load) -> None:
 
 
 def test_a_secret_that_stands_where_a_name_belongs_is_not_repeated(load) -> None:
-    assert "sk-live-5f3" not in complaint(load, ONE + 'api_key_env = "sk-live-5f3"')
+    for secret in ("sk-live-5f3", "sk_live_5f3", "hf_AbCdEf0123", "eyJhbGciOi"):
+        assert secret not in complaint(load, ONE + f'api_key_env = "{secret}"')
+        assert secret not in complaint(load, ONE.replace(":8000/", f":8000/?token={secret}"))
+        assert secret not in complaint(load, ONE.replace(":8000/", f":{secret}/"))
+        assert secret not in complaint(load, ONE.replace("http://", f"ftp://me:{secret}@"))
+        assert secret not in complaint(load, ONE.replace("http://", f"me:{secret}@"))
     assert "two\nlines" not in complaint(load, ONE + 'api_key_env = "K"', {"K": "two\nlines"})
 
 
@@ -165,6 +178,11 @@ def test_a_file_that_is_not_there_or_not_utf8_is_told(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes("# Größe".encode("latin-1"))
     with pytest.raises(ConfigError, match="in UTF-8"):
         load_backends(tmp_path / "latin.toml", VARIABLES.get)
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "windows.toml").write_text(ONE, encoding="utf-8-sig")
+    assert load_backends(tmp_path / "windows.toml", VARIABLES.get).backends[0].name == "rtx4090"
 
 
 VALUE = st.recursive(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import logging
 import ssl
@@ -13,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from cryptography import x509
@@ -202,7 +204,9 @@ def test_an_answer_that_the_server_gave_up_is_no_text(finish: str) -> None:
 # -- every refusal of the contract, byte for byte ----------------------------------------------------------------------
 
 
-def error(message: str, type: str = "BadRequestError", param: str | None = None, code: int = 400) -> dict[str, object]:
+def error(
+    message: object, type: str = "BadRequestError", param: str | None = None, code: int = 400
+) -> dict[str, object]:
     return {"error": {"message": message, "type": type, "param": param, "code": code}}
 
 
@@ -586,6 +590,25 @@ def test_no_secret_is_in_an_answer_a_record_or_a_log(caplog: pytest.LogCaptureFi
     assert "***" in answer.detail
     for told in (repr(answer), repr(made[0]), str(made[0]), caplog.text):
         assert secret not in told
+
+
+@T(
+    "around",
+    [
+        lambda said: "x" * 275 + " " + said,
+        lambda said: "x" * 293 + said,
+        lambda said: [said],
+        lambda said: json.dumps({"sent": said}),
+    ],
+)
+@T("secret", ["S3cr3tKey-0123456789abcdefghij", 'ab"cd\\ef<gh>/ij&k', "https://token.example/?a=b"])
+def test_a_secret_that_a_server_says_back_is_masked_however_it_is_quoted_or_cut(around: Any, secret: str) -> None:
+    bodies = [error(around(f"Bearer {secret}")), str(around(secret)), f"<html>{html.escape(secret)} {quote(secret)}"]
+    for status in (200, 400, 502):
+        for body in bodies:
+            detail = answer_to(http(status, body), api_key=SecretStr(secret)).detail
+            parts = [secret[at : at + 7] for at in range(len(secret) - 6)]
+            assert not any(part in detail for part in parts), (body, detail)
 
 
 def test_a_header_that_http_cannot_carry_is_an_answer_without_its_value() -> None:
