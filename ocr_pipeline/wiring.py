@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from ocr_pipeline.flow.poisoned import keep
 from ocr_pipeline.flow.progress import Progress
@@ -21,11 +20,10 @@ from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.lake import batches, planner
 from ocr_pipeline.lake.queue import QueueOptions, QueuePull
 from ocr_pipeline.lake.storage import S3Options, Storage, StorageError, open_storage
+from ocr_pipeline.ocr.fleet.failover import Poisoned
 from ocr_pipeline.ocr.transcriber import Transcriber
-from ocr_pipeline.ocr.vllm.answers import Answer
 from ocr_pipeline.ocr.vllm.backends import BackendsConfig, load_backends
 from ocr_pipeline.pdf.renderer import Limits
-from ocr_pipeline.records import PageImage
 from ocr_pipeline.settings import Listing, Settings, variable
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.costs import BackendCost
@@ -144,8 +142,8 @@ def transcriber(settings: Settings) -> Callable[[], Transcriber]:
 
         storage = lake(settings)
 
-        async def poisoned(image: PageImage, request: Mapping[str, Any], answers: Sequence[Answer]) -> None:
-            await keep(storage, made.recipe_id, image, request, answers)
+        async def poisoned(page: Poisoned) -> None:
+            await keep(storage, made.recipe_id, page)
 
         made = Fleet(
             config,

@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.ocr.vllm.answers import Answer
-from ocr_pipeline.records import PageImage
+from ocr_pipeline.ocr.fleet.failover import Poisoned
 
 
-async def keep(
-    storage: Storage, recipe_id: str, image: PageImage, request: Mapping[str, Any], answers: Sequence[Answer]
-) -> None:
+async def keep(storage: Storage, recipe_id: str, poisoned: Poisoned) -> None:
     """Writes the bundle; a second one of the same page takes the place of the first."""
-    about = {"document_id": image.document_id, "page_number": image.page_number, "request": dict(request)}
+    image = poisoned.image
+    about = {
+        "document_id": image.document_id,
+        "page_number": image.page_number,
+        "backend": poisoned.backend,
+        "request": dict(poisoned.request),
+    }
     files = {
         "page.jpg": image.jpeg,
         "request.json": json.dumps(about, indent=1, default=str).encode(),
-        "answers.json": json.dumps([asdict(answer) for answer in answers], indent=1, default=str).encode(),
+        "answers.json": json.dumps([asdict(answer) for answer in poisoned.answers], indent=1, default=str).encode(),
     }
     items = [(keys.poisoned(recipe_id, image.sha256, name), data) for name, data in files.items()]
     await asyncio.to_thread(storage.write_many, items)

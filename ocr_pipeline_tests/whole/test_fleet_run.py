@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -106,6 +108,35 @@ def test_a_server_that_dies_in_the_middle_costs_no_page_and_no_other_row(tmp_pat
     code, said, err = finish(process)
     assert (code, said["pages"]) == (0, 64), err
     assert end_state(tmp_path / "chaos") == end_state(tmp_path / "calm")
+
+
+def test_a_page_that_kills_servers_leaves_what_reproduces_it_and_is_not_sent_again(
+    tmp_path: Path, fleet: Fleet
+) -> None:
+    papers = folder(tmp_path, {"a.pdf": 8})
+    environment = backends(tmp_path, fleet)
+    code, _, err = ingest(tmp_path / "calm", papers, **environment)
+    assert code == 0, err
+    with Warehouse(str(tmp_path / "calm" / "warehouse.duckdb")).read() as connection:
+        [(sha256,)] = connection.execute("SELECT image_sha256 FROM ocr.pages WHERE page_number = 5").fetchall()
+    for server in fleet:
+        server.set_faults(poison={"images": [sha256]})
+        server.keep_alive(0.5)
+    code, said, err = ingest(tmp_path / "data", papers, **environment)
+    assert (code, said["by_status"]) == (1, {"ok": 7, "failed": 1}), err
+    assert [(failed["page"], failed["reason"]) for failed in said["failed"]] == [(5, "poisoned")]
+    [kept] = (tmp_path / "data" / "lake" / "poisoned").glob(f"*/{sha256}")
+    assert hashlib.sha256((kept / "page.jpg").read_bytes()).hexdigest() == sha256
+    request = json.loads((kept / "request.json").read_text())
+    answers = json.loads((kept / "answers.json").read_text())
+    assert (request["page_number"], request["request"]["model"]) == (5, "deepseek-ai/DeepSeek-OCR")
+    assert request["backend"] in SERVERS
+    assert len(answers) >= 2
+    assert answers[-1]["fault"] == "death"
+    before = {name: tally.requests for name, tally in fleet.stats().items()}
+    code, again, err = ingest(tmp_path / "data", papers, **environment)
+    assert (code, again["by_status"]) == (1, {"ok": 7, "failed": 1}), err
+    assert {name: tally.requests for name, tally in fleet.stats().items()} == before
 
 
 def test_when_every_server_is_down_the_cpu_engine_takes_over_after_the_wait(tmp_path: Path, fleet: Fleet) -> None:

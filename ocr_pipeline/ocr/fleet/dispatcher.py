@@ -13,9 +13,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ocr_pipeline.ocr.fleet.failover import GaveUp
 from ocr_pipeline.ocr.fleet.health import BreakerRules, Condition
 from ocr_pipeline.ocr.fleet.hedging import InFlight, hedges
-from ocr_pipeline.ocr.fleet.page_reading import GaveUp, PageReading
+from ocr_pipeline.ocr.fleet.page_reading import PageReading
 from ocr_pipeline.ocr.fleet.routing import Choice, DocumentView, Policy, choose
 from ocr_pipeline.ocr.fleet.station import Station, Watching
 from ocr_pipeline.ocr.fleet.waiting_line import WaitingLine

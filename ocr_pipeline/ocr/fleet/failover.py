@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from ocr_pipeline.ocr.vllm.answers import Answer, Fault
+from ocr_pipeline.records import PageImage, Reason
 
 FIRST_WAIT = 0.5  # seconds; doubles with each fault of this page on this server
 LONGEST_WAIT = 30.0
@@ -27,6 +29,24 @@ class Evidence(StrEnum):
     BESIDE = "beside"  # other pages of ours were there too
     DOUBTFUL = "doubtful"  # ours was alone; another run may have had one there, or the server may not have died
     PROVED = "proved"  # it was the only page on the server, and the server died
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """The page is not asked any more."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Poisoned:
+    """Enough to reproduce the death of a server."""
+
+    image: PageImage
+    backend: str  # that died last
+    request: Mapping[str, Any]  # as it was sent there, without the image
+    answers: tuple[Answer, ...]  # every one to this page, in their order
 
 
 def wait_after(faults: int, retry_after: float | None, jitter: float) -> float:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ocr_pipeline.ocr.fleet.dispatcher import Dispatcher, Tuning
-from ocr_pipeline.ocr.fleet.page_reading import OnPoisoned, PageReading
+from ocr_pipeline.ocr.fleet.page_reading import Means, OnPoisoned, PageReading
 from ocr_pipeline.ocr.fleet.routing import Policy
 from ocr_pipeline.ocr.fleet.station import Station
 from ocr_pipeline.ocr.quality.ladder import recipe
@@ -21,25 +20,7 @@ from ocr_pipeline.ocr.transcriber import Transcriber
 from ocr_pipeline.ocr.vllm.backends import BackendsConfig, geometry
 from ocr_pipeline.records import Geometry, PageImage, Transcript
 
-__all__ = ["BackendSnapshot", "Fleet", "Tuning"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendSnapshot:
-    """One server as metrics and UI show it."""
-
-    name: str
-    condition: str  # closed, open, half_open
-    why: str  # of the last opening, "" when well
-    limit: int  # pages in flight that admission allows
-    in_flight: int
-    running: float | None  # the server's own numbers, of all its clients
-    waiting: float | None
-    kv_usage: float | None
-    seconds_per_page: float | None
-    pages: int  # answered with a text
-    tokens: int  # of those texts
-    deaths: int
+__all__ = ["Fleet", "Tuning"]
 
 
 class Fleet:
@@ -63,10 +44,7 @@ class Fleet:
         """
         tuning = tuning or Tuning()
         self.config = config
-        self.clock = clock
-        self.cpu = cpu
-        self.outage_wait = outage_wait
-        self.on_poisoned = on_poisoned
+        self._cpu = cpu
         self._geometry = geometry(config)
         self._recipe_id = recipe_id(recipe(config.model, self._geometry))
         self.stations = tuple(
@@ -82,7 +60,16 @@ class Fleet:
             documents_today=documents_today,
             clock=clock,
         )
-        self.judging = asyncio.Lock()  # one text at a time, see page_reading.py
+        self._means = Means(
+            config=config,
+            recipe_id=self._recipe_id,
+            line=self.dispatcher,
+            clock=clock,
+            outage_wait=outage_wait,
+            cpu=cpu,
+            on_poisoned=on_poisoned,
+            judging=asyncio.Lock(),
+        )
         self._callers: set[asyncio.Task[object]] = set()
         self._closed = False
 
@@ -111,7 +98,7 @@ class Fleet:
         """See `Transcriber`. Raises `RuntimeError` after `aclose`."""
         if self._closed:
             raise RuntimeError("the fleet is closed")
-        reading = PageReading(self, image, previous)
+        reading = PageReading(self._means, image, previous)
         caller = asyncio.current_task()
         assert caller is not None  # noqa: S101 - a coroutine runs in a task
         self._callers.add(caller)
@@ -129,25 +116,5 @@ class Fleet:
             caller.cancel()
         await self.dispatcher.aclose()
         await asyncio.gather(*(station.aclose() for station in self.stations))
-        if self.cpu is not None:
-            await self.cpu.aclose()
-
-    def snapshot(self) -> tuple[BackendSnapshot, ...]:
-        """Each server's state, in the order of the backends file."""
-        return tuple(
-            BackendSnapshot(
-                name=station.name,
-                condition=station.breaker.condition.value,
-                why=station.breaker.why,
-                limit=station.admission.limit,
-                in_flight=station.in_flight,
-                running=station.vitals.running,
-                waiting=station.vitals.waiting,
-                kv_usage=station.vitals.kv_usage,
-                seconds_per_page=station.speed.average,
-                pages=station.speed.pages,
-                tokens=station.speed.tokens,
-                deaths=station.deaths,
-            )
-            for station in self.stations
-        )
+        if self._cpu is not None:
+            await self._cpu.aclose()

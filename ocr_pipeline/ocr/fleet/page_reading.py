@@ -11,23 +11,21 @@ import inspect
 import json
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
-from ocr_pipeline.ocr.fleet.failover import Evidence, Troubles
+from ocr_pipeline.ocr.fleet.failover import Evidence, GaveUp, Poisoned, Troubles
 from ocr_pipeline.ocr.fleet.routing import Choice, PageView
 from ocr_pipeline.ocr.fleet.station import Flight, Station
 from ocr_pipeline.ocr.quality.ladder import Tried, next_rung, settled
 from ocr_pipeline.ocr.quality.verdict import Verdict, judge
 from ocr_pipeline.ocr.transcriber import Transcriber
 from ocr_pipeline.ocr.vllm.answers import Answer, Ask, Fault, Rung
+from ocr_pipeline.ocr.vllm.backends import BackendsConfig
 from ocr_pipeline.ocr.vllm.client import request_body
 from ocr_pipeline.records import Attempt, PageImage, PageStatus, Reason, Transcript
-
-if TYPE_CHECKING:
-    from ocr_pipeline.ocr.fleet.fleet import Fleet
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +33,33 @@ URGENT = -1  # vLLM's priority: lower is earlier; servers without the priority p
 MAX_DETAIL = 500  # characters
 SENDERS_FIRST = 0.004  # seconds; httpx needs some ten rounds of the loop to send a request
 
-OnPoisoned = Callable[[PageImage, Mapping[str, Any], Sequence[Answer]], Awaitable[None] | None]
-"""Gets the image, the request's body without the image, and every answer to it: enough to reproduce the death."""
+OnPoisoned = Callable[[Poisoned], Awaitable[None] | None]
 
 
-@dataclass(frozen=True, slots=True)
-class GaveUp:
-    """The page is not asked any more."""
+class Line(Protocol):
+    """Where a page waits until a server is given to it, or hope is given up."""
 
-    reason: Reason
-    detail: str
+    def queue(self, reading: PageReading) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What pages are read with: the fleet's, the same for all of them."""
+
+    config: BackendsConfig
+    recipe_id: str
+    line: Line
+    clock: Callable[[], float]
+    outage_wait: float  # seconds
+    cpu: Transcriber | None
+    on_poisoned: OnPoisoned | None
+    judging: asyncio.Lock  # one text at a time
 
 
 class PageReading:
     """One call of `transcribe`. The fleet sends it (`send`, `hedge`), its requests come back to it (`landed`)."""
 
-    def __init__(self, fleet: Fleet, image: PageImage, previous: Transcript | None) -> None:
+    def __init__(self, means: Means, image: PageImage, previous: Transcript | None) -> None:
         self.image = image
         self.document_id = image.document_id
         self.page_number = image.page_number
@@ -59,14 +68,14 @@ class PageReading:
         self.flights: list[Flight] = []
         self.hedged = False  # asked a second time because it was late; once for each way of asking
         self.stranded_since: float | None = None  # refused by one server, and no other is there
-        self._fleet = fleet
-        self._model = fleet.config.model
+        self._means = means
+        self._model = means.config.model
         self._rung: Rung = self._model.rungs[0]
         self._tried: list[Tried] = []
         self._attempts = list(previous.attempts) if previous is not None else []
         self._sent = max((attempt.attempt for attempt in self._attempts), default=0)
         self._answers: list[Answer] = []
-        self._died_with: set[Station] = set()
+        self._died_with: list[Station] = []
         self._events: asyncio.Queue[Flight | GaveUp] = asyncio.Queue()
         if previous is not None and previous.reason is Reason.POISONED:
             self.troubles.deaths = 1  # somebody asked for it: alone from the start, and one more death is enough
@@ -131,7 +140,7 @@ class PageReading:
 
     async def _ask(self) -> GaveUp | None:
         """One rung: sends the page, wherever and however often, until a text is there (None) or no use is left."""
-        self._fleet.dispatcher.queue(self)
+        self._means.line.queue(self)
         while True:
             event = await self._events.get()
             if isinstance(event, GaveUp):
@@ -144,7 +153,7 @@ class PageReading:
                 continue  # asked elsewhere too: that one may come
             if (gave_up := self._hopeless()) is not None:
                 return gave_up
-            self._fleet.dispatcher.queue(self)
+            self._means.line.queue(self)
 
     async def _let_the_senders_first(self, flight: Flight) -> None:
         """Lets the requests out that fill the slots which became free, before this text is judged.
@@ -153,7 +162,7 @@ class PageReading:
         is filled again: 80 ms of 16 idle slots (10 % of a page's time).
         """
         if flight.answer is not None and flight.answer.fault is None:
-            async with self._fleet.judging:
+            async with self._means.judging:
                 await asyncio.sleep(SENDERS_FIRST)
 
     async def _evidence(self, flight: Flight) -> Evidence:
@@ -176,7 +185,7 @@ class PageReading:
             self._tried.append(Tried(flight.ask.rung, station.name, answer, verdict))
             self.troubles.answered()
         elif answer.outcome != "hedged":
-            now = self._fleet.clock()
+            now = self._means.clock()
             jitter = random.random()  # noqa: S311 - spreads retries, hides nothing
             self.troubles.note(
                 station.name,
@@ -187,7 +196,7 @@ class PageReading:
                 jitter=jitter,
             )
             if answer.fault is Fault.DEATH:
-                self._died_with.add(station)
+                self._died_with.append(station)
         self._attempts.append(
             Attempt(
                 document_id=self.document_id,
@@ -209,7 +218,7 @@ class PageReading:
         return verdict is not None
 
     def _hopeless(self) -> GaveUp | None:
-        servers = [backend.name for backend in self._fleet.config.backends]
+        servers = [backend.name for backend in self._means.config.backends]
         if self.troubles.poisoned:
             for station in self._died_with:
                 station.admission.absolved()
@@ -217,7 +226,7 @@ class PageReading:
             return GaveUp(Reason.POISONED, detail)
         if self.troubles.refused_by_all(servers):
             return GaveUp(Reason.REFUSED, "; ".join(f"{name}: {why}" for name, why in self.troubles.refused.items()))
-        if self.troubles.worn_out(self._fleet.clock(), self._fleet.outage_wait):
+        if self.troubles.worn_out(self._means.clock(), self._means.outage_wait):
             return GaveUp(Reason.BACKEND_UNAVAILABLE, f"no answer in time; at last {self.troubles.last}")
         return None
 
@@ -245,8 +254,8 @@ class PageReading:
         if gave_up.reason is Reason.POISONED:
             await self._report_poisoned()
         failed = self._transcript(self._tried[-1] if self._tried else None, gave_up.reason, gave_up.detail)
-        if gave_up.reason is Reason.BACKEND_UNAVAILABLE and self._fleet.cpu is not None:
-            return await self._on_the_cpu(self._fleet.cpu, failed)
+        if gave_up.reason is Reason.BACKEND_UNAVAILABLE and self._means.cpu is not None:
+            return await self._on_the_cpu(self._means.cpu, failed)
         return failed
 
     def _transcript(self, taken: Tried | None, reason: Reason | None, detail: str | None) -> Transcript:
@@ -254,7 +263,7 @@ class PageReading:
         verdict = taken.verdict if taken else None
         attempts = tuple(sorted(self._attempts, key=lambda attempt: attempt.attempt))
         return Transcript(
-            recipe_id=self._fleet.recipe_id,
+            recipe_id=self._means.recipe_id,
             image_sha256=self.image.sha256,
             status=PageStatus.FAILED if reason else PageStatus.OK,
             text=answer.text if answer and not reason else "",
@@ -280,21 +289,21 @@ class PageReading:
         """The third, slower place. The transcript stays under this recipe: that is what was asked for."""
         known = {attempt.attempt for attempt in failed.attempts}
         transcript = await cpu.transcribe(self.image, failed)
-        choice = f"outage: cpu after {self._fleet.outage_wait:g} s"
+        choice = f"outage: cpu after {self._means.outage_wait:g} s"
         attempts = tuple(
             attempt if attempt.attempt in known else replace(attempt, choice=choice) for attempt in transcript.attempts
         )
-        return replace(transcript, recipe_id=self._fleet.recipe_id, attempts=attempts)
+        return replace(transcript, recipe_id=self._means.recipe_id, attempts=attempts)
 
     async def _report_poisoned(self) -> None:
-        log.error("page %d of %s killed a server twice: not sent again", self.page_number, self.document_id)
-        if self._fleet.on_poisoned is None:
+        backend = self._died_with[-1].backend
+        log.error("page %d of %s killed %s: not sent again", self.page_number, self.document_id, backend.name)
+        if self._means.on_poisoned is None:
             return
-        backend = self._fleet.config.backends[0]
-        ask = Ask(jpeg=b"", rung=self._rung, request_id="", priority=0)
+        ask = Ask(jpeg=b"", rung=self._rung, request_id="", priority=URGENT if self.urgent else 0)
         body = json.loads(request_body(backend, ask))
         try:
-            done = self._fleet.on_poisoned(self.image, body, tuple(self._answers))
+            done = self._means.on_poisoned(Poisoned(self.image, backend.name, body, tuple(self._answers)))
             if inspect.isawaitable(done):
                 await done
         except Exception:

@@ -101,9 +101,5 @@ class WaitingLine(Generic[W]):
                 if index + 1 < len(pages):
                     heapq.heappush(heads, (turn + 1, arrived, document, index + 1))
 
-    def documents(self) -> set[str]:
-        """Documents with a waiting page."""
-        return {document for line in self._classes for document in line.pages}
-
     def _line(self, page: W) -> _Class[W]:
         return self._classes[0 if page.urgent else 1]
