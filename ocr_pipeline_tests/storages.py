@@ -86,10 +86,13 @@ def require_wrangler() -> None:
 
 
 @contextmanager
-def wrangler_store(state: Path, variables: Mapping[str, str] | None = None) -> Iterator[RunningStore]:
+def wrangler_store(
+    state: Path, variables: Mapping[str, str] | None = None, entry: Path | None = None
+) -> Iterator[RunningStore]:
     """`wrangler dev` with the upload Worker of deploy/, on a free port of loopback; objects are kept below `state`.
 
-    `variables` replace those of wrangler.jsonc, such as MAX_BYTES or DEV_EVENTS_URL.
+    `variables` replace those of wrangler.jsonc, such as MAX_BYTES or DEV_EVENTS_URL. `entry`: a module that stands
+    before the Worker's own.
     """
     home = wrangler_home()
     if home is None:
@@ -98,6 +101,10 @@ def wrangler_store(state: Path, variables: Mapping[str, str] | None = None) -> I
     # A copy: wrangler writes .wrangler/ beside its configuration.
     project = state / "worker"
     shutil.copytree(WORKER, project, ignore=shutil.ignore_patterns("node_modules", ".wrangler"), dirs_exist_ok=True)
+    if entry is not None:
+        shutil.copy(entry, project / "src")
+        config = (project / "wrangler.jsonc").read_text()
+        (project / "wrangler.jsonc").write_text(config.replace("src/index.js", f"src/{entry.name}"))
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     settings = {"R2_ENDPOINT_URL": f"{address}/cdn-cgi/local/r2/s3", **(variables or {})}

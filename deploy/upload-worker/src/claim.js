@@ -10,24 +10,33 @@ import { inboxKey, indexKey } from "./keys.js";
 
 const STALE = 15 * 60 * 1000; // longer than a presigned address is valid
 
-/** {key, exists}: the key for this content, and whether an object stands there already. */
+/** {key, exists, mine}: the key for this content, whether an object stands there already, and our record if we made it. */
 export async function claim(env, sha256, name, urgent) {
-  const prefix = env.LAKE_PREFIX ?? "";
-  const record = indexKey(prefix, sha256);
+  const record = indexKey(env, sha256);
   for (let attempt = 0; attempt < 5; attempt++) {
     const now = Date.now();
-    const mine = { key: inboxKey(prefix, name, urgent, now), at: now };
+    const mine = { key: inboxKey(env, name, urgent, now), at: now };
     const found = await env.BUCKET.get(record);
     if (!found) {
       const put = await env.BUCKET.put(record, JSON.stringify(mine), { onlyIf: new Headers({ "If-None-Match": "*" }) });
-      if (put) return { key: mine.key, exists: false };
+      if (put) return { key: mine.key, exists: false, mine: record };
       continue; // another was first
     }
     const first = await found.json();
     if (await env.BUCKET.head(first.key)) return { key: first.key, exists: true };
     if (now - first.at <= STALE) return { key: first.key, exists: false };
     const put = await env.BUCKET.put(record, JSON.stringify(mine), { onlyIf: { etagMatches: found.etag } });
-    if (put) return { key: mine.key, exists: false };
+    if (put) return { key: mine.key, exists: false, mine: record };
   }
   throw new Error("the record of this content is changing all the time");
+}
+
+/** Takes our record away after an upload that stored nothing, unless another upload has filled its place meanwhile. */
+export async function unclaim(env, { key, mine }) {
+  try {
+    if (mine && !(await env.BUCKET.head(key))) await env.BUCKET.delete(mine);
+  } catch (error) {
+    // It does no harm: the next upload of this content takes its place.
+    console.warn("record not taken away:", error?.message ?? String(error));
+  }
 }

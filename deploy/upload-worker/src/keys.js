@@ -15,7 +15,8 @@ export function ulid(now, random = crypto.getRandomValues(new Uint8Array(16))) {
 
 /** The file name as a part of a key: letters and digits of any script, dots, dashes, underscores; ends in ".pdf". */
 export function safeName(name) {
-  const last = name.normalize("NFC").split(/[/\\]/).pop();
+  // Cut before the patterns below look at it: on a long run of dashes they take the square of its length.
+  const last = name.split(/[/\\]/).pop().slice(0, 4 * NAME_BYTES).normalize("NFC");
   const stem = last
     .replace(/\.pdf$/i, "")
     .replace(/[^\p{L}\p{M}\p{N}._-]+/gu, "-")
@@ -25,14 +26,20 @@ export function safeName(name) {
 }
 
 /** Where an upload that came in at `now` (milliseconds) stands: keys sort by time within their prefix. */
-export function inboxKey(prefix, name, urgent, now) {
+export function inboxKey(env, name, urgent, now) {
   const day = new Date(now).toISOString().slice(0, 10).replaceAll("-", "/");
-  return `${prefix}inbox/${urgent ? "urgent/" : ""}${day}/${ulid(now)}-${safeName(name)}`;
+  return `${folder(env.LAKE_PREFIX)}${folder(env.INBOX || "inbox")}${urgent ? "urgent/" : ""}${day}/${ulid(now)}-${safeName(name)}`;
 }
 
 /** The record of who was first with this content; outside the inbox, so that no pipeline takes it for an upload. */
-export function indexKey(prefix, sha256) {
-  return `${prefix}uploads-by-sha256/${sha256}`;
+export function indexKey(env, sha256) {
+  return `${folder(env.LAKE_PREFIX)}uploads-by-sha256/${sha256}`;
+}
+
+/** A prefix as it stands in keys, however its slashes were set: "" or "lake/". */
+function folder(prefix) {
+  const bare = (prefix ?? "").replace(/^\/+/, "").replace(/\/+$/, "");
+  return bare && `${bare}/`;
 }
 
 function cut(text, bytes) {

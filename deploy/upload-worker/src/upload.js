@@ -2,9 +2,10 @@
 //
 // Up to BUFFERED bytes the body is held in memory, so that its hash is known before anything is written. Larger
 // bodies are streamed; for them the client says the hash first (X-Content-SHA256), and R2 verifies it at the end.
+// A body is read to its end whatever happens: a client that is cut off while it sends does not see the answer.
 
 import { announce } from "./events.js";
-import { claim } from "./claim.js";
+import { claim, unclaim } from "./claim.js";
 import { Refusal } from "./refusal.js";
 
 const BUFFERED = 16 * 1024 * 1024; // a Worker has 128 MB for all its requests
@@ -18,10 +19,11 @@ export async function upload(request, env, context) {
   const size = declaredSize(request, env);
   const said = declaredHash(request);
 
-  const stored =
-    size <= BUFFERED
-      ? await buffered(request, env, { name, urgent, size, said })
-      : await streamed(request, env, { name, urgent, size, said });
+  const take = size <= BUFFERED ? buffered : streamed;
+  const taking = take(request, env, { name, urgent, size, said });
+  // Also when the client is gone: what was begun is to be tidied up.
+  context.waitUntil(taking.catch(() => {}));
+  const stored = await taking;
   if (!stored.duplicate) context.waitUntil(announce(env, stored));
   const { key, sha256, duplicate } = stored;
   return Response.json({ key, size, sha256, duplicate }, { status: duplicate ? 200 : 201 });
@@ -32,7 +34,14 @@ async function buffered(request, env, { name, urgent, size, said }) {
   if (!hasMagic(body)) throw notPdf();
   const sha256 = hex(await crypto.subtle.digest("SHA-256", body));
   if (said && said !== sha256) throw mismatch();
-  return put(env, body, { name, urgent, size, sha256 });
+  const claimed = await claim(env, sha256, name, urgent);
+  if (claimed.exists) return { key: claimed.key, sha256, duplicate: true };
+  try {
+    return answer(claimed, await put(env, claimed.key, body, sha256), { sha256, size });
+  } catch (error) {
+    await unclaim(env, claimed);
+    throw error;
+  }
 }
 
 async function streamed(request, env, { name, urgent, size, said }) {
@@ -42,41 +51,45 @@ async function streamed(request, env, { name, urgent, size, said }) {
   const reader = request.body.getReader();
   const first = await start(reader);
   if (!hasMagic(first)) {
-    // Read to the end and dropped: a client that is cut off while it sends does not see the answer.
     while (!(await reader.read()).done);
     throw notPdf();
   }
   // FixedLengthStream fails when fewer or more bytes come than were promised: a cut connection stores nothing.
   const { readable, writable } = new FixedLengthStream(size);
-  const pumping = pump(first, reader, writable);
+  let stop;
+  const stopped = new Promise((resolve) => (stop = resolve));
+  const reading = pump(first, reader, writable, stopped);
+  let claimed = {};
+  let object = null;
+  let fault = null;
   try {
-    const stored = await put(env, readable, { name, urgent, size, sha256: said });
-    if (stored.duplicate) await pumping.catch(() => {});
-    else await pumping;
-    return stored;
+    claimed = await claim(env, said, name, urgent);
+    if (!claimed.exists) object = await put(env, claimed.key, readable, said);
   } catch (error) {
-    const cut = await pumping.then(() => null, (reason) => reason);
-    if (cut) throw new Refusal(400, "incomplete", "the body broke off; nothing was kept");
-    if (/sha-?256|checksum|digest|10037/i.test(error?.message ?? "")) throw mismatch();
-    throw error;
+    fault = error;
   }
+  stop(); // nobody takes what is still to come: a duplicate, or R2 has failed
+  const { got, sha256 } = await reading;
+  if (object) return answer(claimed, object, { sha256: said, size });
+  if (fault || got !== size || sha256 !== said) await unclaim(env, claimed);
+  if (got !== size) throw incomplete();
+  if (sha256 !== said) throw mismatch();
+  if (fault) throw fault;
+  return answer(claimed, null, { sha256, size });
 }
 
-async function put(env, body, { name, urgent, size, sha256 }) {
-  const { key, exists } = await claim(env, sha256, name, urgent);
-  if (exists) {
-    if (body instanceof ReadableStream) await body.cancel();
-    return { key, sha256, duplicate: true };
-  }
-  const object = await env.BUCKET.put(key, body, {
+function put(env, key, body, sha256) {
+  return env.BUCKET.put(key, body, {
     onlyIf: new Headers({ "If-None-Match": "*" }),
     sha256,
     httpMetadata: { contentType: "application/pdf" },
     customMetadata: { sha256 },
   });
-  // null: the same content came in beside us under the same key.
-  if (!object) return { key, sha256, duplicate: true };
-  return { key, sha256, duplicate: false, size, etag: object.etag };
+}
+
+/** What became of the upload. No object: the same content stands under the key already, or came in beside us. */
+function answer({ key }, object, { sha256, size }) {
+  return object ? { key, sha256, duplicate: false, size, etag: object.etag } : { key, sha256, duplicate: true };
 }
 
 function fileName(url) {
@@ -123,7 +136,7 @@ async function whole(stream, size) {
   } catch {
     got = -1;
   }
-  if (got !== size) throw new Refusal(400, "incomplete", "the body broke off; nothing was kept");
+  if (got !== size) throw incomplete();
   return body;
 }
 
@@ -141,20 +154,40 @@ async function start(reader) {
   return first;
 }
 
-async function pump(first, reader, writable) {
+/**
+ * Reads the body to its end, hashes it, and passes it on until `stopped`. Never fails: {got, sha256} of what came.
+ * `writable` is closed when all is passed on, and broken off when the body is.
+ */
+async function pump(first, reader, writable, stopped) {
+  const digest = new crypto.DigestStream("SHA-256");
+  const hashing = digest.getWriter();
   const writer = writable.getWriter();
+  let open = true;
+  let got = 0;
+  stopped.then(() => (open = false));
+  const pass = async (doing) => {
+    // Raced: a write to a stream that nobody reads any more waits for ever.
+    await Promise.race([doing.catch(() => (open = false)), stopped]);
+  };
+  const take = async (piece) => {
+    got += piece.length;
+    await hashing.write(piece);
+    if (open) await pass(writer.write(piece));
+  };
   try {
-    await writer.write(first);
+    await take(first);
     for (;;) {
       const { done, value } = await reader.read();
       if (done) break;
-      await writer.write(value);
+      await take(value);
     }
-    await writer.close();
+    if (open) await pass(writer.close());
   } catch (error) {
-    await Promise.allSettled([writer.abort(error), reader.cancel(error)]);
-    throw error;
+    got = -1; // the client is gone
+    await pass(writer.abort(error));
   }
+  await hashing.close();
+  return { got, sha256: hex(await digest.digest) };
 }
 
 function hasMagic(bytes) {
@@ -163,6 +196,10 @@ function hasMagic(bytes) {
 
 function notPdf() {
   return new Refusal(415, "not_a_pdf", "there is no %PDF- in the first kilobyte");
+}
+
+function incomplete() {
+  return new Refusal(400, "incomplete", "the body broke off; nothing was kept");
 }
 
 function mismatch() {
