@@ -24,7 +24,7 @@ import psutil
 from benchmarks import papers, pipeline
 from benchmarks.measure import report
 from ocr_pipeline import wiring
-from ocr_pipeline.flow import tables
+from ocr_pipeline.flow import loading, published
 from ocr_pipeline.intake import inbox
 from ocr_pipeline.lake import planner
 from ocr_pipeline.settings import Settings
@@ -147,9 +147,9 @@ def measure(settings: Settings, documents: list[Path], profile: bool) -> dict[st
         service.run(batch)
     parts = clocks.stop()
     with timed(parts, "Parquet"):
-        tables.publish(lake, batch, tables.results(lake, batch))
+        published.publish(lake, batch)
     with timed(parts, "load"):
-        tables.load(lake, wiring.warehouse(settings), batch)
+        loading.load(lake, wiring.warehouse(settings), batch)
     service.close()
     return parts
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from ocr_pipeline.flow.tables import Loaded
+from ocr_pipeline.flow.loading import Loaded
 from ocr_pipeline.lake import keys
 from ocr_pipeline.records import Batch, DocumentResult, DocumentStatus
 
@@ -26,6 +26,7 @@ NOTHING_FAILED = dg.AssetCheckSpec(
 TABLES_AGREE = dg.AssetCheckSpec(
     "parquet_and_tables_agree",
     asset="documents",
+    blocking=True,
     description="What the warehouse holds of this batch is what its Parquet files say, newer uploads apart.",
 )
 

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 from PIL import Image
 
-from ocr_pipeline.flow import rendered
+from ocr_pipeline.flow.loading import Loaded
 from ocr_pipeline.flow.progress import StreamCounts
-from ocr_pipeline.flow.tables import Loaded, Manifest
+from ocr_pipeline.flow.published import Manifest
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.records import Batch, DocumentResult
@@ -106,19 +106,20 @@ def _record(result: DocumentResult, review_url: str | None) -> dg.TableRecord:
 def _first_page(lake: Storage, batch: Batch) -> str | None:
     """The first page of the first document that opened, small, as a data URI that the UI shows."""
     for upload in batch.uploads[:20]:
-        document = rendered.read(lake, batch.name, keys.document_id(upload.key))
-        page = next((p for p in document.pages if p.image_key), None) if document else None
-        if page is None or page.image_key is None:
+        # the images are listed, not looked up: the record of a long document is megabytes
+        folder = keys.page_image(batch.name, keys.document_id(upload.key), 1).rpartition("/")[0] + "/"
+        image_key = next((info.key for info in lake.list(folder) if info.key.endswith(".jpg")), None)
+        if image_key is None:
             continue
         try:
-            with Image.open(io.BytesIO(lake.read(page.image_key))) as image:
+            with Image.open(io.BytesIO(lake.read(image_key))) as image:
                 image.draft("RGB", THUMBNAIL)
                 image.thumbnail(THUMBNAIL)
                 out = io.BytesIO()
                 image.convert("RGB").save(out, "JPEG", quality=60)
         except (OSError, ObjectMissing):
             continue
-        return f"![page {page.number}](data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()})"
+        return f"![page {int(image_key[-8:-4])}](data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()})"
     return None
 
 

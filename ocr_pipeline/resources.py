@@ -5,11 +5,14 @@ Fields are what people may see in the UI; secrets are read from the settings whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import duckdb
+from dagster_duckdb import DuckDBResource
 
 from ocr_pipeline import wiring
 from ocr_pipeline.flow.service import OcrService
@@ -55,12 +58,27 @@ class OcrResource(dg.ConfigurableResource[OcrService]):
 
 
 class WarehouseResource(dg.ConfigurableResource[Warehouse]):
-    """DuckDB file or MotherDuck database (`md:name`)."""
+    """DuckDB file or MotherDuck database (`md:name`), opened by dagster-duckdb's resource."""
 
     target: str
 
     def create_resource(self, context: dg.InitResourceContext) -> Warehouse:
-        return wiring.warehouse(Settings().model_copy(update={"warehouse": self.target}))
+        settings = Settings().model_copy(update={"warehouse": self.target})
+        return wiring.warehouse(settings, connect=through_dagster_duckdb)
+
+
+def through_dagster_duckdb(
+    database: str, read_only: bool, config: Mapping[str, Any]
+) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+    """A connection of `DuckDBResource`, for one use.
+
+    By itself the resource leaves its connection open after an exception, has no transaction, and opens for writing
+    always: `Warehouse` closes, begins and commits, and readers ask for the access mode in the configuration. It tries
+    for 102 s to open a file that cannot be opened, whatever the reason; the error then is the same.
+    """
+    access = {"access_mode": "READ_ONLY"} if read_only else {}
+    # a token in the fields of a resource that Dagster holds would be shown as its configuration: this one it never sees
+    return DuckDBResource(database=database, connection_config={**config, **access}).get_connection()
 
 
 class RunStamp(dg.ConfigurableResource[None]):

@@ -25,8 +25,8 @@ from ocr_pipeline.ocr.transcriber import Transcriber
 from ocr_pipeline.ocr.vllm.backends import BackendsConfig, load_backends
 from ocr_pipeline.pdf.renderer import Limits
 from ocr_pipeline.settings import Listing, Settings, variable
-from ocr_pipeline.warehouse.connection import Warehouse
-from ocr_pipeline.warehouse.costs import BackendCost
+from ocr_pipeline.warehouse.connection import Connect, Warehouse
+from ocr_pipeline.warehouse.costs import BackendCost, set_backend_costs
 from ocr_pipeline.warehouse.motherduck import make_r2_secret
 
 log = logging.getLogger(__name__)
@@ -88,15 +88,15 @@ def batch_limits(settings: Settings) -> planner.Limits:
     return planner.Limits(settings.batch_documents, settings.batch_bytes, settings.batches_per_tick)
 
 
-def warehouse(settings: Settings, wait_seconds: float = 600.0) -> Warehouse:
+def warehouse(settings: Settings, wait_seconds: float = 600.0, connect: Connect | None = None) -> Warehouse:
     """The warehouse; `wait_seconds` for a file that others use. Raises WarehouseError at once for `md:` without a
     token."""
     token = settings.motherduck_token.get_secret_value() if settings.motherduck_token else None
-    return Warehouse(settings.warehouse, token, wait_seconds=wait_seconds)
+    return Warehouse(settings.warehouse, token, connect=connect, wait_seconds=wait_seconds)
 
 
-def motherduck_reads_r2(settings: Settings, opened: Warehouse) -> bool:
-    """Whether MotherDuck can read the lake itself: then its secret for R2 is made or renewed here."""
+def let_motherduck_read_r2(settings: Settings, opened: Warehouse) -> bool:
+    """Whether MotherDuck reads the lake itself; where it can, it is given its secret for R2, once a process."""
     options = s3_options(settings)
     on_r2 = settings.lake.startswith("s3://") and (
         options.account_id or "r2.cloudflarestorage.com" in (options.endpoint_url or "")
@@ -107,6 +107,7 @@ def motherduck_reads_r2(settings: Settings, opened: Warehouse) -> bool:
         opened,
         key_id=options.access_key_id,
         secret=options.secret_access_key,
+        scope=settings.lake.replace("s3://", "r2://", 1).rstrip("/") + "/",
         account_id=options.account_id,
         endpoint=options.endpoint_url
         or (f"{options.account_id}.{options.jurisdiction}.r2.cloudflarestorage.com" if options.jurisdiction else None),
@@ -127,6 +128,12 @@ def backend_costs(settings: Settings) -> dict[str, BackendCost]:
         for backend in (config.backends if config else ())
         if backend.power_usd_per_month or backend.hardware_usd
     }
+
+
+def set_prices(settings: Settings, opened: Warehouse) -> None:
+    """The prices of the backends file into the warehouse. A machine without such a file knows none, and sets none."""
+    if settings.backends:
+        set_backend_costs(opened, backend_costs(settings))
 
 
 def transcriber(settings: Settings) -> Callable[[], Transcriber]:

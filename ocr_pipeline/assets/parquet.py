@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from ocr_pipeline import checks, metadata
-from ocr_pipeline.flow import tables
+from ocr_pipeline.flow import published
 from ocr_pipeline.flow.memory import give_back
 from ocr_pipeline.lake import batches
 from ocr_pipeline.lake.storage import Storage
@@ -25,8 +25,10 @@ def ocr_parquet(
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """Documents, pages, regions and attempts of the batch: `tables/<table>/ingest_date=…/<batch>.parquet`."""
     batch = batches.read(lake, context.partition_key)
-    results = tables.results(lake, batch)
-    files = tables.publish(lake, batch, results)
+    files = published.publish(lake, batch)
+    give_back()
+    # the ledger is that of the files, as everyone reads them, not that of what they were made from
+    results = published.outcomes(lake, batch)
     yield dg.MaterializeResult(metadata=metadata.of_parquet(results, files, Settings().review_url))
     yield checks.ledger(batch, results)
     yield checks.nothing_failed(results)

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import dagster as dg
 
 from ocr_pipeline import checks, metadata, wiring
-from ocr_pipeline.flow import tables
+from ocr_pipeline.flow import loading
+from ocr_pipeline.flow.memory import give_back
 from ocr_pipeline.lake import batches
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.partitions import BATCHES
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.warehouse.connection import Warehouse
-from ocr_pipeline.warehouse.costs import set_backend_costs
 
 DESCRIPTIONS = {
     "documents": "A row a document: where it came from, how it ended, and why.",
@@ -43,8 +43,16 @@ def load_tables(
     run_stamp: dg.ResourceParam[None],
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     batch = batches.read(lake, context.partition_key)
-    loaded = tables.load(lake, warehouse, batch, by_address=wiring.motherduck_reads_r2(Settings(), warehouse))
-    set_backend_costs(warehouse, wiring.backend_costs(Settings()))
+    settings = Settings()
+    loaded = loading.load(lake, warehouse, batch, on_r2=wiring.let_motherduck_read_r2(settings, warehouse))
+    wiring.set_prices(settings, warehouse)
+    give_back()
+    # First: a batch that is not in the tables as its files say must not count as loaded, so that it is loaded again.
+    yield checks.tables_agree(loaded)
+    if loaded.differences:
+        raise dg.Failure(
+            f"batch {batch.name}: the warehouse does not hold what its Parquet files say ({loaded.differences}): load "
+            "the batch again, or run `ocr-pipeline rebuild-warehouse`"
+        )
     for name in DESCRIPTIONS:
         yield dg.MaterializeResult(asset_key=name, metadata=metadata.of_table(loaded, name))
-    yield checks.tables_agree(loaded)

@@ -15,9 +15,10 @@ from ocr_pipeline import wiring
 from ocr_pipeline.commands.display import Display
 from ocr_pipeline.commands.running import RunFailed, run_batches
 from ocr_pipeline.commands.summary import Summary, show, summarise, terminal
-from ocr_pipeline.flow import tables
+from ocr_pipeline.flow import published
 from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT
 from ocr_pipeline.intake import cutting, inbox
+from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.pdf.renderer import poppler_installed
 from ocr_pipeline.records import Batch, DocumentResult, Upload
@@ -101,8 +102,8 @@ def _todo(lake: Storage, finished: Collection[str], held: dict[Upload, Batch]) -
 
 def _asks_again(lake: Storage, batch: Batch) -> bool:
     try:
-        results = tables.results(lake, batch)
-    except (tables.NotMade, ObjectMissing):
+        results = published.outcomes(lake, batch)
+    except ObjectMissing:
         return True
     return any(page.reason in NOT_THE_PAGES_FAULT for result in results for page in result.pages)
 
@@ -112,11 +113,11 @@ def results_of(lake: Storage, held: dict[Upload, Batch]) -> list[DocumentResult]
     wanted: dict[str, set[str]] = {}
     batches = {batch.name: batch for batch in held.values()}
     for upload, batch in held.items():
-        wanted.setdefault(batch.name, set()).add(upload.key)
-    found = []
-    for name, batch in batches.items():
-        keys = wanted[name]
-        for upload, result in zip(batch.uploads, tables.results(lake, batch), strict=True):
-            if upload in held and held[upload].name == name and upload.key in keys:
-                found.append(result)
+        wanted.setdefault(batch.name, set()).add(keys.document_id(upload.key))
+    found = [
+        result
+        for name, batch in batches.items()
+        for result in published.outcomes(lake, batch)
+        if result.document.document_id in wanted[name]
+    ]
     return sorted(found, key=lambda result: result.document.source_uri)

@@ -11,21 +11,34 @@ from ocr_pipeline import wiring
 from ocr_pipeline.commands.summary import terminal
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.rebuild import rebuild_warehouse
+from ocr_pipeline.warehouse.rebuild import RebuildRefused
 
 
 @click.command("rebuild-warehouse")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
-def command(as_json: bool) -> int:
+@click.option("--force", is_flag=True, help="Go on where nothing is published, or batches with rows have no Parquet.")
+def command(as_json: bool, force: bool) -> int:
     """Make all tables again from the Parquet files in the lake, and put them in the place of the present ones.
 
-    Readers see the old tables until the end. Exit code 1 when batches that had rows have no Parquet any more.
+    Readers see the old tables until the end. Where batches that have rows now have no Parquet any more, or nothing is
+    published at all, the old tables stay, exit code 1.
     """
     settings = Settings()
     err = terminal(stderr=True)
-    with err.status("reading Parquet") as status:
-        counts = rebuild_warehouse(
-            wiring.lake(settings), wiring.warehouse(settings), lambda name: status.update(f"batch {name}")
-        )
+    warehouse = wiring.warehouse(settings)
+    try:
+        with err.status("reading Parquet") as status:
+            counts = rebuild_warehouse(
+                wiring.lake(settings),
+                warehouse,
+                lambda name: status.update(f"batch {name}"),
+                on_r2=wiring.let_motherduck_read_r2(settings, warehouse),
+                force=force,
+            )
+    except RebuildRefused as error:
+        click.echo(f"Error: {error}. The tables are as they were.", err=True)
+        return 1
+    wiring.set_prices(settings, warehouse)
     if as_json:
         click.echo(json.dumps(asdict(counts)))
     else:
@@ -35,4 +48,4 @@ def command(as_json: bool) -> int:
         )
     for name in counts.missing_batches:
         err.print(f"batch {name} had rows and has no Parquet: materialise ocr_parquet for it")
-    return 1 if counts.missing_batches else 0
+    return 0

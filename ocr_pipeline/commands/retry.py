@@ -12,7 +12,7 @@ from ocr_pipeline import wiring
 from ocr_pipeline.commands.display import Display
 from ocr_pipeline.commands.running import RunFailed, run_batches
 from ocr_pipeline.commands.summary import Summary, show, summarise, terminal
-from ocr_pipeline.flow import tables
+from ocr_pipeline.flow import published
 from ocr_pipeline.records import REASONS, Reason
 from ocr_pipeline.runs import instance, reaping, requests
 from ocr_pipeline.settings import Settings
@@ -70,7 +70,7 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
     except RunFailed as error:
         click.echo(f"Error: {error}\nThe pages that were read are kept; run the same command again.", err=True)
         return 1
-    results = [result for batch in again.batches for result in tables.results(lake, batch)]
+    results = [result for batch in again.batches for result in published.outcomes(lake, batch)]
     seconds = (datetime.now(UTC) - started).total_seconds()
     summary = summarise(results, names, seconds)
     if as_json:

@@ -85,7 +85,15 @@ def result(
             PageAttempt(transcript.recipe_id if transcript else recipe_id, attempt)
             for attempt in _own_attempts(transcript, document, rendered.number)
         ]
-    row = Document(
+    row = document_row(batch, document, pages, recipe_id, uri_of)
+    return DocumentResult(row, tuple(pages), tuple(regions), tuple(attempts))
+
+
+def document_row(
+    batch: Batch, document: RenderedDocument, pages: Sequence[Page], recipe_id: str, uri_of: Callable[[str], str]
+) -> Document:
+    """The document's own row, from all of its pages (their text does not matter)."""
+    return Document(
         document_id=document.document_id,
         source_uri=uri_of(document.upload.key),
         etag=document.upload.etag,
@@ -98,13 +106,12 @@ def result(
         reason=document.reason or _commonest_reason(pages),
         detail=document.detail,
         batch=batch.name,
-        ingest_date=day,
+        ingest_date=ingest_date(batch),
         markdown_uri=None if document.reason else uri_of(keys.markdown(document.upload.key)),
         recipe_id=recipe_id,
         deleted_at=None,
         processed_at=max([document.rendered_at, *(page.processed_at for page in pages)]),
     )
-    return DocumentResult(row, tuple(pages), tuple(regions), tuple(attempts))
 
 
 def markdown_file(result: DocumentResult) -> str:

@@ -8,18 +8,18 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ocr_pipeline.flow import tables
+from ocr_pipeline.flow.published import Manifest, read_manifest
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import Storage
 
 
-def manifests(lake: Storage) -> Iterator[tables.Manifest]:
+def manifests(lake: Storage) -> Iterator[Manifest]:
     for info in lake.list(keys.MANIFESTS):
         if info.key.endswith(".json"):
-            yield tables.read_manifest(lake, info.key.removeprefix(keys.MANIFESTS).removesuffix(".json"))
+            yield read_manifest(lake, info.key.removeprefix(keys.MANIFESTS).removesuffix(".json"))
 
 
-def columns(lake: Storage, manifest: tables.Manifest, table: str, *names: str) -> pa.Table | None:
+def columns(lake: Storage, manifest: Manifest, table: str, *names: str) -> pa.Table | None:
     """Columns of one table of the batch, the others are not decoded; None where the batch has no such file."""
     file = manifest.tables.get(table)
     return pq.read_table(io.BytesIO(lake.read(file.key)), columns=list(names)) if file is not None else None

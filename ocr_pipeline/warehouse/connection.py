@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,11 @@ from ocr_pipeline.warehouse.sql import identifier
 
 T = TypeVar("T")
 
+Connect = Callable[
+    [str, bool, Mapping[str, Any]], contextlib.AbstractContextManager[duckdb.DuckDBPyConnection]
+]  # (database, read_only, config)
+"""How a database is opened. It may raise what `duckdb.connect` raises; `Warehouse` closes what it opens, too."""
+
 _MOTHERDUCK = "md:"
 _DATABASE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _MB = 1024 * 1024
@@ -35,8 +40,8 @@ _MB = 1024 * 1024
 class Warehouse:
     """A DuckDB file, or `md:name` with a token. Holds no connection: each use opens one and closes it.
 
-    `connect` gives connections in place of `duckdb.connect` (dagster-duckdb's resource, an emulator); they are closed
-    here whatever happens. `wait_seconds`: how long to wait for a file that others use.
+    `connect` opens in place of `duckdb.connect` (dagster-duckdb's resource, an emulator); what it opens is closed here
+    whatever happens. `wait_seconds`: how long to wait for a file that others use.
     """
 
     def __init__(
@@ -44,12 +49,12 @@ class Warehouse:
         target: str,
         token: str | None = None,
         *,
-        connect: Callable[[], duckdb.DuckDBPyConnection] | None = None,
+        connect: Connect | None = None,
         wait_seconds: float = 600.0,
     ) -> None:
         self.target = target
         self.is_motherduck = target.startswith(_MOTHERDUCK)
-        self._connect = connect
+        self._connect = connect or _plain_connect
         self._wait_seconds = wait_seconds
         self._token = token
         if self.is_motherduck:
@@ -76,12 +81,8 @@ class Warehouse:
     def exclusive(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection for writing that no other process has beside it (on a file), as it is: nothing made, nothing
         migrated. Raises WarehouseError where the file stays in use for `wait_seconds`."""
-        with self._file_lock():
-            connection = self._open(read_only=False)
-            try:
-                yield connection
-            finally:
-                connection.close()
+        with self._file_lock(), self._open(read_only=False) as connection:
+            yield connection
 
     @contextlib.contextmanager
     def session(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -119,20 +120,19 @@ class Warehouse:
     @contextlib.contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection for questions: read-only on a file. A file that is not there yet reads as an empty warehouse."""
-        if self._connect is None and self.path is not None and not self.path.exists():
-            connection = duckdb.connect()
-            connection.execute("SET TimeZone = 'UTC'")
-            migrate(connection)
-        else:
-            connection = self._open(read_only=True)
-        try:
+        if self.path is not None and not self.path.exists():
+            with contextlib.closing(duckdb.connect()) as empty:
+                empty.execute("SET TimeZone = 'UTC'")
+                migrate(empty)
+                yield empty
+            return
+        with contextlib.ExitStack() as opened:
+            connection = opened.enter_context(self._open(read_only=True))
             if not is_current(connection):
-                connection.close()
+                opened.close()
                 self.run(lambda _: None)  # whoever comes first after an update brings the tables up to date
-                connection = self._open(read_only=True)
+                connection = opened.enter_context(self._open(read_only=True))
             yield connection
-        finally:
-            connection.close()
 
     def checkpoint(self) -> None:
         """Writes what still stands in the file's log into the file, so that the file alone is everything."""
@@ -158,12 +158,22 @@ class Warehouse:
         finally:
             lock.release()
 
-    def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    @contextlib.contextmanager
+    def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        with contextlib.ExitStack() as opened:
+            connection = self._connected(opened, read_only=read_only)
+            # dagster-duckdb's resource does not close it after an exception; twice does no harm
+            opened.callback(connection.close)
+            connection.execute("SET TimeZone = 'UTC'")  # days and hours in queries are UTC's
+            yield connection
+
+    def _connected(self, opened: contextlib.ExitStack, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         deadline = time.monotonic() + self._wait_seconds
         while True:
             try:
-                connection = self._connected(read_only=read_only)
-                break
+                if self.path is not None:
+                    return opened.enter_context(self._connect(str(self.path), read_only, {}))
+                return self._connected_to_motherduck(opened)
             except duckdb.Error as error:
                 if not file_is_in_use(error):
                     raise self._without_token(error) from None
@@ -173,29 +183,19 @@ class Warehouse:
                         f" ({error})"
                     ) from error
             time.sleep(0.05)
-        try:
-            connection.execute("SET TimeZone = 'UTC'")  # days and hours in queries are UTC's
-        except BaseException:
-            connection.close()
-            raise
-        return connection
 
-    def _connected(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-        if self._connect is not None:
-            return self._connect()
-        if self.path is not None:
-            return duckdb.connect(str(self.path), read_only=read_only)
+    def _connected_to_motherduck(self, opened: contextlib.ExitStack) -> duckdb.DuckDBPyConnection:
         # The token is not in the address, which stands in error messages. One process must open a MotherDuck database
         # with one configuration only, so a reader has no other than a writer.
-        config: dict[str, Any] = {"motherduck_token": self._token or "", "custom_user_agent": "ocr-pipeline"}
+        config = {"motherduck_token": self._token or "", "custom_user_agent": "ocr-pipeline"}
         try:
-            return duckdb.connect(self.target, config=config)
+            return opened.enter_context(self._connect(self.target, False, config))
         except duckdb.Error as error:
             if "no database" not in str(error).lower():
                 raise
-        with contextlib.closing(duckdb.connect(_MOTHERDUCK, config=config)) as connection:
+        with self._connect(_MOTHERDUCK, False, config) as connection, contextlib.closing(connection):
             connection.execute(f"CREATE DATABASE IF NOT EXISTS {identifier(self.target.removeprefix(_MOTHERDUCK))}")
-        return duckdb.connect(self.target, config=config)
+        return opened.enter_context(self._connect(self.target, False, config))
 
     def _without_token(self, error: duckdb.Error) -> Exception:
         message = str(error)
@@ -218,3 +218,9 @@ class Warehouse:
             return
         connection.execute("PRAGMA disable_checkpoint_on_shutdown")
         connection.execute(f"SET checkpoint_threshold = '{max(16, min(64, size // _MB // 8))}MB'")
+
+
+def _plain_connect(
+    database: str, read_only: bool, config: Mapping[str, Any]
+) -> contextlib.AbstractContextManager[duckdb.DuckDBPyConnection]:
+    return contextlib.closing(duckdb.connect(database, read_only=read_only, config=dict(config)))

@@ -19,17 +19,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import duckdb
-import pyarrow as pa
 
 from ocr_pipeline.records import Deletion, Reason
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.schema import PRIMARY_KEYS, TABLES
-from ocr_pipeline.warehouse.sql import literal
-
-Source = Mapping[str, pa.Table] | Mapping[str, str]
-"""The rows of the four tables: as Arrow tables, or as addresses of Parquet files that the database reads itself
-(`r2://bucket/…` on MotherDuck, with the secret of `motherduck.py`; a path on DuckDB)."""
+from ocr_pipeline.warehouse.source import Source, check_complete, relation
 
 Rank = tuple[datetime, bool, str]
 """(uploaded_at, found, batch) of a document's rows: the highest wins. A bucket dates uploads by whole seconds: of two
@@ -39,6 +34,9 @@ NOT_FOUND = (Reason.MISSING, Reason.REPLACED)
 
 Deletions = Mapping[str, Deletion | datetime]
 """By document id. A time alone is what batch lists of older versions hold: it hides every upload up to it."""
+
+FOUND = "coalesce(reason NOT IN (" + ", ".join(f"'{reason}'" for reason in NOT_FOUND) + "), true)"
+"""The same in SQL, of a row of `documents`."""
 
 _HIDES = """
     (d.uploaded_at < m.up_to OR (d.uploaded_at = m.up_to AND (m.etags IS NULL OR list_contains(m.etags, d.etag))))
@@ -105,9 +103,7 @@ def load_rows(
     into: Mapping[str, str] | None = None,
 ) -> LoadCounts:
     """The load itself, inside a transaction that the caller holds. `into`: other names for the tables (a rebuild)."""
-    missing = TABLES.keys() - tables.keys()
-    if missing:
-        raise WarehouseError(f"batch {batch}: no rows were given for the tables {', '.join(sorted(missing))}")
+    check_complete(batch, tables)
     name = {table: f"ocr.{table}" for table in (*TABLES, "deletions")} | dict(into or {})
     source = {table: relation(connection, table, tables[table]) for table in TABLES}
 
@@ -181,16 +177,6 @@ def as_deletion(mark: Deletion | datetime) -> Deletion:
     return Deletion(mark, mark) if isinstance(mark, datetime) else mark
 
 
-def relation(connection: duckdb.DuckDBPyConnection, table: str, rows: pa.Table | str) -> str:
-    """What stands after FROM for these rows."""
-    if isinstance(rows, str):
-        return f"read_parquet({literal(rows)})"
-    if not rows.schema.equals(TABLES[table]):
-        raise WarehouseError(f"table {table}: these columns are not those of `to_tables` or `from_bytes`")
-    connection.register(f"staged_{table}", rows)
-    return f"staged_{table}"
-
-
 def _ranks(connection: duckdb.DuckDBPyConnection, documents: str, document_ids: list[str]) -> dict[str, Rank]:
     rows = connection.execute(
         f"""
@@ -214,6 +200,16 @@ def _upsert_attempts(attempts: str, source: str) -> str:
         WHERE row({", ".join(f"excluded.{column}" for column in order)})
             > row({", ".join(f"present.{column}" for column in order)})
     """
+
+
+def apply_all_marks(connection: duckdb.DuckDBPyConnection, documents: str) -> None:
+    """Hides every document of the table that a mark tells to (a rebuild, in which marks come after rows)."""
+    connection.execute(
+        f"""
+        UPDATE {documents} AS d SET deleted_at = CASE WHEN {_HIDES} THEN m.deleted_at END FROM ocr.deletions m
+        WHERE m.document_id = d.document_id AND d.deleted_at IS DISTINCT FROM CASE WHEN {_HIDES} THEN m.deleted_at END
+        """
+    )
 
 
 def _apply_marks(connection: duckdb.DuckDBPyConnection, document_ids: Iterable[str]) -> int:

@@ -1,4 +1,4 @@
-"""All tables again from Parquet alone, beside the ones in use, then swapped.
+"""The four tables made again from Parquet alone: beside the present ones, batch by batch, then swapped.
 
 Here belongs the rebuild and nothing else; rows get in by the same rules as in a load (`load.py`).
 """
@@ -7,17 +7,48 @@ Here belongs the rebuild and nothing else; rows get in by the same rules as in a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import duckdb
 
 from ocr_pipeline.warehouse.connection import Warehouse
-from ocr_pipeline.warehouse.load import Deletions, Source, add_marks, load_rows, relation
+from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.load import Deletions, add_marks, apply_all_marks, load_batch, load_rows, mark_deleted
+from ocr_pipeline.warehouse.retry import with_retries
 from ocr_pipeline.warehouse.schema import TABLES
+from ocr_pipeline.warehouse.source import Source, relation
 from ocr_pipeline.warehouse.sql import create_table
 
 _FRESH = {table: f"ocr.rebuilt_{table}" for table in TABLES}
+
+
+class RebuildRefused(WarehouseError):
+    """What was found cannot take the place of the present tables; they are as they were."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedBatch:
+    """What one batch has published."""
+
+    rows: Source | None  # None: a batch of deletions, with no files
+    deletions: Deletions = field(default_factory=dict)
+    """What was seen of documents' deletions."""
+
+
+class Published(Protocol):
+    """All that is published, as it stands at each call: batches come and change while a rebuild runs."""
+
+    def listing(self) -> Mapping[str, str]:
+        """Every published batch by name, with a mark that changes when it is published again."""
+        ...
+
+    def batch(self, name: str) -> AbstractContextManager[PublishedBatch]:
+        """One of them; its rows can be read until the block ends."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,49 +61,130 @@ class RebuildCounts:
     regions: int
     attempts: int
     missing_batches: tuple[str, ...] = field(default=())
-    """Batches that had rows before, and gave none now: their Parquet was not among what was read. Load them again."""
+    """Batches that had rows before and gave none now (`force`): their Parquet was not among what was read."""
 
 
-def rebuild(warehouse: Warehouse, batches: Iterable[Source], deletions: Deletions | None = None) -> RebuildCounts:
-    """Makes the four tables from the rows of all batches, in any order, and puts them in the place of the present ones.
+def rebuild(warehouse: Warehouse, published: Published, *, force: bool = False) -> RebuildCounts:
+    """Makes the four tables from the rows of all batches and puts them in the place of the present ones.
 
-    `deletions`: what was seen of documents' deletions (the lake's batch lists know); marks that are in the warehouse
-    stay too, where they are later. Readers see the old tables until the swap, one transaction. A DuckDB file is
-    locked for the whole time. A rebuild that dies leaves the old tables; run it again.
+    Marks of deletions that are in the warehouse stay, where they are later. Readers see the old tables until the
+    swap, one transaction. A DuckDB file is locked for the whole time. On MotherDuck others load meanwhile: what is
+    published since goes in before the swap, and what was published during it right after.
+
+    Raises RebuildRefused, before anything is swapped, where nothing is published or batches that have rows now would
+    have none; `force` takes what there is. A rebuild that fails leaves the old tables as they were.
     """
     with warehouse.session() as connection:
-        add_marks(connection, deletions or {})
-        for table in TABLES:
-            connection.execute(f"DROP TABLE IF EXISTS {_FRESH[table]}")
-            connection.execute(create_table(table, _FRESH[table]))
-        count = 0
-        seen: set[str] = set()
-        for tables in batches:
-            connection.begin()
-            load_rows(connection, tables, into=_FRESH)
-            seen.update(_batches(connection, relation(connection, "documents", tables["documents"])))
+        try:
+            done: dict[str, str] = {}
+            _make_fresh(connection)
+            _add_new(connection, published, done)
+            rows, missing = with_retries(
+                lambda: _swap(connection, published, done, force=force), remote=warehouse.is_motherduck
+            )
+        except BaseException:
+            with contextlib.suppress(duckdb.Error):  # the connection may be what failed
+                for table in _FRESH.values():
+                    connection.execute(f"DROP TABLE IF EXISTS {table}")
+            raise
+    # A load that went into the old tables while they were swapped had its files published before: it is in the list.
+    late = _changed(published.listing(), done)
+    for name in late:
+        with published.batch(name) as batch:
+            if batch.rows is not None:
+                load_batch(warehouse, name, batch.rows)
+            if batch.deletions:
+                mark_deleted(warehouse, batch.deletions)
+    if late:
+        rows = warehouse.run(_count_rows)
+    return RebuildCounts(batches=len({*done, *late}), **rows, missing_batches=missing)
+
+
+def _make_fresh(connection: duckdb.DuckDBPyConnection) -> None:
+    for table in TABLES:
+        connection.execute(f"DROP TABLE IF EXISTS {_FRESH[table]}")
+        connection.execute(create_table(table, _FRESH[table]))
+    connection.execute("CREATE OR REPLACE TEMP TABLE rebuilt_batches (batch VARCHAR)")
+
+
+def _add_new(connection: duckdb.DuckDBPyConnection, published: Published, done: dict[str, str]) -> None:
+    """Every batch that is not in `done` as it stands now, each in a transaction of its own."""
+    listing = published.listing()
+    for name in _changed(listing, done):
+        connection.begin()
+        try:
+            _add(connection, published, name)
             connection.commit()
-            count += 1
-        missing = _batches(connection, "ocr.documents") - seen
-        rows = _swap(connection)
-    return RebuildCounts(batches=count, **rows, missing_batches=tuple(sorted(missing)))
+        except BaseException:
+            with contextlib.suppress(duckdb.Error):
+                connection.rollback()
+            raise
+        done[name] = listing[name]
 
 
-def _batches(connection: duckdb.DuckDBPyConnection, documents: str) -> set[str]:
-    return {batch for (batch,) in connection.execute(f"SELECT DISTINCT batch FROM {documents}").fetchall()}
+def _add(connection: duckdb.DuckDBPyConnection, published: Published, name: str) -> None:
+    with published.batch(name) as batch:
+        add_marks(connection, batch.deletions)
+        if batch.rows is not None:
+            load_rows(connection, batch.rows, into=_FRESH)
+            documents = relation(connection, "documents", batch.rows["documents"])
+            connection.execute(f"INSERT INTO rebuilt_batches SELECT DISTINCT batch FROM {documents}")
 
 
-def _swap(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    rows = {}
+def _changed(listing: Mapping[str, str], done: Mapping[str, str]) -> list[str]:
+    return [name for name, mark in listing.items() if done.get(name) != mark]
+
+
+def _swap(
+    connection: duckdb.DuckDBPyConnection, published: Published, done: dict[str, str], *, force: bool
+) -> tuple[dict[str, int], tuple[str, ...]]:
     connection.begin()
     try:
+        listing = published.listing()
+        late = _changed(listing, done)
+        for name in late:
+            _add(connection, published, name)
+        missing = _missing(connection)
+        if not force:
+            _refuse(len(listing), missing)
+        apply_all_marks(connection, _FRESH["documents"])
         for table in TABLES:
             connection.execute(f"DROP TABLE ocr.{table}")
             connection.execute(f"ALTER TABLE {_FRESH[table]} RENAME TO {table}")
-            found = connection.execute(f"SELECT count(*) FROM ocr.{table}").fetchone()
-            rows[table] = int(found[0]) if found else 0
+        rows = _count_rows(connection)
         connection.commit()
     except BaseException:
-        connection.rollback()
+        with contextlib.suppress(duckdb.Error):  # a failed commit has rolled back already
+            connection.rollback()
         raise
+    done.update({name: listing[name] for name in late})
+    return rows, missing
+
+
+def _missing(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
+    """Batches that have rows in the present tables, and of which nothing was read."""
+    rows = connection.execute(
+        "SELECT DISTINCT batch FROM ocr.documents WHERE batch NOT IN (SELECT batch FROM rebuilt_batches) ORDER BY 1"
+    ).fetchall()
+    return tuple(batch for (batch,) in rows)
+
+
+def _refuse(found: int, missing: tuple[str, ...]) -> None:
+    if missing:
+        raise RebuildRefused(
+            f"{len(missing)} batches have rows now and no Parquet was found for them ({', '.join(missing[:5])}"
+            f"{', …' if len(missing) > 5 else ''}): is OCR_LAKE the right lake? Materialise ocr_parquet for them, or "
+            "use --force to go on without their rows"
+        )
+    if not found:
+        raise RebuildRefused(
+            "no published batch was found: is OCR_LAKE the right lake? Use --force to make the tables empty"
+        )
+
+
+def _count_rows(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    rows = {}
+    for table in TABLES:
+        found = connection.execute(f"SELECT count(*) FROM ocr.{table}").fetchone()
+        rows[table] = int(found[0]) if found else 0
     return rows

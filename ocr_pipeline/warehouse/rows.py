@@ -1,12 +1,13 @@
-"""Results of a batch to Arrow tables: one table a kind of row, sorted by key.
+"""Results of a batch to Arrow tables and back: one table a kind of row, sorted by key.
 
-Here belongs the step from records to columns, and what is done with values a column cannot hold. Not here: files
+Here belongs the step between records and columns, and what is done with values a column cannot hold. Not here: files
 (`parquet.py`) and databases (`load.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from itertools import pairwise
 from operator import attrgetter
@@ -14,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ocr_pipeline.records import DocumentResult
+from ocr_pipeline.records import Document, DocumentResult, DocumentStatus, Page, PageStatus, Reason
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.schema import PRIMARY_KEYS, TABLES
 
@@ -23,6 +24,8 @@ _PATHS: Mapping[str, Mapping[str, str]] = {
     "regions": {name: f"region.{name}" for name in ("label", "x0", "y0", "x1", "y1", "text")},
     "attempts": {name: f"attempt.{name}" for name in TABLES["attempts"].names if name != "recipe_id"},
 }
+
+_PAGE_FIELDS = tuple(field.name for field in fields(Page))
 
 
 def to_tables(results: Iterable[DocumentResult]) -> dict[str, pa.Table]:
@@ -39,10 +42,11 @@ def to_tables(results: Iterable[DocumentResult]) -> dict[str, pa.Table]:
         rows["pages"].extend(result.pages)
         rows["regions"].extend(result.regions)
         rows["attempts"].extend(result.attempts)
-    return {name: _table(name, rows[name]) for name in TABLES}
+    return {name: to_table(name, rows[name]) for name in TABLES}
 
 
-def _table(name: str, records: list[Any]) -> pa.Table:
+def to_table(name: str, records: list[Any]) -> pa.Table:
+    """The rows of one table, made of records of its kind; `records` are sorted in place. Errors as in `to_tables`."""
     paths = _PATHS.get(name, {})
     getters = {column: attrgetter(paths.get(column, column)) for column in TABLES[name].names}
 
@@ -61,6 +65,27 @@ def _table(name: str, records: list[Any]) -> pa.Table:
             raise WarehouseError(f"table {name}: {column.name} is missing in the row with the key {key!r}")
         arrays.append(_array(name, column, values))
     return pa.table(arrays, schema=TABLES[name])
+
+
+def to_outcomes(documents: pa.Table, pages: pa.Table) -> list[DocumentResult]:
+    """What became of each document and page, by document id: the rows again as records, without regions and attempts.
+
+    Columns that the tables do not have (a reader that leaves out the text) are None, and the text is "".
+    """
+    of_document: dict[str, list[Page]] = {}
+    for row in pages.to_pylist():
+        kept = dict.fromkeys(_PAGE_FIELDS) | {"markdown": ""} | row
+        kept |= {"status": PageStatus(kept["status"]), "reason": _reason(kept["reason"])}
+        of_document.setdefault(kept["document_id"], []).append(Page(**kept))
+    found = []
+    for row in documents.to_pylist():
+        kept = row | {"status": DocumentStatus(row["status"]), "reason": _reason(row["reason"])}
+        found.append(DocumentResult(Document(**kept), tuple(of_document.get(row["document_id"], ()))))
+    return found
+
+
+def _reason(code: str | None) -> Reason | None:
+    return Reason(code) if code else None
 
 
 def _array(table: str, column: pa.Field, values: Sequence[Any]) -> pa.Array | pa.ChunkedArray:

@@ -1,8 +1,8 @@
 """The columns of the four tables, once: for Parquet, for DuckDB and for MotherDuck.
 
 Here belong column names, types, descriptions, keys and the version of all that. Not here: SQL, files, rows.
-Changing anything here is a new `SCHEMA_VERSION` and a new step in `migrations.py`. New columns go to the end and are
-nullable, so that files of older versions still load.
+Changing anything here is a new `SCHEMA_VERSION`, and where tables change a new step in `migrations.py`. New columns go
+to the end and are nullable, so that files of older versions still load.
 
 Times are instants (`TIMESTAMPTZ`, in Parquet microseconds adjusted to UTC) and not naive `TIMESTAMP`s: a cast between
 the two follows the session's time zone, so a naive column would be wrong by hours, silently, for whoever loads or
@@ -15,8 +15,19 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
-"""Version of the columns below. Stands in each Parquet file's metadata."""
+SCHEMA_VERSION = 2
+"""Version of the columns below and of how they stand in files. In each Parquet file's metadata.
+
+1: `ingest_date` was a column of the files too. 2: it is the name of their folder, `ingest_date=2026-11-01`, alone.
+"""
+
+FOLDER_COLUMN = "ingest_date"
+"""The column that a file's folder holds and the file does not, as Hive, Spark and pandas write it.
+
+With a date in the file as well, `pyarrow.parquet.read_table(folder)` and `pandas.read_parquet(folder)` fail: pyarrow
+makes a dictionary of strings of the folder's name. With just that type in the file, `pyarrow.dataset` fails, which
+makes a string of it, and polars gives no dates. Without it in the file all four readers take the folder as it is.
+"""
 
 _STRING = pa.string()
 _INT = pa.int32()
@@ -127,3 +138,9 @@ PRIMARY_KEYS: Mapping[str, tuple[str, ...]] = {
     "attempts": ("document_id", "page_number", "recipe_id", "attempt"),
 }
 """Key of each table; always its first columns. Rows in a Parquet file are sorted by it."""
+
+FILES: Mapping[str, pa.Schema] = {
+    name: pa.schema([field for field in schema if field.name != FOLDER_COLUMN], metadata=schema.metadata)
+    for name, schema in TABLES.items()
+}
+"""What stands in the Parquet files of a table: all of its columns but `FOLDER_COLUMN`."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 import pytest
 
 from ocr_pipeline import samples, wiring
 from ocr_pipeline.definitions import build_defs
+from ocr_pipeline.resources import WarehouseResource
 from ocr_pipeline.settings import Settings
+from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline_tests.dagster.conftest import Put, RunBatch
 from ocr_pipeline_tests.pdfs import numbered
 from ocr_pipeline_tests.simulator.fleet import Fleet
@@ -117,3 +122,50 @@ def test_a_run_reads_its_pages_on_the_servers_of_the_backends_file(
         batch = put({"a.pdf": numbered(2)})
         assert job.execute_in_process(partition_key=batch.name, instance=instance).success
     assert rows(Settings(), "SELECT DISTINCT engine, backend FROM ocr.pages") == [("vllm", "only")]
+
+
+class LosesRows(Warehouse):
+    """A warehouse from which somebody takes rows between a load and the look at it."""
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self.exclusive() as connection:
+            connection.execute("DELETE FROM ocr.pages WHERE page_number = 2")
+        with super().read() as connection:
+            yield connection
+
+
+def test_a_batch_that_is_not_in_the_tables_as_its_files_say_fails_and_does_not_count_as_loaded(
+    settings: Settings, put: Put, instance: dg.DagsterInstance
+) -> None:
+    batch = put({"a.pdf": numbered(2)})
+    job = build_defs(settings, {"warehouse": LosesRows(settings.warehouse)}).resolve_job_def("process_batch")
+    result = job.execute_in_process(instance=instance, partition_key=batch.name, raise_on_error=False)
+    assert not result.success
+    check = {check.check_name: check for check in result.get_asset_check_evaluations()}["parquet_and_tables_agree"]
+    assert not check.passed
+    assert check.metadata["differences"].value == "pages: 1 rows differ"
+    made = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
+    assert made == {"rendered_pages", "ocr_markdown", "ocr_parquet"}
+
+
+def test_the_warehouse_is_opened_by_dagster_duckdb_and_closed_whatever_happens(tmp_path: Path) -> None:
+    resource = WarehouseResource(target=str(tmp_path / "warehouse.duckdb"))
+    warehouse = resource.create_resource(dg.build_init_resource_context())
+    used: list[duckdb.DuckDBPyConnection] = []
+
+    def work(connection: duckdb.DuckDBPyConnection) -> None:
+        used.append(connection)
+        # what DuckDBResource tells the database of itself
+        assert connection.execute("SELECT current_setting('custom_user_agent')").fetchone() == ("dagster",)
+        raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        warehouse.run(work)
+    with warehouse.read() as connection:
+        used.append(connection)
+        with pytest.raises(duckdb.InvalidInputException, match="read-only"):
+            connection.execute("DELETE FROM ocr.documents")
+    for connection in used:
+        with pytest.raises(duckdb.ConnectionException):
+            connection.execute("SELECT 1")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocr_pipeline.flow import tables
 from ocr_pipeline.flow.rendering import RANGE, ranges
+from ocr_pipeline.flow.results import results
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import keys
@@ -79,4 +79,4 @@ def test_a_batch_that_fails_as_a_whole_gives_back_its_places_in_memory(tmp_path:
         service.run(batch)
     finally:
         service.close()
-    assert [len(result.pages) for result in tables.results(lake, batch)] == [30, 30, 30]
+    assert [len(result.pages) for result in results(lake, batch)] == [30, 30, 30]

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ocr_pipeline import checks
-from ocr_pipeline.flow import tables
+from ocr_pipeline.flow.published import publish, read_manifest
+from ocr_pipeline.flow.results import NotMade, results
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.inbox import upload_of
@@ -61,7 +62,7 @@ def test_each_page_becomes_a_row_a_transcript_and_a_part_of_the_markdown_file(
 ) -> None:
     batch = put(lake, {"a.pdf": numbered(12)})
     service.run(batch)
-    (result,) = tables.results(lake, batch)
+    (result,) = results(lake, batch)
     assert statuses(result) == ["ok"] * 12
     assert checks.imbalances(batch, [result]) == []
     assert [page.page_number for page in result.pages] == list(range(1, 13))
@@ -75,10 +76,10 @@ def test_a_second_run_asks_nothing_and_gives_the_same_rows(
 ) -> None:
     batch = put(lake, {"a.pdf": numbered(5), "b.pdf": b"no pdf", "c.pdf": pdf(["", "text"])})
     service.run(batch)
-    first, asked = tables.results(lake, batch), transcriber.asked.total()
+    first, asked = results(lake, batch), transcriber.asked.total()
     service.run(batch)
     assert transcriber.asked.total() == asked == 6
-    assert tables.results(lake, batch) == first
+    assert results(lake, batch) == first
 
 
 def test_an_edited_pdf_asks_only_for_its_changed_page(
@@ -91,7 +92,7 @@ def test_an_edited_pdf_asks_only_for_its_changed_page(
     batch = put(lake, {"a.pdf": pdf(texts)})
     service.run(batch)
     assert list(transcriber.asked) == [(keys.document_id("inbox/a.pdf"), 4)]
-    (result,) = tables.results(lake, batch)
+    (result,) = results(lake, batch)
     assert "something else" in result.pages[3].markdown
     assert len(result.attempts) == 6  # the five reused transcripts are still this document's own requests
 
@@ -101,10 +102,10 @@ def test_the_same_page_in_two_documents_is_asked_once_and_is_one_attempt(
 ) -> None:
     batch = put(lake, {"a.pdf": pdf(["the same page"]), "b.pdf": pdf(["the same page"])})
     service.run(batch)
-    results = tables.results(lake, batch)
+    found = results(lake, batch)
     assert transcriber.asked.total() == 1
-    assert [statuses(result) for result in results] == [["ok"], ["ok"]]
-    assert sum(len(result.attempts) for result in results) == 1
+    assert [statuses(result) for result in found] == [["ok"], ["ok"]]
+    assert sum(len(result.attempts) for result in found) == 1
 
 
 def test_a_blank_page_is_recognised_before_any_engine_sees_it(
@@ -112,7 +113,7 @@ def test_a_blank_page_is_recognised_before_any_engine_sees_it(
 ) -> None:
     batch = put(lake, {"a.pdf": pdf(["first", "", "third"])})
     service.run(batch)
-    (result,) = tables.results(lake, batch)
+    (result,) = results(lake, batch)
     assert statuses(result) == ["ok", "blank", "ok"]
     assert transcriber.asked.total() == 2
 
@@ -126,7 +127,7 @@ def test_a_bad_upload_is_one_rejected_row_and_the_rest_goes_on(
 ) -> None:
     batch = put(lake, {"bad.pdf": data, "good.pdf": numbered(2)})
     service.run(batch)
-    by_name = {r.document.source_uri.rsplit("/", 1)[-1]: r for r in tables.results(lake, batch)}
+    by_name = {r.document.source_uri.rsplit("/", 1)[-1]: r for r in results(lake, batch)}
     assert (by_name["bad.pdf"].document.status, by_name["bad.pdf"].document.reason) == ("rejected", reason)
     assert statuses(by_name["good.pdf"]) == ["ok", "ok"]
 
@@ -137,7 +138,7 @@ def test_a_failed_page_falls_back_to_the_text_layer_and_says_why(
     transcriber.script = lambda image: Reason.REPETITION if image.page_number == 2 else None
     batch = put(lake, {"a.pdf": numbered(3)})
     service.run(batch)
-    (result,) = tables.results(lake, batch)
+    (result,) = results(lake, batch)
     assert statuses(result) == ["ok", "fallback", "ok"]
     assert result.pages[1].reason is Reason.REPETITION
     assert "This is page 2" in result.pages[1].markdown
@@ -154,13 +155,13 @@ def test_pages_that_no_backend_could_be_had_for_are_asked_again_and_others_are_n
     try:
         batch = put(lake, {"a.pdf": numbered(3)})
         service.run(batch)
-        (result,) = tables.results(lake, batch)
+        (result,) = results(lake, batch)
         assert statuses(result) == ["failed", "failed", "ok"]
         transcriber.script = lambda image: None
         transcriber.asked.clear()
         service.run(batch)
         assert list(transcriber.asked.values()) == [1]
-        (result,) = tables.results(lake, batch)
+        (result,) = results(lake, batch)
         assert statuses(result) == ["ok", "failed", "ok"]
         assert [row.attempt.attempt for row in result.attempts if row.attempt.page_number == 1] == [1, 2]
     finally:
@@ -189,7 +190,7 @@ def test_an_upload_that_was_replaced_or_deleted_since_its_batch_was_cut_says_so(
     lake.write("inbox/a.pdf", numbered(2))
     lake.delete(["inbox/b.pdf"])
     service.run(batch)
-    reasons = {r.document.source_uri[-5:]: r.document.reason for r in tables.results(lake, batch)}
+    reasons = {r.document.source_uri[-5:]: r.document.reason for r in results(lake, batch)}
     assert reasons == {"a.pdf": Reason.REPLACED, "b.pdf": Reason.MISSING}
 
 
@@ -202,7 +203,7 @@ def test_a_file_that_may_not_be_read_is_one_rejected_row_and_the_rest_of_its_bat
     path.rename(tmp_path / "outside.pdf")
     path.symlink_to(tmp_path / "outside.pdf")
     service.run(batch)
-    by_name = {r.document.source_uri.rsplit("/", 1)[-1]: r for r in tables.results(lake, batch)}
+    by_name = {r.document.source_uri.rsplit("/", 1)[-1]: r for r in results(lake, batch)}
     rejected = by_name["secret.pdf"].document
     assert (rejected.status, rejected.reason) == ("rejected", Reason.UNREADABLE)
     assert "link that leaves the lake" in (rejected.detail or "")
@@ -219,7 +220,7 @@ def test_a_file_that_may_no_longer_be_read_once_it_was_drawn_keeps_its_pages(
     path.rename(tmp_path / "outside.pdf")
     path.symlink_to(tmp_path / "outside.pdf")
     service.run(batch, render=False)
-    (result,) = tables.results(lake, batch)
+    (result,) = results(lake, batch)
     assert statuses(result) == ["ok", "ok"]
     assert lake.stat(keys.markdown("inbox/a.pdf")) is not None
 
@@ -249,11 +250,11 @@ def test_either_asset_can_be_made_again_alone(
     batch = put(lake, {"a.pdf": numbered(4)})
     service.run(batch, read=False)
     assert transcriber.asked.total() == 0
-    with pytest.raises(tables.NotMade, match="ocr_markdown"):
-        tables.results(lake, batch)
+    with pytest.raises(NotMade, match="ocr_markdown"):
+        results(lake, batch)
     lake.delete([keys.page_image(batch.name, keys.document_id("inbox/a.pdf"), 3)])
     service.run(batch, render=False)
-    (result,) = tables.results(lake, batch)
+    (result,) = results(lake, batch)
     assert statuses(result) == ["ok", "ok", "failed", "ok"]
     assert result.pages[2].reason is Reason.IMAGE_GONE
 
@@ -263,7 +264,7 @@ def test_a_file_above_the_limit_is_rejected_before_it_is_fetched(lake: Storage) 
     try:
         batch = put(lake, {"a.pdf": numbered(3)})
         service.run(batch)
-        (result,) = tables.results(lake, batch)
+        (result,) = results(lake, batch)
         assert result.document.reason is Reason.TOO_LARGE
     finally:
         service.close()
@@ -281,7 +282,7 @@ def test_pages_are_read_while_others_are_still_drawn_and_no_more_at_once_than_th
 def test_the_ledger_says_when_a_page_has_no_row(lake: Storage, service: OcrService) -> None:
     batch = put(lake, {"a.pdf": numbered(3)})
     service.run(batch)
-    (result,) = tables.results(lake, batch)
+    (result,) = results(lake, batch)
     lost = dataclasses.replace(result, pages=result.pages[:2])
     assert len(checks.imbalances(batch, [lost])) == 1
     assert len(checks.imbalances(batch, [])) == 1
@@ -291,9 +292,9 @@ def test_a_deletion_is_published_with_the_uploads_that_it_hides(lake: Storage) -
     seen = datetime(2026, 1, 1, tzinfo=UTC)
     known = [Upload("inbox/a.pdf", etag, 1, seen - timedelta(hours=hours)) for etag, hours in (("1", 9), ("2", 1))]
     gone = planner.deletion(["inbox/a.pdf"], seen, known)
-    tables.publish(lake, gone, [])
+    publish(lake, gone)
     expected = Deletion(seen, seen - timedelta(hours=1), ("2",))
-    assert tables.read_manifest(lake, gone.name).deleted == {keys.document_id("inbox/a.pdf"): expected}
+    assert read_manifest(lake, gone.name).deleted == {keys.document_id("inbox/a.pdf"): expected}
     back = planner.returned(known[1:], seen, [gone.name])
     assert deletions.marks(back) == {"inbox/a.pdf": Deletion(seen + timedelta(seconds=1), None)}
 
@@ -304,7 +305,7 @@ def test_a_deletion_of_an_older_version_hides_everything_up_to_its_time(lake: St
     assert deletions.marks(gone) == {"inbox/a.pdf": Deletion(seen, seen)}
     manifest = {"batch": "b", "schema_version": 1, "deleted": {"d": "2026-01-01T00:00:00Z"}}
     lake.write(keys.manifest("b"), json.dumps(manifest).encode())
-    assert tables.read_manifest(lake, "b").deleted == {"d": seen}
+    assert read_manifest(lake, "b").deleted == {"d": seen}
 
 
 def test_a_figure_is_cut_out_and_linked_from_the_markdown_file(lake: Storage) -> None:
@@ -323,7 +324,7 @@ def test_a_figure_is_cut_out_and_linked_from_the_markdown_file(lake: Storage) ->
         service.close()
     assert lake.read(keys.figure("inbox/sub/a b.pdf", 1, 0)).startswith(b"\xff\xd8")
     assert "(<a b.pdf.files/0001-0.jpg>)" in lake.read(keys.markdown("inbox/sub/a b.pdf")).decode()
-    assert PageStatus.OK in {page.status for page in tables.results(lake, batch)[0].pages}
+    assert PageStatus.OK in {page.status for page in results(lake, batch)[0].pages}
 
 
 def test_only_figures_that_were_cut_out_are_linked(lake: Storage) -> None:
@@ -342,7 +343,7 @@ def test_only_figures_that_were_cut_out_are_linked(lake: Storage) -> None:
         service.run(batch)
     finally:
         service.close()
-    (page,) = tables.results(lake, batch)[0].pages
+    (page,) = results(lake, batch)[0].pages
     links = [f"markdown/inbox/{name}" for name in re.findall(r"\(<(.+?)>\)", page.markdown)]
     cut = [info.key for info in lake.list("markdown/inbox/a.pdf.files/")]
     assert sorted(links) == cut
@@ -360,4 +361,4 @@ def test_a_page_with_specks_and_no_text_is_blank_and_one_with_ink_is_failed(
         service_without_layer.run(batch)
     finally:
         service_without_layer.close()
-    assert statuses(tables.results(lake, batch)[0]) == ["blank", "failed"]
+    assert statuses(results(lake, batch)[0]) == ["blank", "failed"]

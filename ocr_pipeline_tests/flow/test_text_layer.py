@@ -13,10 +13,11 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 
-from ocr_pipeline.flow import documents, rendered, tables
+from ocr_pipeline.flow import documents, rendered
 from ocr_pipeline.flow import stream as flow_stream
 from ocr_pipeline.flow.reading import PageReading, Reading
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
+from ocr_pipeline.flow.results import results
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.inbox import upload_of
@@ -47,7 +48,7 @@ def read(lake: Storage) -> Iterator[Read]:
         assert info is not None
         batch = planner.plan([upload_of(info)], set(), planner.Limits()).batches[0]
         service.run(batch)
-        return tables.results(lake, batch)[0]
+        return results(lake, batch)[0]
 
     yield read
     for service in open_services:

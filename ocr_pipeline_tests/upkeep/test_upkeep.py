@@ -12,7 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from ocr_pipeline.flow import tables
+from ocr_pipeline.flow.loading import load
+from ocr_pipeline.flow.published import publish
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.inbox import upload_of
@@ -30,6 +31,7 @@ from ocr_pipeline.upkeep.whereabouts import Stage, find, pace
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.load import load_batch
+from ocr_pipeline.warehouse.rebuild import RebuildRefused
 from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
 from ocr_pipeline_tests.pdfs import numbered, pdf
@@ -64,8 +66,8 @@ class Pipeline:
     def process(self, batch: Batch) -> None:
         if batch.uploads:
             self.service.run(batch)
-        tables.publish(self.lake, batch, tables.results(self.lake, batch))
-        tables.load(self.lake, self.warehouse, batch)
+        publish(self.lake, batch)
+        load(self.lake, self.warehouse, batch)
 
     def rows(self, query: str) -> list[tuple[object, ...]]:
         with self.warehouse.read() as connection:
@@ -236,6 +238,35 @@ def test_a_rebuild_from_parquet_equals_what_was_there(pipeline: Pipeline) -> Non
     path.unlink()
     counts = rebuild_warehouse(pipeline.lake, pipeline.warehouse)
     assert counts.documents == 3
+    assert pipeline.everything() == before
+
+
+def test_after_a_backfill_the_files_keep_the_attempts_of_earlier_recipes_so_that_a_rebuild_is_equal(
+    pipeline: Pipeline,
+) -> None:
+    batch = pipeline.cut({"a.pdf": numbered(3), "b.pdf": numbered(1, "b")})
+    pipeline.process(batch)
+    pipeline.service.close()
+    newer = ScriptedTranscriber(lambda image: "quite another" if image.page_number == 2 else None)
+    newer.recipe_id = "newer"
+    pipeline.use(newer)
+    pipeline.process(batch)
+    before = pipeline.everything()
+    by_recipe = "SELECT recipe_id, count(*) FROM ocr.attempts GROUP BY ALL ORDER BY 1"
+    assert pipeline.rows(by_recipe) == [("newer", 4), ("scripted", 4)]
+    rebuild_warehouse(pipeline.lake, pipeline.warehouse)
+    assert pipeline.everything() == before
+    assert purge(pipeline.lake, pipeline.warehouse, "inbox/b.pdf").left == ()
+    publish(pipeline.lake, batches.read(pipeline.lake, batch.name))  # what was forgotten does not come back as history
+    rebuild_warehouse(pipeline.lake, pipeline.warehouse)
+    assert pipeline.rows(by_recipe) == [("newer", 3), ("scripted", 3)]
+
+
+def test_a_rebuild_from_another_lake_is_refused_and_takes_nothing_away(pipeline: Pipeline, tmp_path: Path) -> None:
+    pipeline.process(pipeline.cut({"a.pdf": numbered(1)}))
+    before = pipeline.everything()
+    with pytest.raises(RebuildRefused, match="is OCR_LAKE the right lake"):
+        rebuild_warehouse(open_storage(str(tmp_path / "another")), pipeline.warehouse)
     assert pipeline.everything() == before
 
 

@@ -6,7 +6,9 @@ import contextlib
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -18,6 +20,8 @@ from ocr_pipeline.warehouse.load import load_batch
 from ocr_pipeline.warehouse.retry import passes_by_itself, with_retries
 from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline_tests.warehouse.sample_rows import contents, result
+
+Opened = contextlib.AbstractContextManager[duckdb.DuckDBPyConnection]
 
 
 def opens_in_another_process(path: str) -> bool:
@@ -45,8 +49,8 @@ def test_a_warehouse_that_would_be_forgotten_is_refused(target: str) -> None:
 
 
 def test_the_token_shows_in_no_representation_and_no_error() -> None:
-    def connect() -> duckdb.DuckDBPyConnection:
-        raise duckdb.IOException("login with s3cret-token was refused")
+    def connect(database: str, read_only: bool, config: Mapping[str, Any]) -> Opened:
+        raise duckdb.IOException(f"login with {config['motherduck_token']} was refused")
 
     warehouse = Warehouse("md:ocr", "s3cret-token", connect=connect)
     assert "s3cret" not in repr(warehouse)
@@ -153,14 +157,17 @@ def test_a_file_that_is_no_database_is_an_error_with_its_name(tmp_path: Path) ->
 def test_connections_of_ones_own_are_used_and_closed(tmp_path: Path) -> None:
     given: list[duckdb.DuckDBPyConnection] = []
 
-    def connect() -> duckdb.DuckDBPyConnection:
-        given.append(duckdb.connect(str(tmp_path / "w.duckdb"), config={"custom_user_agent": "dagster"}))
-        return given[-1]
+    @contextlib.contextmanager
+    def connect(database: str, read_only: bool, config: Mapping[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
+        given.append(duckdb.connect(database, read_only=read_only, config={"custom_user_agent": "dagster", **config}))
+        yield given[-1]  # and not closed where the block raises, as dagster-duckdb does it
 
     warehouse = Warehouse(str(tmp_path / "w.duckdb"), connect=connect)
     load_batch(warehouse, "b1", to_tables([result("a.pdf", batch="b1")]))
     assert len(contents(warehouse)["documents"]) == 1
-    assert len(given) == 2
+    with pytest.raises(RuntimeError, match="in the middle"), warehouse.transaction():
+        raise RuntimeError("in the middle")
+    assert len(given) == 3
     for connection in given:
         with pytest.raises(duckdb.ConnectionException):
             connection.execute("SELECT 1")
@@ -201,12 +208,12 @@ def test_two_writers_that_conflict_both_end_up_done_the_second_on_a_fresh_connec
         other.execute(f"DELETE FROM ocr.{table}")
     opened: list[int] = []
 
-    def connect() -> duckdb.DuckDBPyConnection:
+    def connect(database: str, read_only: bool, config: Mapping[str, Any]) -> Opened:
         opened.append(1)
         if len(opened) == 2:
             other.commit()
             other.close()
-        return duckdb.connect(path)
+        return contextlib.closing(duckdb.connect(database))
 
     load_batch(Warehouse(path, connect=connect), "b2", to_tables([result("a.pdf", batch="b2", pages=2)]))
     assert len(opened) == 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ocr_pipeline.lake import keys
 from ocr_pipeline.records import Deletion, Reason
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
@@ -24,6 +25,7 @@ from ocr_pipeline.warehouse.rebuild import rebuild
 from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, instant, result
+from ocr_pipeline_tests.warehouse.shelf import Shelf
 
 Tables = dict[str, pa.Table]
 Steps = list[tuple[list[tuple[str, int, int, str]], bool]]  # rows (document, upload, pages, recipe) of a batch; twice?
@@ -156,7 +158,8 @@ def test_parquet_files_load_by_address_as_their_rows_do(duckdb_file: Warehouse, 
     tables = to_tables([result("it's.pdf", batch="b'1", pages=3)])
     addresses = {}
     for name, table in tables.items():
-        path = tmp_path / f"{name} of b'1.parquet"
+        path = tmp_path / keys.table(name, date(2026, 11, 1), "b'1")
+        path.parent.mkdir(parents=True)
         path.write_bytes(to_bytes(name, table))
         addresses[name] = str(path)
     by_rows = Warehouse(str(tmp_path / "rows.duckdb"))
@@ -253,9 +256,9 @@ def test_which_documents_are_written_is_decided_by_upload_time_then_batch_name()
 
 @contextlib.contextmanager
 def in_memory() -> Iterator[Warehouse]:
-    """A warehouse without a file, for many small loads: connections come from the `connect` hook."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.closing(duckdb.connect()) as database:
-        yield Warehouse(f"{folder}/never-made.duckdb", connect=database.cursor)
+    """A warehouse without a file, for many small loads: connections come from the `connect` hook, as on MotherDuck."""
+    with contextlib.closing(duckdb.connect()) as database:
+        yield Warehouse("md:memory", "token", connect=lambda *_: contextlib.closing(database.cursor()))
 
 
 STEPS = st.lists(
@@ -294,12 +297,12 @@ def check_that_order_and_repeats_change_nothing(steps: Steps, deletions: Deletio
             shuffle.shuffle(jobs)
         first = contents(one)
         assert contents(other) == first
-        rebuild(other, [tables for _, tables in batches[::-1]])
+        rebuild(other, Shelf([tables for _, tables in batches[::-1]]))
         assert contents(other) == first
         marks = {}
         for key, at in deletions:
             marks[document_id(key)] = max(instant(at), marks.get(document_id(key), instant(at)))
-        rebuild(fresh, [tables for _, tables in batches], marks)
+        rebuild(fresh, Shelf([tables for _, tables in batches], marks))
         assert contents(fresh) == first
 
 

@@ -20,6 +20,7 @@ from ocr_pipeline.warehouse.rebuild import rebuild
 from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline_tests.warehouse.loader_process import read_batch
 from ocr_pipeline_tests.warehouse.sample_rows import contents, result
+from ocr_pipeline_tests.warehouse.shelf import Shelf
 
 
 def make_batches(folder: Path, count: int) -> list[str]:
@@ -119,7 +120,7 @@ def test_eight_processes_load_forty_batches_one_is_killed_and_nothing_differs_fr
     expected = contents(alone)
     assert contents(shared) == expected
     assert len(expected["documents"]) == 40 * 3 + 12
-    rebuild(shared, (read_batch(tmp_path, batch) for batch in reversed(batches)))
+    rebuild(shared, Shelf([read_batch(tmp_path, batch) for batch in reversed(batches)]))
     assert contents(shared) == expected
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from ocr_pipeline.records import PageStatus, Reason
 from ocr_pipeline.warehouse.errors import WarehouseError
-from ocr_pipeline.warehouse.parquet import from_bytes, to_bytes
+from ocr_pipeline.warehouse.parquet import TableWriter, from_bytes, to_bytes
 from ocr_pipeline.warehouse.rows import to_tables
-from ocr_pipeline.warehouse.schema import PRIMARY_KEYS, SCHEMA_VERSION, TABLES
+from ocr_pipeline.warehouse.schema import FILES, PRIMARY_KEYS, SCHEMA_VERSION, TABLES
 from ocr_pipeline_tests.warehouse.sample_rows import document_id, result
 
 CONTRACT = {
@@ -59,6 +59,7 @@ def test_columns_are_those_of_the_contract_in_its_order_each_with_a_description(
     for name, columns in CONTRACT.items():
         assert TABLES[name].names == columns.split(", ")
         assert all(len(field.metadata[b"description"]) > 3 for field in TABLES[name])
+        assert FILES[name].names == [column for column in TABLES[name].names if column != "ingest_date"]
         assert TABLES[name].metadata == {b"table": name.encode(), b"schema_version": b"%d" % SCHEMA_VERSION}
         assert not any(TABLES[name].field(key).nullable for key in PRIMARY_KEYS[name])
 
@@ -83,6 +84,26 @@ def test_rows_are_sorted_by_key_and_the_same_rows_give_the_same_bytes(tables: di
         assert to_bytes(name, table) == to_bytes(name, table.slice(0))
 
 
+def test_a_file_written_in_pieces_is_the_same_file_and_pieces_out_of_order_are_refused(
+    tables: dict[str, pa.Table],
+) -> None:
+    many = to_tables([result(f"{n}.pdf", batch="b1", pages=700) for n in range(4)])["pages"]
+    documents = len(many["document_id"].unique())
+    files = []
+    for size in (5000, 600, 1):
+        sink = pa.BufferOutputStream()
+        with TableWriter("pages", sink, date(2026, 11, 1), documents) as writer:
+            for start in range(0, many.num_rows, size):
+                writer.write(many.slice(start, size))
+        files.append(bytes(sink.getvalue()))
+    assert files == [to_bytes("pages", many)] * 3
+    assert [pq.ParquetFile(io.BytesIO(files[0])).metadata.row_group(n).num_rows for n in range(2)] == [2000, 800]
+    writer = TableWriter("pages", pa.BufferOutputStream(), None, 3)
+    writer.write(tables["pages"])
+    with pytest.raises(WarehouseError, match="comes after"):
+        writer.write(tables["pages"].slice(0, 1))
+
+
 def test_a_rejected_document_has_a_row_and_no_pages(tables: dict[str, pa.Table]) -> None:
     row = [row for row in tables["documents"].to_pylist() if row["status"] == "rejected"]
     assert [(r["document_id"], r["reason"], r["page_count"]) for r in row] == [
@@ -91,31 +112,36 @@ def test_a_rejected_document_has_a_row_and_no_pages(tables: dict[str, pa.Table])
     assert document_id("broken.pdf") not in tables["pages"]["document_id"].to_pylist()
 
 
+def in_file(name: str, tables: dict[str, pa.Table]) -> pa.Table:
+    """What a reader gets of one file: all but the date, which is the name of its folder."""
+    return tables[name].select(FILES[name].names)
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_duckdb_reads_the_file_as_it_is(name: str, folder: Path, tables: dict[str, pa.Table]) -> None:
     connection = duckdb.connect()
     found = connection.execute("SELECT * FROM read_parquet(?)", [str(folder / f"{name}.parquet")]).to_arrow_table()
-    assert found.cast(pa.schema(list(TABLES[name]))).to_pylist() == tables[name].to_pylist()
+    assert found.cast(pa.schema(list(FILES[name]))).to_pylist() == in_file(name, tables).to_pylist()
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_polars_reads_the_file_as_it_is(name: str, folder: Path, tables: dict[str, pa.Table]) -> None:
     frame = polars.read_parquet(folder / f"{name}.parquet")
-    assert frame.to_dicts() == tables[name].to_pylist()
+    assert frame.to_dicts() == in_file(name, tables).to_pylist()
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_pandas_reads_the_file_as_it_is(name: str, folder: Path, tables: dict[str, pa.Table]) -> None:
     frame = pandas.read_parquet(folder / f"{name}.parquet")
-    expected = tables[name].to_pandas()
+    expected = in_file(name, tables).to_pandas()
     pandas.testing.assert_frame_equal(frame, expected)
-    assert list(frame.columns) == TABLES[name].names
+    assert list(frame.columns) == FILES[name].names
     assert frame["document_id"].tolist() == tables[name]["document_id"].to_pylist()
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_plain_pyarrow_reads_the_file_as_it_is(name: str, folder: Path, tables: dict[str, pa.Table]) -> None:
-    assert pq.read_table(folder / f"{name}.parquet").equals(tables[name])
+    assert pq.read_table(folder / f"{name}.parquet").equals(in_file(name, tables))
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -127,7 +153,7 @@ def test_files_are_zstd_sorted_indexed_and_filtered_on_document_id(name: str, fo
     assert all(
         column.has_offset_index and column.has_column_index for key, column in columns.items() if key == "document_id"
     )
-    assert [TABLES[name].names[s.column_index] for s in group.sorting_columns] == list(PRIMARY_KEYS[name])
+    assert [FILES[name].names[s.column_index] for s in group.sorting_columns] == list(PRIMARY_KEYS[name])
     blooms = duckdb.execute(
         "SELECT path_in_schema FROM parquet_metadata(?) WHERE bloom_filter_offset IS NOT NULL", [path]
     ).fetchall()
@@ -214,7 +240,7 @@ def test_a_file_of_another_table_a_newer_version_or_no_parquet_is_refused(tables
 def test_a_flipped_bit_in_the_text_of_a_file_is_noticed(tables: dict[str, pa.Table]) -> None:
     data = to_bytes("pages", tables["pages"])
     group = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0)
-    text = group.column(TABLES["pages"].get_field_index("markdown"))
+    text = group.column(FILES["pages"].get_field_index("markdown"))
     header = 100  # bytes at most; the checksum is of what follows it
     places = range(text.data_page_offset + header, text.data_page_offset + text.total_compressed_size, 5)
     assert len(places) > 20

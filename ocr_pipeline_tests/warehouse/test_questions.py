@@ -272,12 +272,14 @@ def test_a_compacted_file_holds_the_same_rows_keys_and_views_and_no_byte_of_what
 
 
 def test_the_r2_secret_is_one_statement_whatever_stands_in_the_keys() -> None:
-    sql = r2_secret_sql(key_id="k'; DROP TABLE x; --", secret="s'\"", account_id="acc", endpoint=None)
+    sql = r2_secret_sql(key_id="k'; DROP TABLE x; --", secret="s'\"", account_id="acc", endpoint=None, scope="r2://b/")
     assert len(duckdb.extract_statements(sql)) == 1
     assert "KEY_ID 'k''; DROP TABLE x; --'" in sql
     assert "IN MOTHERDUCK" in sql
-    eu = r2_secret_sql(key_id="k", secret="s", account_id="acc", endpoint="https://acc.eu.storage.example/")
+    eu = r2_secret_sql(
+        key_id="k", secret="s", account_id="acc", endpoint="https://acc.eu.storage.example/", scope="r2://b/"
+    )
     assert "ENDPOINT 'acc.eu.storage.example'" in eu
     assert "ACCOUNT_ID" not in eu
     with pytest.raises(WarehouseError, match="R2_ACCOUNT_ID or R2_ENDPOINT_URL"):
-        r2_secret_sql(key_id="k", secret="s", account_id=None, endpoint=None)
+        r2_secret_sql(key_id="k", secret="s", account_id=None, endpoint=None, scope="r2://b/")

@@ -13,9 +13,10 @@ from ocr_pipeline.records import PageStatus, Reason
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.load import load_batch, mark_deleted
 from ocr_pipeline.warehouse.parquet import from_bytes, to_bytes
-from ocr_pipeline.warehouse.rebuild import RebuildCounts, rebuild
+from ocr_pipeline.warehouse.rebuild import PublishedBatch, RebuildCounts, RebuildRefused, rebuild
 from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, instant, result
+from ocr_pipeline_tests.warehouse.shelf import Shelf
 
 
 @pytest.fixture
@@ -33,6 +34,11 @@ def batches() -> list[dict[str, pa.Table]]:
     return [{name: from_bytes(name, to_bytes(name, table)) for name, table in tables.items()} for tables in made]
 
 
+def leftovers(warehouse: Warehouse) -> list[tuple[object, ...]]:
+    with warehouse.read() as connection:
+        return connection.execute("SELECT table_name FROM duckdb_tables() WHERE table_name LIKE 'rebuilt%'").fetchall()
+
+
 def load_all(warehouse: Warehouse, batches: list[dict[str, pa.Table]]) -> None:
     for tables in batches:
         names = tables["documents"]["batch"].to_pylist()
@@ -43,7 +49,7 @@ def test_a_rebuild_equals_the_original_every_table(warehouse: Warehouse, batches
     load_all(warehouse, batches)
     mark_deleted(warehouse, {document_id("b.pdf"): instant(30)})
     before = contents(warehouse)
-    counts = rebuild(warehouse, reversed(batches))
+    counts = rebuild(warehouse, Shelf(batches[::-1]))
     assert contents(warehouse) == before
     assert counts == RebuildCounts(
         batches=4, **{name: len(before[name]) for name in ("documents", "pages", "regions", "attempts")}
@@ -57,7 +63,7 @@ def test_from_nothing_a_rebuild_gets_the_same_with_the_deletions_that_the_lake_k
     deletions = {document_id("b.pdf"): instant(30), document_id("never loaded"): instant(1)}
     mark_deleted(duckdb_file, deletions)
     empty = Warehouse(str(tmp_path_factory.mktemp("empty") / "w.duckdb"))
-    rebuild(empty, batches, deletions)
+    rebuild(empty, Shelf(batches, deletions))
     assert contents(empty) == contents(duckdb_file)
 
 
@@ -65,15 +71,14 @@ def test_after_a_rebuild_keys_hold_views_answer_and_loads_go_on_in_a_new_process
     duckdb_file: Warehouse, batches: list[dict[str, pa.Table]]
 ) -> None:
     load_all(duckdb_file, batches)
-    rebuild(duckdb_file, batches)
+    rebuild(duckdb_file, Shelf(batches))
     before = contents(duckdb_file)
     with contextlib.closing(duckdb.connect(duckdb_file.target)) as connection:
         for table in ("documents", "pages", "regions", "attempts"):
             with pytest.raises(duckdb.ConstraintException, match="primary key"):
                 connection.execute(f"INSERT INTO ocr.{table} SELECT * FROM ocr.{table} LIMIT 1")
         assert connection.execute("SELECT count(*) FROM ocr.current_pages").fetchone() == (len(before["pages"]),)
-        leftovers = "SELECT count(*) FROM duckdb_tables() WHERE table_name LIKE 'rebuilt%'"
-        assert connection.execute(leftovers).fetchone() == (0,)
+    assert leftovers(duckdb_file) == []
     load_all(duckdb_file, batches)
     assert contents(duckdb_file) == before
 
@@ -84,19 +89,76 @@ def test_a_rebuild_that_fails_leaves_the_old_tables_and_can_be_run_again(
     load_all(warehouse, batches)
     before = contents(warehouse)
 
-    def broken() -> Iterator[dict[str, pa.Table]]:
-        yield batches[0]
-        raise OSError("the lake went away")
+    class Broken(Shelf):
+        @contextlib.contextmanager
+        def batch(self, name: str) -> Iterator[PublishedBatch]:
+            if name == "b2":
+                raise OSError("the lake went away")
+            with super().batch(name) as batch:
+                yield batch
 
     with pytest.raises(OSError, match="the lake went away"):
-        rebuild(warehouse, broken())
+        rebuild(warehouse, Broken(batches))
     assert contents(warehouse) == before
-    rebuild(warehouse, batches)
+    assert leftovers(warehouse) == []
+    rebuild(warehouse, Shelf(batches))
     assert contents(warehouse) == before
 
 
 def test_batches_whose_parquet_is_gone_are_named(warehouse: Warehouse, batches: list[dict[str, pa.Table]]) -> None:
     load_all(warehouse, batches)
-    counts = rebuild(warehouse, batches[:1])
+    before = contents(warehouse)
+    with pytest.raises(RebuildRefused, match=r"1 batches have rows now and no Parquet was found for them \(b2\)"):
+        rebuild(warehouse, Shelf(batches[:1]))
+    assert contents(warehouse) == before
+    assert leftovers(warehouse) == []
+    counts = rebuild(warehouse, Shelf(batches[:1]), force=True)
     assert counts.missing_batches == ("b2",)  # b3 had no row left of its own
     assert counts.documents == 2
+
+
+def test_a_lake_with_nothing_published_takes_no_table_away_unless_it_is_told_to(warehouse: Warehouse) -> None:
+    with pytest.raises(RebuildRefused, match="no published batch was found: is OCR_LAKE the right lake"):
+        rebuild(warehouse, Shelf([]))
+    assert rebuild(warehouse, Shelf([]), force=True).documents == 0
+
+
+def test_batches_that_are_published_and_loaded_while_a_rebuild_runs_are_kept() -> None:
+    """As on MotherDuck, where nothing locks: the same warehouse without a file, from two sides."""
+    unread = to_tables([result("a.pdf", batch="b1", statuses={1: (PageStatus.FAILED, Reason.BACKEND_UNAVAILABLE)})])
+    read, other = to_tables([result("a.pdf", batch="b1", asked=99)]), to_tables([result("b.pdf", batch="b2")])
+    during, after = to_tables([result("c.pdf", batch="b3")]), to_tables([result("d.pdf", batch="b4")])
+    with contextlib.closing(duckdb.connect()) as database:
+        warehouse = Warehouse("md:memory", "token", connect=lambda *_: contextlib.closing(database.cursor()))
+
+        class Busy(Shelf):
+            busy = False
+            looks = 0
+
+            @contextlib.contextmanager
+            def batch(self, name: str) -> Iterator[PublishedBatch]:
+                with super().batch(name) as batch:
+                    yield batch
+                if name == "b1" and not self.busy:  # its failed page is read after all; and one is new
+                    self.busy = True
+                    self.publish(read)
+                    self.publish(during)
+                    load_batch(warehouse, "b1", read)
+                    load_batch(warehouse, "b3", during)
+
+            def listing(self) -> dict[str, str]:
+                self.looks += 1
+                found = super().listing()
+                if self.looks == 2:  # after the swap's own look at the list
+                    self.publish(after)
+                return found
+
+        load_batch(warehouse, "b1", unread)
+        load_batch(warehouse, "b2", other)
+        counts = rebuild(warehouse, Busy([unread, other]))
+        assert (counts.batches, counts.documents) == (4, 4)
+        found = contents(warehouse)
+    with contextlib.closing(duckdb.connect()) as database:
+        serial = Warehouse("md:memory", "token", connect=lambda *_: contextlib.closing(database.cursor()))
+        load_all(serial, [unread, read, other, during, after])  # type: ignore[list-item]
+        assert found == contents(serial)

@@ -1,0 +1,81 @@
+"""From a batch's records in the lake to its rows, a piece of a document at a time.
+
+Memory holds the records of one document and the rows of one piece of it, however many documents a batch has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from ocr_pipeline.flow import documents, reading, rendered
+from ocr_pipeline.flow.reading import Reading
+from ocr_pipeline.flow.rendered import RenderedDocument
+from ocr_pipeline.lake import keys
+from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.records import Batch, Document, DocumentResult, Page, Upload
+
+PIECE = 500
+"""Pages. A page's rows with their text are 5 to 30 KB as Python objects, twice that while they become columns."""
+
+_READ_AHEAD = 8
+"""Documents whose records are fetched side by side."""
+
+
+class NotMade(Exception):
+    """A hop before this one has not been materialised for the batch."""
+
+
+def results(lake: Storage, batch: Batch) -> list[DocumentResult]:
+    """All rows of every upload of the batch, whole, in the order of its list. Raises NotMade.
+
+    For small batches: it holds all of their text. Tables are made from `pieces`.
+    """
+    return [
+        documents.result(batch, document, transcripts, transcripts.recipe_id, lake.uri_of)
+        for document, transcripts in _records(lake, batch, batch.uploads)
+    ]
+
+
+def pieces(lake: Storage, batch: Batch) -> Iterator[DocumentResult | Document]:
+    """The rows of the batch sorted by document id and page: of each document its pages, regions and attempts in pieces
+    of at most `PIECE` pages (the `document` of a piece is not yet the document's row), then its own row.
+
+    Raises NotMade.
+    """
+    in_order = sorted(batch.uploads, key=lambda upload: keys.document_id(upload.key))
+    for document, transcripts in _records(lake, batch, in_order):
+        yield from _pieces(lake, batch, document, transcripts)
+
+
+def _pieces(
+    lake: Storage, batch: Batch, document: RenderedDocument, transcripts: Reading
+) -> Iterator[DocumentResult | Document]:
+    read = {page.number: page for page in transcripts.pages}
+    outlines: list[Page] = []
+    for start in range(0, len(document.pages), PIECE):
+        pages = document.pages[start : start + PIECE]
+        part = replace(transcripts, pages=tuple(read.pop(page.number) for page in pages if page.number in read))
+        piece = documents.result(batch, replace(document, pages=pages), part, transcripts.recipe_id, lake.uri_of)
+        outlines += [replace(page, markdown="", detail=None) for page in piece.pages]
+        yield piece
+    yield documents.document_row(batch, document, outlines, transcripts.recipe_id, lake.uri_of)
+
+
+def _records(lake: Storage, batch: Batch, uploads: Sequence[Upload]) -> Iterator[tuple[RenderedDocument, Reading]]:
+    for start in range(0, len(uploads), _READ_AHEAD):
+        some = uploads[start : start + _READ_AHEAD]
+        ids = [keys.document_id(upload.key) for upload in some]
+        wanted = [name(batch.name, document_id) for document_id in ids for name in (keys.rendered, keys.reading)]
+        found = dict(lake.read_many(wanted))
+        for upload, document_id in zip(some, ids, strict=True):
+            document = found.pop(keys.rendered(batch.name, document_id))
+            text = found.pop(keys.reading(batch.name, document_id))
+            if document is None or text is None:
+                hop = "rendered_pages" if document is None else "ocr_markdown"
+                raise NotMade(f"batch {batch.name}: {hop} has no record of {upload.key!r}; materialise {hop} first")
+            opened = rendered.from_json(document)
+            del document  # the raw bytes are as large as what is made of them
+            transcripts = reading.from_json(text)
+            del text
+            yield opened, transcripts
