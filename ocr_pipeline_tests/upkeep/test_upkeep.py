@@ -256,7 +256,7 @@ def test_after_a_backfill_the_files_keep_the_attempts_of_earlier_recipes_so_that
     assert pipeline.rows(by_recipe) == [("newer", 4), ("scripted", 4)]
     rebuild_warehouse(pipeline.lake, pipeline.warehouse)
     assert pipeline.everything() == before
-    assert purge(pipeline.lake, pipeline.warehouse, "inbox/b.pdf").left == ()
+    assert pipeline.purge("inbox/b.pdf").left == ()
     publish(pipeline.lake, batches.read(pipeline.lake, batch.name))  # what was forgotten does not come back as history
     rebuild_warehouse(pipeline.lake, pipeline.warehouse)
     assert pipeline.rows(by_recipe) == [("newer", 3), ("scripted", 3)]
