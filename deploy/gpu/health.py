@@ -6,6 +6,7 @@ of generated tokens has not moved for `--hung-after` seconds; or the server answ
 long, as when its HTTP front end is stuck. What was seen is kept in a file between two runs.
 Docker restarts a container that ended, never one that is unhealthy: `--end-a-hung-server` kills the `vllm serve`
 processes of a hung server, so that `restart: always` starts it again. A server that starts up is never ended.
+Of a server that is well it tells whether its engine has loaded vLLM's Flash Attention; that informs and judges nothing.
 """
 
 import argparse
@@ -110,6 +111,21 @@ def server_processes(marker, proc="/proc"):
     return sorted(found)
 
 
+def flash_attention(proc="/proc"):
+    """The library of vLLM's Flash Attention (`_vllm_fa2_C…`, `_vllm_fa3_C…`) that a process here has loaded, or None.
+
+    vLLM's log names the attention code, but no program inside the container can read that log.
+    """
+    for name in os.listdir(proc):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(os.path.join(proc, name, "maps"), encoding="utf-8") as file:
+                for line in file:
+                    library = line.rstrip("\n").rpartition("/")[2]
+                    if library.startswith("_vllm_fa"):
+                        return library
+    return None
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", default="http://127.0.0.1:8000")
@@ -136,6 +152,8 @@ def main():
         state["answered"] = True
     remember(options.state, state)
     if wrong is None:
+        library = flash_attention()
+        print(f"well; Flash Attention: {library or 'not loaded, other attention code is slower and not wrong'}")
         return 0
     print(wrong)
     if options.end_a_hung_server and wrong.startswith("hung"):

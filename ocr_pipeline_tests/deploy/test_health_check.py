@@ -154,6 +154,29 @@ def test_what_an_earlier_start_of_the_container_left_is_not_believed(
     assert server.alive
 
 
+def test_whether_flash_attention_is_loaded_is_told_and_changes_no_verdict(
+    server: SimulatedServer, tmp_path: Path
+) -> None:
+    without = look(server, tmp_path / "state")
+    assert without.returncode == 0
+    assert without.stdout.startswith("well; Flash Attention: not loaded")
+    library = tmp_path / "_vllm_fa2_C.abi3.so"
+    library.write_bytes(bytes(4096))
+    load = "import mmap, sys; f = open(sys.argv[1]); m = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{load}; print(flush=True); input()", str(library)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as engine:
+        assert engine.stdout
+        engine.stdout.readline()
+        told = look(server, tmp_path / "state")
+        engine.communicate("\n")
+    assert told.returncode == 0
+    assert told.stdout == "well; Flash Attention: _vllm_fa2_C.abi3.so\n"
+
+
 def test_tokens_that_move_start_the_clock_anew(health: ModuleType) -> None:
     state, wrong = health.judge({}, 3, 100, 0.0, 60)
     assert wrong is None
