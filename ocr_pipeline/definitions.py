@@ -14,7 +14,7 @@ from ocr_pipeline.assets.tables import load_tables
 from ocr_pipeline.assets.uploads import uploads
 from ocr_pipeline.jobs import process_batch, retry_failed
 from ocr_pipeline.resources import default_resources
-from ocr_pipeline.schedules import forget, forget_daily, reconcile
+from ocr_pipeline.schedules import forget, forget_daily, index_daily, index_pages, reconcile
 from ocr_pipeline.sensors import upload_sensor
 from ocr_pipeline.settings import Settings
 
@@ -24,9 +24,9 @@ def build_defs(settings: Settings | None = None, overrides: Mapping[str, object]
     settings = settings or Settings()
     return dg.Definitions(
         assets=[uploads, render_and_read, ocr_parquet, _with_freshness(load_tables, settings)],
-        jobs=[process_batch, retry_failed, forget],
+        jobs=[process_batch, retry_failed, forget, index_pages],
         sensors=[upload_sensor(settings), *([alert] if (alert := alert_on_failure(settings)) else [])],
-        schedules=[reconcile(settings), forget_daily(settings)],
+        schedules=[reconcile(settings), index_daily, forget_daily(settings)],
         resources={**default_resources(settings), **(overrides or {})},
         # one process a run: a process a step costs 2.5 s each
         executor=dg.in_process_executor,

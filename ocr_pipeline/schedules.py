@@ -1,5 +1,5 @@
 """Schedules: `reconcile`, the net under the sensor (whole inbox against all batch lists, all lists against all runs),
-and `forget_daily`, retention.
+`index_daily`, the full-text index, and `forget_daily`, retention.
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from ocr_pipeline.lake import batches
 from ocr_pipeline.runs import claims, history, requests
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep import retention
+from ocr_pipeline.warehouse import search_index
 
 MAX_FAILED_RUNS = 5
 """A batch that failed as often is left to a person: a schedule that asks for ever once made 368,000 failed runs
@@ -94,6 +95,36 @@ def forget_what_is_old(context: dg.OpExecutionContext) -> None:
 @dg.job(description="Retention: off unless OCR_KEEP_IMAGES_DAYS or OCR_KEEP_RECIPES_DAYS is set.")
 def forget() -> None:
     forget_what_is_old()
+
+
+@dg.op(
+    description="Makes the full-text index of the pages again, where there are enough and DuckDB's fts is installed.",
+    required_resource_keys={"run_stamp"},
+)
+def make_the_index(context: dg.OpExecutionContext) -> None:
+    warehouse = wiring.warehouse(Settings())
+    if not search_index.is_worth_it(warehouse):
+        context.log.info(f"fewer than {search_index.WORTH_FROM} pages: a search reads them all, no index is made")
+        return
+    pages = search_index.build_search_index(warehouse)
+    if pages is None:
+        context.log.warning(search_index.NO_EXTENSION)
+    else:
+        context.log.info(f"the full-text index knows {pages} pages")
+
+
+@dg.job(description="The full-text index for `ocr-pipeline search`: worth it from 100,000 pages on.")
+def index_pages() -> None:
+    make_the_index()
+
+
+index_daily = dg.ScheduleDefinition(
+    name="index_daily",
+    job=index_pages,
+    cron_schedule="0 4 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
 
 
 def forget_daily(settings: Settings) -> dg.ScheduleDefinition:

@@ -16,12 +16,17 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.search_index import Page, candidates
 
-_MOST_WORDS = 16
+MOST_WORDS = 16
 _SNIPPET = 200  # characters
 _MOST_RANKED = 5_000
 """Pages. Finding the pages takes 0.1 s of 100,000, ranking all of them, when they all hold the words, 1.4 to 8 s."""
+
+
+class TooManyWords(WarehouseError):
+    """More words than a search takes; the message says how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +48,12 @@ def search(warehouse: Warehouse, words: str | Sequence[str], limit: int = 20) ->
     Where there is none and more than 5,000 pages hold every word, the best of the 5,000 that were loaded first.
     Ranked by how often the words stand there for the page's length, whole words for more than parts of words, the words
     next to each other in this order for more than apart, words in the document's title for more too. No words: no hits.
+    Raises TooManyWords.
     """
     text = words if isinstance(words, str) else " ".join(words)
-    wanted = list(dict.fromkeys(text.split()))[:_MOST_WORDS]
+    wanted = list(dict.fromkeys(text.split()))
+    if len(wanted) > MOST_WORDS:
+        raise TooManyWords(f"a search takes at most {MOST_WORDS} words, {len(wanted)} were given: leave some out")
     if not wanted or limit < 1:
         return []
     with warehouse.read() as connection:

@@ -4,7 +4,8 @@ Here belong making the index and asking it for candidates. Not here: ranking and
 same with and without it. The extension is loaded where it is installed and never installed from here: that would be a
 download. Measured at 100,000 pages on two busy cores: the index takes 100 s and 0.4 KB a page, a search for one word
 0.16 s in place of 1.7 s. It is a picture of one moment and made whole each time, so it is worth it from some 100,000
-pages on, once a day; pages that came later are found all the same, by reading them.
+pages on, once a day (schedule `index_daily`, or `ocr-pipeline search --build-index`); pages that came later are found
+all the same, by reading them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,22 @@ _MOST_UNINDEXED = 50_000
 """Pages. With more that came after the index, reading all pages costs no more than reading these."""
 
 Page = tuple[str, int]  # document_id, page_number
+
+
+NO_EXTENSION = (
+    "DuckDB's extension fts is not installed on this machine, so there is no full-text index and a search reads every "
+    "page; `INSTALL fts` in DuckDB once, where it may download"
+)
+
+WORTH_FROM = 100_000
+"""Pages. With fewer a search that reads them all takes less than two seconds."""
+
+
+def is_worth_it(warehouse: Warehouse) -> bool:
+    """Whether there are so many pages that an index saves more than it costs."""
+    with warehouse.read() as connection:
+        row = connection.execute("SELECT count(*) FROM ocr.pages").fetchone()
+    return row is not None and row[0] >= WORTH_FROM
 
 
 def build_search_index(warehouse: Warehouse) -> int | None:

@@ -10,8 +10,9 @@ import pytest
 from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.schedules import forget, forget_daily
+from ocr_pipeline.schedules import forget, forget_daily, index_daily
 from ocr_pipeline.settings import Settings
+from ocr_pipeline.warehouse import search_index
 from ocr_pipeline_tests.dagster.conftest import Put, RunBatch
 from ocr_pipeline_tests.pdfs import numbered
 
@@ -50,6 +51,19 @@ def test_a_lake_that_has_published_nothing_loses_no_transcript(
     lake.delete([info.key for prefix in (keys.MANIFESTS, keys.BATCHES) for info in lake.list(prefix)])
     assert "has published a text: no transcript is deleted" in said(forgetting(Settings(), instance), instance)
     assert len(list(lake.list(keys.TRANSCRIPTS))) == 2
+
+
+def test_the_index_is_made_daily_only_of_many_pages_and_says_what_it_lacks(
+    settings: Settings, instance: dg.DagsterInstance, put: Put, run: RunBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert index_daily.default_status is dg.DefaultScheduleStatus.RUNNING
+    assert run(put({"a.pdf": numbered(2)})).success
+    job = build_defs(settings).resolve_job_def(index_daily.job_name)
+    assert "fewer than 100000 pages" in said(job.execute_in_process(instance=instance), instance)
+    monkeypatch.setattr(search_index, "WORTH_FROM", 2)
+    made = said(job.execute_in_process(instance=instance), instance)
+    # whether the extension is there is this machine's matter; one of the two is said
+    assert ("the full-text index knows 2 pages" in made) != (search_index.NO_EXTENSION in made)
 
 
 def test_tables_are_stale_in_dagster_only_where_a_limit_is_set(

@@ -18,7 +18,7 @@ from ocr_pipeline.warehouse.load import load_batch, load_rows, mark_deleted
 from ocr_pipeline.warehouse.motherduck import r2_secret_sql
 from ocr_pipeline.warehouse.purge import left_of, purge
 from ocr_pipeline.warehouse.rows import to_tables
-from ocr_pipeline.warehouse.search import search, snippet
+from ocr_pipeline.warehouse.search import TooManyWords, search, snippet
 from ocr_pipeline.warehouse.search_index import build_search_index, candidates
 from ocr_pipeline.warehouse.status import status
 from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, instant, result
@@ -149,6 +149,12 @@ def test_signs_in_a_search_are_signs_and_nothing_else(library: Warehouse, words:
             if all(word.lower() in row[2].lower() for word in words.split())
         }
     assert {(hit.source_uri, hit.page_number) for hit in found} == {row[:2] for row in expected}
+
+
+def test_more_words_than_a_search_takes_are_refused_and_none_is_left_out(library: Warehouse) -> None:
+    with pytest.raises(TooManyWords, match="at most 16 words, 17 were given"):
+        search(library, [f"word{number}" for number in range(17)])
+    assert search(library, ["turnover"] * 17) != []  # one word
 
 
 def test_no_words_find_nothing(library: Warehouse) -> None:
