@@ -23,7 +23,7 @@ from benchmarks import papers, pipeline
 from benchmarks.latency import FREE, cpu
 from benchmarks.measure import report
 from ocr_pipeline import wiring
-from ocr_pipeline.intake import cutting, inbox
+from ocr_pipeline.intake import cutting, inbox, sources
 from ocr_pipeline.lake.planner import Limits
 from ocr_pipeline.runs import instance, requests
 from ocr_pipeline.settings import Settings
@@ -130,8 +130,8 @@ def written(data: Path, batches: int) -> list[str]:
         update={"data": data, "lake": str(data / "lake"), "warehouse": str(data / "warehouse.duckdb")}
     )
     lake = wiring.lake(settings)
-    found, _ = inbox.sources(documents(batches), settings.inbox)
-    uploads = [inbox.put(lake, source) for source in found]
+    found = sources.find(documents(batches), wiring.places(settings))
+    uploads = [inbox.put(lake, source) for source in found.sources]
     with instance.instance(settings) as dagster:
         plan = cutting.cut(
             lake,

@@ -25,7 +25,7 @@ from benchmarks import papers, pipeline
 from benchmarks.measure import report
 from ocr_pipeline import wiring
 from ocr_pipeline.flow import loading, published
-from ocr_pipeline.intake import inbox
+from ocr_pipeline.intake import inbox, sources
 from ocr_pipeline.lake import planner
 from ocr_pipeline.settings import Settings
 
@@ -136,8 +136,8 @@ def main() -> None:
 
 def measure(settings: Settings, documents: list[Path], profile: bool) -> dict[str, float]:
     lake = wiring.lake(settings)
-    found, _ = inbox.sources(documents, settings.inbox)
-    uploads = [inbox.put(lake, source) for source in found]
+    found = sources.find(documents, wiring.places(settings))
+    uploads = [inbox.put(lake, source) for source in found.sources]
     batch = planner.plan(uploads, set(), planner.Limits(10_000, 2**40, 1)).batches[0]
     service = wiring.ocr_service(settings)
     clocks = Clocks()

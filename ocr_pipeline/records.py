@@ -59,6 +59,9 @@ class Reason(StrEnum):
     REFUSED = "refused"
     POISONED = "poisoned"
     ENGINE_FAILED = "engine_failed"
+    # in the command's list of failures alone, never in a table
+    BAD_NAME = "bad_name"
+    RUN_FAILED = "run_failed"
     # the text
     REPETITION = "repetition"
     TRUNCATED = "truncated"
@@ -75,9 +78,11 @@ REASONS: dict[Reason, str] = {
     Reason.TOO_LARGE: "the file is larger than OCR_MAX_PDF_BYTES",
     Reason.TOO_MANY_PAGES: "the PDF has more pages than OCR_MAX_PAGES",
     Reason.INSPECT_TIMEOUT: "opening the PDF took longer than OCR_RENDER_SECONDS or more than its memory limit",
-    Reason.MISSING: "the upload was gone when its batch ran",
+    Reason.MISSING: "the upload was gone when its batch ran, or the file when it was to be copied",
     Reason.REPLACED: "the upload was replaced by a newer one before its batch ran; the newer one has its own row",
-    Reason.UNREADABLE: "the lake answers, and does not give this one upload: look at its rights",
+    Reason.UNREADABLE: "this one upload, file or folder cannot be read, while others can: look at its rights",
+    Reason.BAD_NAME: "the file's name is not UTF-8 and can be no key: rename it",
+    Reason.RUN_FAILED: "the run of the document's batch failed as a whole: see the error, and run the command again",
     Reason.PAGE_TOO_LARGE: "a side of the page is longer than OCR_MAX_PAGE_INCHES",
     Reason.RENDER_FAILED: "neither poppler nor PDFium could draw the page",
     Reason.RENDER_TIMEOUT: "drawing the page took longer than OCR_RENDER_SECONDS",

@@ -6,20 +6,28 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-from dagster import DagsterRunStatus, RunsFilter
+from dagster import DagsterRunStatus
 
 from ocr_pipeline import wiring
-from ocr_pipeline.intake import sweeping
+from ocr_pipeline.intake import sweeping, unloaded
 from ocr_pipeline.jobs import process_batch
 from ocr_pipeline.lake import batches
+from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.runs import claims, history, requests
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep import retention
 from ocr_pipeline.warehouse import search_index
+from ocr_pipeline.warehouse.errors import WarehouseError
 
 MAX_FAILED_RUNS = 5
 """A batch that failed as often is left to a person: a schedule that asks for ever once made 368,000 failed runs
 (mitodl, `dagster.md` section 2)."""
+
+MAX_LOADS = 20
+"""The same for a batch that is loaded again and again and never there afterwards."""
+
+WAIT_FOR_TABLES = 5.0
+"""Seconds; a DuckDB file that somebody works with is looked at ten minutes later."""
 
 
 YOUNG = timedelta(minutes=2)
@@ -37,7 +45,7 @@ def reconcile(settings: Settings, young: timedelta = YOUNG) -> dg.ScheduleDefini
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Cuts uploads that the sensor missed, marks those that are gone, and asks for a run of each batch "
-        "that has a list but neither a finished nor a live run.",
+        "that has a list but neither a finished nor a live run, or whose rows are in the tables no longer.",
     )
     def ask(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         lake, instance = wiring.lake(settings), context.instance
@@ -49,28 +57,41 @@ def reconcile(settings: Settings, young: timedelta = YOUNG) -> dg.ScheduleDefini
         now = datetime.now(UTC)
         settled = [name for name, written in swept.lists.items() if name in fresh or now - written > young]
         claimed = claims.claimed(settings.claims)  # a command reads batches ahead of their runs
-        waiting = [name for name in history.unfinished(instance, settled) if name not in claimed]
+        wanted = history.unloaded(instance, settled)
+        wanted += _lost(context, lake, settings, set(settled).difference(wanted))
+        waiting = [n for n in wanted if n not in claimed and history.live_run(instance, n) is None]
         requests.add_partitions(instance, waiting)
         asked = 0
         for name in waiting:
             if asked == settings.batches_per_tick:
                 break
-            failed = instance.get_runs_count(
-                RunsFilter(tags={history.PARTITION_TAG: name}, statuses=[DagsterRunStatus.FAILURE])
-            )
-            if failed >= MAX_FAILED_RUNS:
-                context.log.warning(f"batch {name} failed {failed} times: look at its last run, then start it by hand")
+            failed, succeeded = history.ended_runs(instance, name)
+            if failed >= MAX_FAILED_RUNS or succeeded >= MAX_LOADS:
+                context.log.warning(
+                    f"batch {name} failed {failed} times and was loaded {succeeded} times, and its rows are not in "
+                    "the tables: look at its last run, then start it by hand"
+                )
                 continue
             last = history.last_run(instance, name)
             if last is not None and last[1] == DagsterRunStatus.CANCELED.value:
                 continue  # a person ended it; a person starts it
             asked += 1
-            # the plain run key is used up by the sensor's request; each failed run allows one more
-            yield requests.request(batches.read(lake, name), run_key=f"{name}#reconcile-{failed}")
+            # the plain run key is used up by the sensor's request; each run that ended allows one more
+            yield requests.request(batches.read(lake, name), run_key=f"{name}#reconcile-{failed + succeeded}")
         if not asked:
             yield dg.SkipReason(f"{swept.note}; every batch that is not young is finished or at work")
 
     return ask
+
+
+def _lost(context: dg.ScheduleEvaluationContext, lake: Storage, settings: Settings, finished: set[str]) -> list[str]:
+    """Batches that were loaded once and have no row in the tables of today."""
+    try:
+        warehouse = wiring.warehouse(settings, wait_seconds=WAIT_FOR_TABLES)
+        return unloaded.lost(lake, warehouse, finished, settings.batches_per_tick)
+    except WarehouseError as error:
+        context.log.info(f"the tables were not looked at this time: {error}")
+        return []
 
 
 @dg.op(description="Deletes what OCR_KEEP_IMAGES_DAYS and OCR_KEEP_RECIPES_DAYS say is too old.")

@@ -11,12 +11,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from ocr_pipeline.flow.poisoned import keep
 from ocr_pipeline.flow.progress import Progress
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.options import IntakeOptions
+from ocr_pipeline.intake.sources import Places
 from ocr_pipeline.lake import batches, planner
 from ocr_pipeline.lake.queue import QueueOptions, QueuePull
 from ocr_pipeline.lake.storage import S3Options, Storage, StorageError, open_storage
@@ -84,6 +86,13 @@ def intake(settings: Settings) -> IntakeOptions:
     )
 
 
+def places(settings: Settings) -> Places:
+    """The pipeline's own folders on this machine, which `ingest` must not take for sources."""
+    opened = lake(settings)
+    root = Path(opened.uri.removeprefix("file://")) if opened.uri.startswith("file://") else None
+    return Places(settings.inbox, root, settings.data)
+
+
 def batch_limits(settings: Settings) -> planner.Limits:
     return planner.Limits(settings.batch_documents, settings.batch_bytes, settings.batches_per_tick)
 
@@ -118,6 +127,14 @@ def let_motherduck_read_r2(settings: Settings, opened: Warehouse) -> bool:
 def backends(settings: Settings) -> BackendsConfig | None:
     """The GPU servers, or None where none are configured. Raises ConfigError."""
     return load_backends(settings.backends, variable) if settings.backends else None
+
+
+def check_engine(settings: Settings) -> None:
+    """Raises ConfigError or EngineError where the engine cannot be made as configured; starts nothing."""
+    from ocr_pipeline.ocr.cpu import cpu_transcriber
+
+    backends(settings)
+    cpu_transcriber(settings.cpu_engine)  # the servers' stand-in, too, where all are away
 
 
 def backend_costs(settings: Settings) -> dict[str, BackendCost]:

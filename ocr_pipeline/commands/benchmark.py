@@ -19,7 +19,7 @@ from ocr_pipeline.benchmark.measuring import measure
 from ocr_pipeline.benchmark.result import Measured, Result, prepared
 from ocr_pipeline.benchmark.steps import HOURS_A_MONTH, LADDER, Step, cost_per_thousand
 from ocr_pipeline.commands.summary import terminal
-from ocr_pipeline.intake import inbox
+from ocr_pipeline.intake import sources
 from ocr_pipeline.ocr.vllm.backends import Backend, ConfigError, geometry
 from ocr_pipeline.pdf.renderer import Renderer
 from ocr_pipeline.settings import Settings
@@ -106,10 +106,10 @@ def _documents(paths: Sequence[Path], settings: Settings) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in paths:
         try:
-            sources, _ = inbox.sources([path], settings.inbox)
-        except inbox.SourceError as error:
+            here = sources.find([path], wiring.places(settings))
+        except sources.SourceError as error:
             raise click.UsageError(str(error)) from error
-        for source in sources:
+        for source in here.sources:
             found.setdefault(source.path.resolve(), source.path)
     return list(found.values())
 

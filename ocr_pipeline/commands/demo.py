@@ -7,8 +7,8 @@ from rich.console import Console
 
 from ocr_pipeline import samples
 from ocr_pipeline.commands.ingest import ingest
-from ocr_pipeline.commands.running import RunFailed
 from ocr_pipeline.commands.summary import Summary, show, terminal
+from ocr_pipeline.intake.sources import Found, Source
 from ocr_pipeline.settings import Settings
 
 
@@ -20,10 +20,9 @@ def command() -> int:
     """
     settings = Settings()
     console = terminal()
-    try:
-        summary = ingest(settings, samples.paths(), terminal(stderr=True))
-    except RunFailed as error:
-        raise click.ClickException(str(error)) from error
+    # in a folder of their own: an upload of the same name is the user's
+    found = Found([Source(path, f"{settings.inbox}samples/{path.name}") for path in samples.paths()])
+    summary = ingest(settings, found, terminal(stderr=True))
     show(summary, console)
     wrong = surprises(summary)
     for line in wrong:
@@ -58,7 +57,7 @@ def _what_next(console: Console, settings: Settings) -> None:
 All samples ended as they should; encrypted.pdf, damaged.pdf and not-really-a-pdf.pdf are meant to be rejected.
 
 Look at
-  {lake}/markdown/inbox/          one .md file a document
+  {lake}/markdown/{settings.inbox}samples/   one .md file a document
   {lake}/tables/                  the same as Parquet
   {settings.warehouse}            the tables, for example:
       duckdb {settings.warehouse} "FROM ocr.documents"

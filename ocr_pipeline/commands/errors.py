@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from filelock import Timeout
 
-from ocr_pipeline.intake.inbox import SourceError
+from ocr_pipeline.intake.sources import SourceError
 from ocr_pipeline.lake.queue import QueueError
 from ocr_pipeline.lake.storage import StorageError
+from ocr_pipeline.ocr.engines.engine import EngineError
 from ocr_pipeline.ocr.vllm.backends import ConfigError
+from ocr_pipeline.runs.instance import HomeError
 from ocr_pipeline.warehouse.errors import WarehouseError
 
-CONFIGURATION = (StorageError, QueueError, ConfigError, WarehouseError, SourceError, Timeout)
+CONFIGURATION = (StorageError, QueueError, ConfigError, EngineError, WarehouseError, SourceError, HomeError, Timeout)
 
 
 def told(error: Exception) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,16 +14,18 @@ from rich.console import Console
 from ocr_pipeline import wiring
 from ocr_pipeline.commands.display import Display
 from ocr_pipeline.commands.running import RunFailed, run_batches
-from ocr_pipeline.commands.summary import Summary, show, summarise, terminal
+from ocr_pipeline.commands.summary import Failure, Summary, show, summarise, terminal
 from ocr_pipeline.flow import published
 from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT
-from ocr_pipeline.intake import cutting, inbox
+from ocr_pipeline.intake import cutting, inbox, sources, unloaded
+from ocr_pipeline.intake.sources import Found, NotTaken, Source
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.pdf.renderer import poppler_installed
-from ocr_pipeline.records import Batch, DocumentResult, Upload
+from ocr_pipeline.records import Batch, DocumentResult, Reason, Upload
 from ocr_pipeline.runs import history, instance, reaping, requests
 from ocr_pipeline.settings import Settings
+from ocr_pipeline.warehouse.connection import Warehouse
 
 
 @click.command("ingest")
@@ -39,12 +41,10 @@ def command(paths: tuple[Path, ...], as_json: bool) -> int:
     settings = Settings()
     console = terminal()
     try:
-        summary = ingest(settings, paths, terminal(stderr=True))
-    except inbox.SourceError as error:
+        found = sources.find(paths, wiring.places(settings))
+        summary = ingest(settings, found, terminal(stderr=True))
+    except sources.SourceError as error:
         raise click.UsageError(str(error)) from error
-    except RunFailed as error:
-        click.echo(f"Error: {error}\nThe pages that were read are kept; run the same command again.", err=True)
-        return 1
     if as_json:
         click.echo(json.dumps(summary.as_json(), ensure_ascii=False))
     else:
@@ -52,25 +52,26 @@ def command(paths: tuple[Path, ...], as_json: bool) -> int:
     return summary.exit_code
 
 
-def ingest(settings: Settings, paths: Sequence[Path], console: Console) -> Summary:
-    """Everything the command does but its output. Raises SourceError, RunFailed, and the rooms' own errors."""
+def ingest(settings: Settings, found: Found, console: Console) -> Summary:
+    """Everything the command does but its output. Raises SourceError and the rooms' own errors.
+
+    A batch whose run fails as a whole is told on `console`, and its documents are in the summary's failures.
+    """
     started = time.monotonic()
-    wiring.backends(settings)  # a configuration that cannot work is told before anything is copied
-    wiring.warehouse(settings)
+    wiring.check_engine(settings)  # a configuration that cannot work is told before anything is copied
+    warehouse = wiring.warehouse(settings)
     lake = wiring.lake(settings)
-    found, left_alone = inbox.sources(paths, settings.inbox)
-    if left_alone:
-        console.print(f"{left_alone} files that are not PDFs were left alone", highlight=False)
+    dagster = instance.instance(settings)
+    for kind, count in found.left_alone.items():
+        console.print(f"{count} {kind} were left alone", highlight=False)
     if not poppler_installed():
         console.print("poppler is not installed: pages are drawn by PDFium alone (apt install poppler-utils)")
 
-    for source in found:
-        inbox.put(lake, source)
-    dagster = instance.instance(settings)
+    put, not_taken = _put(lake, found)
     reaping.reap(dagster)
     with cutting.alone(settings.data):
         # as they stand now: another ingest of the same files may have put them there anew since
-        uploads = [inbox.standing(lake, source.key) for source in found]
+        uploads = [inbox.standing(lake, source.key) for source in put]
         # partitions before lists: the sensor takes a list without a partition for one that nobody runs
         cutting.cut(
             lake,
@@ -80,24 +81,53 @@ def ingest(settings: Settings, paths: Sequence[Path], console: Console) -> Summa
             announce=lambda names: requests.add_partitions(dagster, names),
         )
     held = cutting.batches_of(lake, uploads)
-    todo = _todo(lake, history.finished(dagster), held)
+    todo = _todo(lake, warehouse, history.finished(dagster), held)
     requests.add_partitions(dagster, [batch.name for batch in todo])
+    failed: Collection[str] = ()
     if todo:
         with Display(console, sum(len(batch.uploads) for batch in todo)) as display:
-            run_batches(
-                settings,
-                dagster,
-                todo,
-                display,
-                lambda name, run: display.say(f"batch {name}: waiting for run {run}, which is working on it"),
-            )
-    return summarise(results_of(lake, held), {batch.name for batch in held.values()}, time.monotonic() - started)
+            try:
+                run_batches(
+                    settings,
+                    dagster,
+                    todo,
+                    display,
+                    lambda name, run: display.say(f"batch {name}: waiting for run {run}, which is working on it"),
+                )
+            except RunFailed as error:
+                failed = error.batches
+                display.say(f"Error: {error}\nThe pages that were read are kept; run the same command again.")
+    done = {upload: batch for upload, batch in held.items() if batch.name not in failed}
+    without_rows = [Failure(lake.uri_of(upload.key), Reason.RUN_FAILED) for upload in held.keys() - done.keys()]
+    return summarise(
+        results_of(lake, done),
+        {batch.name for batch in held.values()},
+        time.monotonic() - started,
+        [*(Failure(one.path, one.reason) for one in not_taken), *without_rows],
+    )
 
 
-def _todo(lake: Storage, finished: Collection[str], held: dict[Upload, Batch]) -> list[Batch]:
+def _put(lake: Storage, found: Found) -> tuple[list[Source], list[NotTaken]]:
+    """Copies the files into the inbox; a file that cannot be read, or is gone since it was found, stays alone."""
+    put, not_taken = [], list(found.not_taken)
+    for source in found.sources:
+        try:
+            inbox.put(lake, source)
+        except OSError as error:
+            not_taken.append(NotTaken(sources.shown(source.path), sources.why(error)))
+        else:
+            put.append(source)
+    return put, not_taken
+
+
+def _todo(lake: Storage, warehouse: Warehouse, finished: Collection[str], held: Mapping[Upload, Batch]) -> list[Batch]:
     """The batches of these uploads that are not done, or have pages that no backend could be had for."""
     batches = {batch.name: batch for batch in held.values()}
-    return [batch for batch in batches.values() if batch.name not in finished or _asks_again(lake, batch)]
+    # the history says that a batch was loaded, not that its rows are still there, nor into which tables
+    lost = unloaded.not_in_tables(warehouse, {upload: b for upload, b in held.items() if b.name in finished})
+    return [
+        batch for name, batch in batches.items() if name not in finished or name in lost or _asks_again(lake, batch)
+    ]
 
 
 def _asks_again(lake: Storage, batch: Batch) -> bool:
@@ -108,7 +138,7 @@ def _asks_again(lake: Storage, batch: Batch) -> bool:
     return any(page.reason in NOT_THE_PAGES_FAULT for result in results for page in result.pages)
 
 
-def results_of(lake: Storage, held: dict[Upload, Batch]) -> list[DocumentResult]:
+def results_of(lake: Storage, held: Mapping[Upload, Batch]) -> list[DocumentResult]:
     """What became of these uploads, each from the batch whose rows count."""
     wanted: dict[str, set[str]] = {}
     batches = {batch.name: batch for batch in held.values()}

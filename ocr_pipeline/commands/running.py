@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import dagster as dg
 from dagster import DagsterRunStatus
@@ -27,7 +27,11 @@ BEGUN_AHEAD = 3  # batches being read before Dagster comes to them: a load of 10
 
 
 class RunFailed(Exception):
-    """A batch's run failed as a whole; its pages are kept, the same command goes on from there."""
+    """Runs of batches failed as a whole; their pages are kept, the same command goes on from there."""
+
+    def __init__(self, why: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {reason}" for name, reason in why.items()))
+        self.batches = frozenset(why)
 
 
 def run_batches(
@@ -43,7 +47,7 @@ def run_batches(
     batches is begun while one is read and loaded, older ones first. A batch that another process is working on is
     waited for. Raises RunFailed with every batch that failed.
     """
-    failed: list[str] = []
+    failed: dict[str, str] = {}
     with claim(settings.claims, [batch.name for batch in batches]):
         service = wiring.ocr_service(settings, progress)
         try:
@@ -58,11 +62,11 @@ def run_batches(
                         begun.add(ahead.name)
                         service.begin(ahead)
                 if (why := _run(job, instance, batch)) is not None:
-                    failed.append(f"{batch.name}: {why}")
+                    failed[batch.name] = why
         finally:
             service.close()
     if failed:
-        raise RunFailed("; ".join(failed))
+        raise RunFailed(failed)
 
 
 def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, batch: Batch) -> str | None:
@@ -107,7 +111,8 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
     for event in result.all_events:
         if event.is_step_failure:
             error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
+            # Dagster's own wrappers around what a step raised; what that was raised from is older, and says less
+            while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
                 error = error.cause
             return (error.message if error else event.message or "a step failed").strip()
     for event in result.all_events:

@@ -12,12 +12,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ocr_pipeline.records import DocumentResult, DocumentStatus, PageStatus
+from ocr_pipeline.records import DocumentResult, DocumentStatus, PageStatus, Reason
 
 WAIT_SECONDS = 5.0
 """For a DuckDB file that is being loaded, in commands that only ask: a load takes less, and a person is waiting."""
 
 MARKS = {"ok": "green", "partial": "yellow", "failed": "red", "rejected": "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A source that has no rows: a file that could not be taken, or a document whose batch failed as a whole."""
+
+    source: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +61,13 @@ def terminal(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else 10_000)
 
 
-def summarise(results: Sequence[DocumentResult], batches: Collection[str], seconds: float) -> Summary:
-    failed: list[Mapping[str, Any]] = []
+def summarise(
+    results: Sequence[DocumentResult], batches: Collection[str], seconds: float, without_rows: Sequence[Failure] = ()
+) -> Summary:
+    failed: list[Mapping[str, Any]] = [
+        {"source": one.source, "page": None, "reason": str(one.reason)}
+        for one in sorted(without_rows, key=lambda one: one.source)
+    ]
     by_status: Counter[str] = Counter()
     for result in results:
         document = result.document

@@ -43,11 +43,15 @@ class OcrService:
         self._loop.set_default_executor(ThreadPoolExecutor(STORAGE_THREADS, thread_name_prefix="storage"))
         self._thread = threading.Thread(target=self._loop.run_forever, name="ocr-loop", daemon=True)
         self._thread.start()
-        # made on the loop: its clients belong to it
-        self._transcriber = self._wait(_call(transcriber))
+        self._begun: dict[str, Future[StreamCounts]] = {}
+        try:
+            # made on the loop: its clients belong to it
+            self._transcriber = self._wait(_call(transcriber))
+        except BaseException:
+            self._end_loop()
+            raise
         self._reader = PageReader(storage, self._transcriber)
         self._pool = self._wait(self._open_pool())
-        self._begun: dict[str, Future[StreamCounts]] = {}
 
     @property
     def recipe_id(self) -> str:
@@ -87,6 +91,9 @@ class OcrService:
         self._wait(_settled())
         self._wait(self._pool.__aexit__())
         self._wait(self._transcriber.aclose())
+        self._end_loop()
+
+    def _end_loop(self) -> None:
         self._wait(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -65,6 +65,10 @@ def unloaded(instance: dg.DagsterInstance, names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in done]
 
 
-def unfinished(instance: dg.DagsterInstance, names: Iterable[str]) -> list[str]:
-    """Of `names`, the batches with neither a finished load nor a live run."""
-    return [name for name in unloaded(instance, names) if live_run(instance, name) is None]
+def ended_runs(instance: dg.DagsterInstance, batch_name: str) -> tuple[int, int]:
+    """How many runs of this batch failed, and how many succeeded."""
+    failed, succeeded = (
+        instance.get_runs_count(RunsFilter(tags={PARTITION_TAG: batch_name}, statuses=[status]))
+        for status in (DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS)
+    )
+    return failed, succeeded

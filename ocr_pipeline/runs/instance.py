@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ocr_pipeline.settings import Settings
 
@@ -16,16 +16,32 @@ DATABASES = ("history", "schedules")  # the folders of Dagster's SQLite files
 MADE = ".made"
 
 
+class HomeError(Exception):
+    """There is no folder for Dagster's history; the message says where, why, and what to do."""
+
+
 def home(settings: Settings) -> Path:
-    """The folder, made where it is missing, with our dagster.yaml in force; `DAGSTER_HOME` decides where it is set."""
-    if settings.dagster_home is not None:
-        return settings.dagster_home.expanduser().absolute()
-    folder = settings.data / "dagster"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(settings.data / "dagster.lock", timeout=120):
-        _link(folder)
-        if not (folder / MADE).exists():
-            _make(folder)
+    """The folder, made where it is missing, with our dagster.yaml in force; `DAGSTER_HOME` decides where it is set.
+
+    A `DAGSTER_HOME` that others have filled is left as it is. Raises HomeError where the folder cannot be made.
+    """
+    folder = settings.dagster_home.expanduser().absolute() if settings.dagster_home else settings.data / "dagster"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if settings.dagster_home and any(folder.iterdir()) and not _is_ours(folder):
+            return folder
+        settings.data.mkdir(parents=True, exist_ok=True)
+        with FileLock(settings.data / "dagster.lock", timeout=120):
+            _link(folder)
+            if not (folder / MADE).exists():
+                _make(folder)
+    except Timeout:
+        raise
+    except OSError as error:
+        raise HomeError(
+            f"Dagster cannot keep its history in {folder}: {error.strerror or error} ({error.filename}): set OCR_DATA "
+            "or DAGSTER_HOME to a folder that can be made and written"
+        ) from error
     return folder
 
 
@@ -51,7 +67,7 @@ def _make(folder: Path) -> None:
     fresh.mkdir()
     _link(fresh)
     if not _opens(fresh):
-        raise RuntimeError(f"Dagster cannot keep its history in {folder}")
+        raise HomeError(f"Dagster cannot keep its history in {folder}: see its log, or set DAGSTER_HOME to another")
     for name in DATABASES:
         (fresh / name).rename(folder / name)
     (folder / MADE).touch()
@@ -69,6 +85,10 @@ def _opens(folder: Path) -> bool:
     except Exception:  # any of Dagster's, SQLAlchemy's and alembic's: the files are not whole
         return False
     return True
+
+
+def _is_ours(folder: Path) -> bool:
+    return (folder / MADE).exists() or (folder / CONFIG).resolve() == _config()
 
 
 def _link(folder: Path) -> None:

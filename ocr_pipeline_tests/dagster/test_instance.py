@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,28 @@ def test_the_history_is_made_once_and_found_again(settings: Settings) -> None:
     assert use()
     assert use()
     assert (instance.home(settings) / "dagster.yaml").exists()
+
+
+def test_a_dagster_home_that_is_not_there_is_made_with_our_settings_and_one_of_others_is_left_as_it_is(
+    settings: Settings, tmp_path: Path
+) -> None:
+    made = Settings(dagster_home=tmp_path / "deep" / "home")
+    for _ in range(2):
+        assert instance.home(made) == tmp_path / "deep" / "home"
+        with instance.instance(made) as opened:
+            assert type(opened.run_launcher).__name__ == "LocalRunLauncher"
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    instance.home(Settings(dagster_home=theirs))
+    assert [path.name for path in theirs.iterdir()] == ["dagster.yaml"]
+
+
+def test_a_home_that_cannot_be_made_says_where_and_what_to_do(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(instance.HomeError, match=r"set OCR_DATA or DAGSTER_HOME") as told:
+        instance.home(Settings(dagster_home=tmp_path / "file" / "home"))
+    assert str(tmp_path / "file") in str(told.value)
 
 
 @pytest.mark.parametrize("lost", ["history/runs/index.db", "schedules", "half"])

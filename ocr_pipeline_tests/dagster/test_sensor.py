@@ -181,6 +181,25 @@ def test_reconcile_leaves_finished_and_live_batches_alone(
     assert reconciled(instance) == []
 
 
+def test_reconcile_asks_again_for_what_is_in_the_tables_no_longer_but_not_for_what_people_deleted(
+    settings: Settings, lake: Storage, instance: dg.DagsterInstance, put: Put, run: RunBatch
+) -> None:
+    kept, gone, replaced = (put({f"{name}.pdf": numbered(1, name)}) for name in ("kept", "gone", "replaced"))
+    for batch in (kept, gone, replaced, newer := put({"replaced.pdf": numbered(2, "newer")})):
+        assert run(batch).success
+    assert reconciled(instance) == []
+    lake.delete(["inbox/gone.pdf"])
+    (deletion,) = reconciled(instance)
+    assert run(batches.read(lake, str(deletion.partition_key))).success
+    Path(settings.warehouse).unlink()
+    asked = reconciled(instance)
+    assert {request.partition_key for request in asked} == {kept.name, newer.name}
+    assert all(request.run_key != request.partition_key for request in asked)
+    assert run(kept).success
+    assert run(newer).success
+    assert reconciled(instance) == []
+
+
 def test_reconcile_gives_up_on_a_batch_that_failed_too_often(
     settings: Settings, lake: Storage, instance: dg.DagsterInstance, put: Put
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ocr_pipeline import samples
+from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline_tests.pdfs import numbered, pdf
 from ocr_pipeline_tests.whole.command import end_state, finish, ingest, start
 
@@ -48,8 +50,6 @@ def test_a_folder_is_accounted_for_page_by_page_and_failures_are_listed(data: Pa
 
 
 def _sources(data: Path) -> list[tuple[str]]:
-    from ocr_pipeline.warehouse.connection import Warehouse
-
     with Warehouse(str(data / "warehouse.duckdb")).read() as connection:
         return connection.execute("SELECT source_uri FROM ocr.documents").fetchall()
 
@@ -80,6 +80,9 @@ def test_usage_and_configuration_are_exit_code_2_and_one_sentence(data: Path, fo
         ([str(folder)], {"OCR_BACKENDS": str(tmp_path / "none.toml")}, "none.toml"),
         ([str(folder)], {"OCR_SENSOR_SECONDS": "soon"}, "OCR_SENSOR_SECONDS"),
         ([], {}, "PATHS"),
+        ([str(folder)], {"OCR_CPU_ENGINE": "tesseract", "PATH": "/nowhere"}, "tesseract"),
+        ([str(folder)], {"DAGSTER_HOME": "/proc/none"}, "DAGSTER_HOME"),
+        ([str(folder)], {"OCR_DATA": str(folder / "plain.pdf")}, "OCR_DATA"),
     ):
         process = start(data, "ingest", *arguments, "--json", **environment)
         out, err = process.communicate(timeout=60)
@@ -87,6 +90,70 @@ def test_usage_and_configuration_are_exit_code_2_and_one_sentence(data: Path, fo
         assert told in err
         assert "Traceback" not in err
         assert out == ""
+
+
+def test_what_was_loaded_once_and_is_in_the_tables_no_longer_is_loaded_again(data: Path, folder: Path) -> None:
+    first = ingest(data, folder, **FREE)
+    before = end_state(data)
+    (data / "warehouse.duckdb").unlink()
+    assert ingest(data, folder, **FREE)[1]["failed"] == first[1]["failed"]
+    assert end_state(data) == before
+    other = data / "other.duckdb"
+    code, said, _ = ingest(data, folder / "plain.pdf", OCR_WAREHOUSE=str(other), **FREE)
+    assert (code, said["pages"]) == (0, 3)
+    with Warehouse(str(other)).read() as connection:
+        assert connection.execute("SELECT count(*) FROM ocr.pages").fetchone() == (3,)
+
+
+def test_a_file_that_cannot_be_taken_is_a_failure_and_the_rest_goes_on(data: Path, folder: Path) -> None:
+    (folder / "gone.pdf").symlink_to("nowhere.pdf")
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.pdf")).write_bytes(numbered(1))
+    code, said, err = ingest(data, folder, **FREE)
+    assert (code, said["documents"], said["pages"]) == (1, 5, 7)
+    reasons = {entry["source"].rsplit("/", 1)[-1]: (entry["page"], entry["reason"]) for entry in said["failed"]}
+    assert reasons == {
+        "broken.pdf": (None, "damaged"),
+        "fake.pdf": (None, "not_a_pdf"),
+        "gone.pdf": (None, "missing"),
+        "caf\\xe9.pdf": (None, "bad_name"),
+    }
+    assert "1 hidden files and folders were left alone" in err
+
+
+def test_a_folder_that_holds_the_data_may_be_ingested_again_and_again(data: Path, tmp_path: Path) -> None:
+    papers = tmp_path / "papers"
+    papers.mkdir()
+    (papers / "a.pdf").write_bytes(numbered(2))
+    for _ in range(2):
+        code, said, _ = ingest(papers / "data", papers, **FREE)
+        assert (code, said["documents"], said["pages"]) == (0, 1, 2)
+
+
+def test_the_json_tells_of_the_other_batches_where_one_fails_as_a_whole(data: Path, folder: Path) -> None:
+    ingest(data, folder / "plain.pdf", **FREE)
+    # the documents of the second batch have a folder where one of its files must go
+    blocked = data / "lake" / "markdown" / "inbox" / "second.pdf.md"
+    blocked.mkdir(parents=True)
+    second = folder / "second.pdf"
+    second.write_bytes(numbered(2, "second"))
+    code, said, err = ingest(data, folder / "plain.pdf", second, **FREE)
+    assert (code, said["documents"], said["pages"], len(said["batches"])) == (1, 1, 3, 2)
+    assert said["failed"] == [{"source": f"{data}/lake/inbox/second.pdf", "page": None, "reason": "run_failed"}]
+    assert "second.pdf.md" in err
+    assert "rename one of them" in err  # the mend, and not "unhandled errors in a TaskGroup"
+    assert "TaskGroup" not in err
+    blocked.rmdir()
+    assert ingest(data, folder / "plain.pdf", second, **FREE)[0] == 0
+
+
+def test_the_demo_leaves_uploads_of_the_samples_names_alone(data: Path, folder: Path) -> None:
+    mine = folder / "form.pdf"
+    mine.write_bytes(numbered(1, "my own form"))
+    ingest(data, mine, **FREE)
+    start(data, "demo", **FREE).communicate(timeout=240)
+    assert (data / "lake" / "inbox" / "form.pdf").read_bytes() == mine.read_bytes()
+    assert (data / "lake" / "inbox" / "samples" / "form.pdf").exists()
+    assert f"{data}/lake/inbox/form.pdf" in {row[0] for row in _sources(data)}
 
 
 def test_two_ingests_of_overlapping_folders_at_once_both_account_for_everything(data: Path, tmp_path: Path) -> None:
