@@ -15,6 +15,8 @@ from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ocr_pipeline.lake import keys
+
 
 class Listing(StrEnum):
     """How new uploads are found."""
@@ -41,6 +43,9 @@ class CpuEngine(StrEnum):
 
 def _env(name: str, **kwargs: Any) -> Any:
     return Field(validation_alias=AliasChoices(name), **kwargs)
+
+
+WAREHOUSE = "warehouse.duckdb"
 
 
 class Settings(BaseSettings):
@@ -139,6 +144,10 @@ class Settings(BaseSettings):
         parts = value.strip("/").split("/")
         if not value.strip("/") or ".." in parts or "." in parts:
             raise ValueError("OCR_INBOX must be a prefix inside the lake, such as inbox/")
+        if f"{parts[0]}/" in keys.OURS:
+            raise ValueError(
+                f"OCR_INBOX must not lie in {parts[0]}/, where the pipeline keeps its own objects: take another prefix"
+            )
         return "/".join(parts) + "/"
 
     @model_validator(mode="before")
@@ -152,10 +161,8 @@ class Settings(BaseSettings):
         object.__setattr__(self, "data", data)
         if self.backends is not None:
             object.__setattr__(self, "backends", self.backends.expanduser().absolute())
-        if not self.lake:
-            object.__setattr__(self, "lake", str(data / "lake"))
-        if not self.warehouse:
-            object.__setattr__(self, "warehouse", str(data / "warehouse.duckdb"))
+        object.__setattr__(self, "lake", _place(self.lake) if self.lake else str(data / "lake"))
+        object.__setattr__(self, "warehouse", _place(self.warehouse) if self.warehouse else str(data / WAREHOUSE))
         return self
 
     @property
@@ -174,6 +181,13 @@ class Settings(BaseSettings):
             value = getattr(self, field)
             found[name] = ("" if value is None else str(value), source)
         return found
+
+
+def _place(value: str) -> str:
+    """A path made absolute, `~` too, once and for all who use it; a URL and `md:` stay as they are."""
+    if "://" in value or value.startswith("md:") or value == ":memory:":
+        return value
+    return str(Path(value).expanduser().absolute())
 
 
 def variable(name: str) -> str | None:

@@ -11,14 +11,13 @@ import click
 from rich.console import Console
 
 from ocr_pipeline import samples, wiring
+from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import StorageError
 from ocr_pipeline.ocr.vllm.backends import ConfigError, geometry
 from ocr_pipeline.pdf.renderer import Limits, RenderedPage, Renderer, poppler_installed
 from ocr_pipeline.records import Geometry
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.warehouse.errors import WarehouseError
-
-PROBE = "doctor/probe"  # written, read and deleted again in the lake
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +66,9 @@ def renderers() -> list[Finding]:
 def lake(settings: Settings) -> list[Finding]:
     try:
         storage = wiring.lake(settings)
-        storage.write(PROBE, b"doctor")
-        storage.read(PROBE)
-        storage.delete([PROBE])
+        storage.write(keys.PROBE, b"doctor")
+        storage.read(keys.PROBE)
+        storage.delete([keys.PROBE])
     except StorageError as error:
         return [Finding("lake", False, str(error), "see OCR_LAKE and the R2_* settings in the README")]
     return [Finding("lake", True, settings.lake)]

@@ -16,6 +16,10 @@ MARKDOWN = "markdown/"
 TABLES = "tables/"
 MANIFESTS = "tables/_manifests/"
 POISONED = "poisoned/"
+PROBE = "doctor/probe"  # written, read and deleted again by `doctor`
+
+OURS = frozenset({BATCHES, PAGES, TRANSCRIPTS, MARKDOWN, TABLES, POISONED, "doctor/"})
+"""First parts of the keys of everything that is no upload: the inbox lies in none of them."""
 
 MAX_PART_BYTES = 255  # NAME_MAX of ext4, xfs, apfs
 MAX_KEY_BYTES = 1024 - 192  # R2 and S3 take 1,024; the rest is for the lake's prefix and a figure's name

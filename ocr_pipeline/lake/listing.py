@@ -148,9 +148,7 @@ def sweep(
     """
     cursor = cursors.get(inbox, Cursor())
     since = None if cursor.since is None else cursor.since - overlap
-    objects = (
-        (info, since is None or info.last_modified >= since) for info in storage.list(inbox, start_after=cursor.after)
-    )
+    objects = ((info, since is None or info.arrived >= since) for info in storage.list(inbox, start_after=cursor.after))
     return Look({inbox: (cursor, objects)}, now=now or datetime.now(UTC), settle=settle, out_of_time=out_of_time)
 
 

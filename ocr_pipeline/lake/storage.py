@@ -54,6 +54,14 @@ class ObjectInfo:
     size: int  # bytes
     last_modified: datetime
     """When this version came to be under this key, UTC. On a local folder the inode's change time."""
+    moved: datetime | None = field(default=None, compare=False)
+    """When a folder that it lies in was moved there with all its files, which keep their times; only in listings of a
+    local folder. It is no part of the upload's identity."""
+
+    @property
+    def arrived(self) -> datetime:
+        """When it came to be found where it is: what a watermark is to be compared with."""
+        return self.last_modified if self.moved is None else max(self.last_modified, self.moved)
 
 
 @dataclass(frozen=True, slots=True)

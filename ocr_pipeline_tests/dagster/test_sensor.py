@@ -14,7 +14,7 @@ from dagster import DagsterRunStatus
 from ocr_pipeline import wiring
 from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.intake import looking
-from ocr_pipeline.lake import batches, keys
+from ocr_pipeline.lake import batches, keys, listing
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.runs import history
 from ocr_pipeline.schedules import MAX_FAILED_RUNS, YOUNG, reconcile
@@ -128,6 +128,24 @@ def test_a_file_that_is_still_being_written_is_not_taken(
         writer.join()
     assert requested(first) == []
     assert len(requested(tick(instance, first.cursor))) == 1
+
+
+@pytest.mark.parametrize("settings", ["local"], indirect=True)  # a bucket has no folders to move
+def test_a_folder_that_is_moved_into_the_inbox_is_seen_though_its_files_keep_their_times(
+    settings: Settings, lake: Storage, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wiring, "OVERLAP_IN_A_LOCAL_FOLDER", timedelta(0))
+    monkeypatch.setattr(listing, "CLOCKS", timedelta(0))
+    ready = Path(settings.lake) / "ready" / "deep"
+    ready.mkdir(parents=True)
+    (ready / "a.pdf").write_bytes(numbered(1))
+    lake.write("inbox/papers/other.pdf", numbered(2))
+    first = tick(instance)
+    assert len(requested(first)) == 1
+    ready.parent.rename(Path(settings.lake) / "inbox" / "papers" / "moved")
+    second = tick(instance, first.cursor)
+    (name,) = set(requested(second)) - set(requested(first))
+    assert [upload.key for upload in batches.read(lake, name).uploads] == ["inbox/papers/moved/deep/a.pdf"]
 
 
 LATER = timedelta(0)  # batch lists are no longer young
