@@ -26,7 +26,7 @@ class RetryConfig(dg.Config):
     since_days: float | None = Field(default=None, description="only what failed in the last days; empty: all")
 
 
-@dg.op
+@dg.op(required_resource_keys={"run_stamp"})  # without it a run of two minutes is taken for dead
 def write_retry_batches(context: dg.OpExecutionContext, config: RetryConfig) -> None:
     """Writes batch lists of just the documents with such failures; the sensor asks for their runs at its next tick."""
     settings = Settings()

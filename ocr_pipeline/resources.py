@@ -18,6 +18,7 @@ from ocr_pipeline import wiring
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.runs.liveness import stamp
+from ocr_pipeline.runs.locks import held, lock_of
 from ocr_pipeline.settings import CpuEngine, Settings, TextLayer
 from ocr_pipeline.warehouse.connection import Warehouse
 
@@ -82,14 +83,20 @@ def through_dagster_duckdb(
 
 
 class RunStamp(dg.ConfigurableResource[None]):
-    """Writes host, process id and process start time into the run's tags before its first step.
+    """Writes host, process id and process start time into the run's tags before its first step, and holds its lock.
 
     Dagster's default launcher never notices a dead run; with the stamp the run launcher and the command can.
     """
 
-    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        if context.instance is not None and context.run is not None:
-            context.instance.add_run_tags(context.run.run_id, stamp(context.run.run_id))
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[None]:
+        if context.instance is None or context.run is None:
+            yield
+            return
+        run_id = context.run.run_id
+        with held(lock_of(Settings().claims, run_id)):
+            context.instance.add_run_tags(run_id, stamp(run_id))
+            yield
 
 
 def default_resources(settings: Settings) -> dict[str, object]:

@@ -94,7 +94,10 @@ def _lost(context: dg.ScheduleEvaluationContext, lake: Storage, settings: Settin
         return []
 
 
-@dg.op(description="Deletes what OCR_KEEP_IMAGES_DAYS and OCR_KEEP_RECIPES_DAYS say is too old.")
+@dg.op(
+    required_resource_keys={"run_stamp"},  # without it a run of two minutes is taken for dead
+    description="Deletes what OCR_KEEP_IMAGES_DAYS and OCR_KEEP_RECIPES_DAYS say is too old.",
+)
 def forget_what_is_old(context: dg.OpExecutionContext) -> None:
     settings = Settings()
     lake = wiring.lake(settings)

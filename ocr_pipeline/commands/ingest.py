@@ -68,7 +68,7 @@ def ingest(settings: Settings, found: Found, console: Console) -> Summary:
         console.print("poppler is not installed: pages are drawn by PDFium alone (apt install poppler-utils)")
 
     put, not_taken = _put(lake, found)
-    reaping.reap(dagster)
+    reaping.reap(dagster, settings.claims)
     with cutting.alone(settings.data):
         # as they stand now: another ingest of the same files may have put them there anew since
         uploads = [inbox.standing(lake, source.key) for source in put]

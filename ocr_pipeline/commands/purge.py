@@ -42,7 +42,7 @@ def command(key: str, yes: bool, as_json: bool) -> int:
         if not sys.stdin.isatty():
             raise click.UsageError("nobody is there to ask: give --yes")
         click.confirm(f"Forget {key} everywhere? This cannot be undone", abort=True, err=True)
-    reaping.reap(dagster)
+    reaping.reap(dagster, settings.claims)
     with cutting.alone(settings.data):
         found = traces(lake, warehouse, key)
         if at_work := _at_work(settings, dagster, found.batches):

@@ -44,7 +44,7 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
     """
     settings = Settings()
     lake, warehouse, dagster = wiring.lake(settings), wiring.warehouse(settings), instance.instance(settings)
-    reaping.reap(dagster)
+    reaping.reap(dagster, settings.claims)
     again = ask_again(
         lake,
         warehouse,

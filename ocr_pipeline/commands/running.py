@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterRunStatus
@@ -17,6 +18,7 @@ from ocr_pipeline.flow.progress import Progress
 from ocr_pipeline.records import Batch
 from ocr_pipeline.runs import history, reaping, requests
 from ocr_pipeline.runs.claims import claim
+from ocr_pipeline.runs.locks import held, lock_of
 from ocr_pipeline.settings import Settings
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -55,13 +57,13 @@ def run_batches(
             ordered = sorted(batches, key=lambda batch: (not batch.urgent, batch.name))
             begun: set[str] = set()
             for place, batch in enumerate(ordered):
-                if _done_by_another(instance, batch, waiting_for):
+                if _done_by_another(instance, batch, settings.claims, waiting_for):
                     continue
                 for ahead in ordered[place : place + 1 + BEGUN_AHEAD]:
                     if ahead is batch or (ahead.name not in begun and history.live_run(instance, ahead.name) is None):
                         begun.add(ahead.name)
                         service.begin(ahead)
-                if (why := _run(job, instance, batch)) is not None:
+                if (why := _run(job, instance, batch, settings.claims)) is not None:
                     failed[batch.name] = why
         finally:
             service.close()
@@ -69,17 +71,18 @@ def run_batches(
         raise RunFailed(failed)
 
 
-def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, batch: Batch) -> str | None:
+def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, batch: Batch, claims: Path) -> str | None:
     """One run of Dagster in this process; None, or why it failed."""
     run_id = str(uuid.uuid4())
-    result = job.execute_in_process(
-        instance=instance,
-        partition_key=batch.name,
-        run_id=run_id,
-        tags=requests.command_tags(batch, run_id),
-        run_config=QUIET,
-        raise_on_error=False,
-    )
+    with held(lock_of(claims, run_id)):
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=batch.name,
+            run_id=run_id,
+            tags=requests.command_tags(batch, run_id),
+            run_config=QUIET,
+            raise_on_error=False,
+        )
     if result.success:
         return None
     # raise_on_error=False swallows Ctrl-C too: the loop must not go on
@@ -88,13 +91,15 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, batch: Batch) -> s
     return _why(result)
 
 
-def _done_by_another(instance: dg.DagsterInstance, batch: Batch, waiting_for: Callable[[str, str], None]) -> bool:
+def _done_by_another(
+    instance: dg.DagsterInstance, batch: Batch, claims: Path, waiting_for: Callable[[str, str], None]
+) -> bool:
     """Waits while another process works on this batch; whether it finished it."""
     done = False
     while (run_id := history.live_run(instance, batch.name)) is not None:
-        waiting_for(batch.name, run_id)
+        waiting_for(batch.name, history.told(instance, run_id))
         while (run := instance.get_run_by_id(run_id)) is not None and not run.is_finished:
-            reaping.reap(instance)
+            reaping.reap(instance, claims)
             time.sleep(POLL_SECONDS)
         done = run is not None and run.status is DagsterRunStatus.SUCCESS
     return done

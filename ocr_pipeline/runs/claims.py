@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ocr_pipeline.runs.liveness import Life, life_of, stamp
+from ocr_pipeline.runs.locks import held, lock_of
 
 
 @contextmanager
@@ -21,15 +22,16 @@ def claim(folder: Path, names: Collection[str]) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}.json"
-    path.write_text(json.dumps({**stamp("claim"), "batches": sorted(names)}))
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+    with held(lock_of(folder, path.stem)):
+        path.write_text(json.dumps({**stamp("claim"), "batches": sorted(names)}))
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def claimed(folder: Path) -> set[str]:
-    """The batches that a living process of this host has claimed; claims of dead ones are taken away."""
+    """The batches that a living process has claimed; claims of dead ones are taken away."""
     found: set[str] = set()
     for path in folder.glob("*.json"):
         try:
@@ -37,8 +39,10 @@ def claimed(folder: Path) -> set[str]:
             names = said.pop("batches")
         except (OSError, ValueError, KeyError):
             continue  # being written, or gone already
-        if life_of("claim", said, None, datetime.now(UTC)) is Life.DEAD:
+        lock = lock_of(folder, path.stem)
+        if life_of("claim", said, None, datetime.now(UTC), lock) is Life.DEAD:
             path.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
         else:
             found.update(names)
     return found

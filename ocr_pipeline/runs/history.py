@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
+from ocr_pipeline.runs.liveness import HOST_TAG
 from ocr_pipeline.runs.requests import DOCUMENTS_TAG
 
 PARTITION_TAG = "dagster/partition"
@@ -30,6 +32,15 @@ def last_run(instance: dg.DagsterInstance, batch_name: str) -> tuple[str, str] |
     """Id and status of the newest run of this batch."""
     runs = instance.get_runs(RunsFilter(tags={PARTITION_TAG: batch_name}), limit=1)
     return (runs[0].run_id, runs[0].status.value) if runs else None
+
+
+def told(instance: dg.DagsterInstance, run_id: str) -> str:
+    """The run for people who wait for it: its id, where its process is, and what to do when that machine is gone."""
+    run = instance.get_run_by_id(run_id)
+    host = run.tags.get(HOST_TAG) if run else None
+    if host is None or host == socket.gethostname():
+        return run_id
+    return f"{run_id} on {host} (if that machine is gone, terminate the run in Dagster's UI)"
 
 
 def busy(instance: dg.DagsterInstance) -> bool:

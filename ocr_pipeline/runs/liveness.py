@@ -11,8 +11,11 @@ import socket
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import Enum
+from pathlib import Path
 
 import psutil
+
+from ocr_pipeline.runs.locks import is_free
 
 HOST_TAG = "ocr_pipeline/host"
 PID_TAG = "ocr_pipeline/pid"
@@ -44,13 +47,16 @@ def is_stamped(run_id: str, tags: Mapping[str, str]) -> bool:
     return tags.get(STAMPED_TAG) == run_id and PID_TAG in tags
 
 
-def life_of(run_id: str, tags: Mapping[str, str], started_at: datetime | None, now: datetime) -> Life:
-    """Whether the process of a run with these tags still lives. Judges only runs of this host."""
+def life_of(
+    run_id: str, tags: Mapping[str, str], started_at: datetime | None, now: datetime, lock: Path | None = None
+) -> Life:
+    """Whether the process of a run with these tags still lives: by its stamp on this host, on another one by the run's
+    lock file (`locks.py`) where it can be seen from here."""
     if not is_stamped(run_id, tags):
         old = started_at is not None and now - started_at > UNSTAMPED_GRACE
         return Life.DEAD if old else Life.UNKNOWN
     if tags.get(HOST_TAG) != socket.gethostname():
-        return Life.UNKNOWN
+        return Life.DEAD if lock is not None and is_free(lock) else Life.UNKNOWN
     try:
         process = psutil.Process(int(tags[PID_TAG]))
         same = abs(process.create_time() - float(tags[STARTED_TAG])) < 1.0

@@ -14,10 +14,12 @@ from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._core.storage.dagster_run import DagsterRun
 
 from ocr_pipeline.runs.liveness import Life, life_of
+from ocr_pipeline.runs.locks import lock_of
+from ocr_pipeline.settings import Settings
 
 
 class LocalRunLauncher(DefaultRunLauncher):
-    """Dagster's default launcher with a health check by host, process id and process start time."""
+    """Dagster's default launcher with a health check by host, process id and start time, or by the run's lock."""
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -29,7 +31,8 @@ class LocalRunLauncher(DefaultRunLauncher):
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run is gone")
         started = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
         # the record's tags, not the caller's: the stamp may have come after the caller read the run
-        life = life_of(run.run_id, record.dagster_run.tags, started, datetime.now(UTC))
+        lock = lock_of(Settings().claims, run.run_id)
+        life = life_of(run.run_id, record.dagster_run.tags, started, datetime.now(UTC), lock)
         if life is Life.DEAD:
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the process that worked on this run is gone")
         # the monitor takes every status but RUNNING for a dead run, UNKNOWN too

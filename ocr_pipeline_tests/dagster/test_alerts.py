@@ -15,7 +15,6 @@ import pytest
 from ocr_pipeline import alerts, wiring
 from ocr_pipeline.alerts import alert_on_failure
 from ocr_pipeline.definitions import build_defs
-from ocr_pipeline.jobs import retry_failed
 from ocr_pipeline.lake import batches
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.settings import Settings
@@ -122,7 +121,8 @@ def test_the_retry_job_writes_batch_lists_that_the_sensor_takes_up(
     done = put({"broken.pdf": b"%PDF-1.7 nothing"})
     assert run(done).success
     config = {"ops": {"write_retry_batches": {"config": {"reasons": ["damaged"]}}}}
-    assert retry_failed.execute_in_process(instance=instance, run_config=config).success
+    job = build_defs(settings).resolve_job_def("retry_failed")
+    assert job.execute_in_process(instance=instance, run_config=config).success
     fresh = [name for name in batches.names(lake) if name != done.name]
     assert len(fresh) == 1
     assert fresh[0] > done.name
