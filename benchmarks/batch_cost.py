@@ -55,7 +55,7 @@ def measured(documents: int, documents_a_batch: int, *, pandas: bool = True) -> 
     with pipeline.scratch() as folder:
         hidden = {} if pandas else {"PYTHONPATH": f"{_without_pandas(folder)}:{ROOT}"}
         spent = pipeline.ingest(folder, found, None, OCR_BATCH_DOCUMENTS=str(documents_a_batch), **FREE, **hidden)
-        return spent, max(events(folder / "data" / "dagster"))
+        return spent, max(_events(folder / "data" / "dagster"))
 
 
 def _without_pandas(folder: Path) -> Path:
@@ -66,8 +66,7 @@ def _without_pandas(folder: Path) -> Path:
     return stand_in.parent
 
 
-def events(home: Path) -> list[int]:
-    """Rows of the event log of each run that this Dagster home knows."""
+def _events(home: Path) -> list[int]:
     counts = []
     for file in home.rglob("*.db"):
         with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as connection:

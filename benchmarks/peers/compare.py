@@ -1,11 +1,11 @@
-"""docling, olmOCR and this pipeline on the same PDFs and the same server: `python -m benchmarks.peers.compare`.
+"""docling, olmOCR, zerox and this pipeline on the same PDFs and the same server: `python -m benchmarks.peers.compare`.
 
 One simulated server of 20 slots, 0.2 s a page, behind a door that counts bytes. Each peer runs in an environment of
 its own under `--environments` (outside the repository; `--prepare` makes them from the registry: several GB), as its
 documentation sets it up, with as many requests at once as the server has slots. CPU seconds and memory are those of
 the client and its children; starting up (imports) is shown apart, by a run on one page, since it is paid once. The
 goal is held against the nearest peer of the same run, and names those that were measured: a peer whose environment is
-missing is left out. About 12 minutes with both peers.
+missing is left out. About 15 minutes with all three.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ from ocr_pipeline_tests.simulator import SimulatedServer
 SLOTS = 20
 SECONDS = 0.2
 MODEL = "deepseek-ai/DeepSeek-OCR"
-PACKAGES = {"docling": ("torch==2.13.0", "docling==2.143.0"), "olmocr": ("olmocr==0.4.27",)}
+PACKAGES = {
+    "docling": ("torch==2.13.0", "docling==2.143.0"),
+    "olmocr": ("olmocr==0.4.27",),
+    "zerox": ("py-zerox==0.0.7",),
+}
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 Client = Callable[[Path, Sequence[Path], str], Spent]
@@ -47,10 +51,10 @@ def main() -> None:
     parser.add_argument("--environments", type=Path, default=default)
     parser.add_argument("--prepare", action="store_true")
     parser.add_argument("--pages-up-to", type=int, default=20)
-    parser.add_argument("--only", choices=("ours", "docling", "olmocr"), action="append")
+    parser.add_argument("--only", choices=("ours", *PACKAGES), action="append")
     arguments = parser.parse_args()
     if arguments.prepare:
-        prepare(arguments.environments)
+        prepare(arguments.environments, arguments.only or list(PACKAGES))
         return
     documents = papers.mix([size for size in papers.SIZES if size <= arguments.pages_up_to])
     pages = sum(map(papers.page_count, documents))
@@ -146,12 +150,20 @@ def peers(environments: Path) -> dict[str, Client]:
         command += ["--server", f"{url}/v1", "--model", MODEL, "--workers", str(SLOTS), "--markdown"]
         return run([*command, "--pdfs", *map(str, documents)], OFFLINE, folder)
 
-    return {"docling": docling, "olmocr": olmocr}
+    def zerox(folder: Path, documents: Sequence[Path], url: str) -> Spent:
+        (folder / "out").mkdir()
+        script = str(ROOT / "benchmarks" / "peers" / "zerox_client.py")
+        command = [str(environments / "zerox/bin/python"), script, url, str(SLOTS), str(folder / "out")]
+        return run([*command, *map(str, documents)], OFFLINE, folder)
+
+    return {"docling": docling, "olmocr": olmocr, "zerox": zerox}
 
 
-def prepare(environments: Path) -> None:
+def prepare(environments: Path, names: Sequence[str]) -> None:
     environments.mkdir(parents=True, exist_ok=True)
     for name, packages in PACKAGES.items():
+        if name not in names:
+            continue
         subprocess.run([sys.executable, "-m", "venv", str(environments / name)], check=True)
         for package in packages:
             subprocess.run([str(environments / name / "bin/pip"), "install", "-q", package], check=True)

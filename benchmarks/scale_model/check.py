@@ -12,12 +12,14 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import batch_cost, papers, pipeline
+from benchmarks import papers, pipeline
 from benchmarks.measure import Spent
 from benchmarks.scale_model.constants import Constants, result
 from benchmarks.scale_model.counting import BUCKET, Store, counting_store
 from benchmarks.scale_model.day import Setup, simulate
 from benchmarks.scale_model.operations import Work, of_class, operations
+from ocr_pipeline.runs import instance
+from ocr_pipeline.settings import Settings
 
 SIZES = (1, 1, 2, 2, 3, 3, 4, 5, 6, 8)  # pages; each twice, born-digital and scanned
 DOCUMENTS_A_BATCH = 5
@@ -94,7 +96,8 @@ def _ingested(documents: list[Path], store: Store | None) -> tuple[Spent, int, i
         }
     with pipeline.scratch() as folder, pipeline.fleet(SECONDS_A_PAGE) as servers:
         spent = pipeline.ingest(folder, documents, pipeline.backends_toml(servers), **environment)
-        runs = len(batch_cost.events(folder / "data" / "dagster"))
+        with instance.instance(Settings().model_copy(update={"data": folder / "data"})) as dagster:
+            runs = dagster.get_runs_count()
         return spent, runs, sum(tally.requests for tally in servers.stats().values())
 
 

@@ -28,7 +28,7 @@ class Constants:
     batches_a_tick: int = 20  # OCR_BATCHES_PER_TICK
     sensor_seconds: float = 5.0
     settle_seconds: float = 2.0
-    queue_seconds: float = 5.0  # Dagster's run queue looks that often
+    queue_seconds: float = 1.0  # Dagster's run queue looks that often
     # the client
     client_cpu_a_page: float = 0.08  # s
     batch_cpu_own_process: float = 5.0  # s, a run of the daemon

@@ -38,7 +38,8 @@ def test_a_second_request_for_a_page_keeps_a_slot_busy_and_gives_no_second_answe
 
 def test_what_holds_a_backfill_down_is_named_from_its_own_times() -> None:
     full = tuple(Run(0.0, 5.0 * n, 5.0 * n + 3, 5.0 * n + 10) for n in range(10))
-    assert "the CPU" in held_by(Backfilled(10, 55.0, 100.0, full), 2)[1]
+    assert held_by(Backfilled(10, 55.0, 100.0, full, busy=0.95), 2)[1].endswith("10.0 CPU s a batch on 2 cores")
+    assert "others" in held_by(Backfilled(10, 55.0, 20.0, full, busy=0.95), 2)[1]
     assert "max_concurrent_runs" in held_by(Backfilled(10, 55.0, 20.0, full), 2)[1]
     sparse = tuple(Run(0.0, 5.0 * n, 5.0 * n + 1, 5.0 * n + 4) for n in range(10))
     assert "tick" in held_by(Backfilled(10, 55.0, 20.0, sparse), 2)[1]

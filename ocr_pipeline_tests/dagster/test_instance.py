@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
+from dagster._core.run_coordinator import QueuedRunCoordinator
 
 from ocr_pipeline.runs import instance
 from ocr_pipeline.settings import Settings
@@ -69,3 +70,13 @@ def test_several_processes_may_make_it_at_once(settings: Settings) -> None:
     # not multiprocessing's Pool: its `terminate` waits for ever now and then, with all answers there
     with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as pool:
         assert list(pool.map(use, range(3))) == [True, True, True]
+
+
+def test_the_queue_is_looked_at_each_second_and_two_runs_go_at_once(settings: Settings) -> None:
+    with instance.instance(Settings()) as opened:
+        coordinator = opened.run_coordinator
+        assert isinstance(coordinator, QueuedRunCoordinator)
+        assert coordinator.dequeue_interval_seconds == 1
+        queue = opened.get_concurrency_config().run_queue_config
+        assert queue is not None
+        assert queue.max_concurrent_runs == 2
