@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import shutil
 import subprocess
@@ -14,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 import yaml
 
-from ocr_pipeline_tests.deploy.files import DEPLOY, free_port
+from ocr_pipeline_tests.deploy.files import DEPLOY, free_port, missing
 
 MONITORING = DEPLOY / "monitoring"
 
@@ -26,11 +24,8 @@ Targets = Mapping[str, list[tuple[str, Mapping[str, str]]]]
 
 
 def require(program: str) -> str:
-    """Its path. Skips where it is not installed; with OCR_TEST_CLUSTER set (.ci/cluster) that is a failure."""
-    found = shutil.which(program)
-    if found is None:
-        (pytest.fail if os.environ.get("OCR_TEST_CLUSTER") else pytest.skip)(f"{program} is not installed")
-    return str(found)
+    """Its path, where it is installed; else as `missing`."""
+    return shutil.which(program) or missing(f"{program} is not installed")
 
 
 class Prometheus:

@@ -8,7 +8,7 @@ import re
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import yaml
@@ -46,6 +46,11 @@ def flags(words: Sequence[str]) -> dict[str, str]:
             assert name is not None, f"{word!r} belongs to no flag"
             found[name], name = word, None
     return found
+
+
+def missing(what: str) -> NoReturn:
+    """Skips a test whose programs are not installed; under .ci/cluster, which installs them, that is a failure."""
+    (pytest.fail if os.environ.get("OCR_TEST_CLUSTER") else pytest.skip)(what)
 
 
 def needs(*modules: str) -> None:

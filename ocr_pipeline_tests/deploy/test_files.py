@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ocr_pipeline_tests.deploy.files import DEPLOY, filled_in, load, load_all
+from ocr_pipeline_tests.deploy.files import DEPLOY, filled_in, load, load_all, missing
 
 COMPOSE = sorted(str(path.relative_to(DEPLOY)) for path in DEPLOY.glob("*/compose*.yaml"))
 UNITS = sorted((DEPLOY / "celery/systemd").glob("*.service"))
@@ -38,7 +38,7 @@ def test_compose_takes_the_file(name: str, tmp_path: Path) -> None:
         ([*words] for words in (("docker", "compose"), ("docker-compose",)) if _runs([*words, "version"])), None
     )
     if client is None:
-        (pytest.fail if os.environ.get("OCR_TEST_CLUSTER") else pytest.skip)("no Compose client is installed")
+        missing("no Compose client is installed")
     folder = tmp_path / "deploy"
     shutil.copytree((DEPLOY / name).parent, folder)
     (folder / ".env").write_text("VLLM_API_KEY=x\nDAGSTER_PG_PASSWORD=x\nREDIS_PASSWORD=x\nGRAFANA_PASSWORD=x\n")
@@ -132,10 +132,11 @@ def test_secrets_of_a_compose_file_must_be_set() -> None:
             assert variable[1].startswith(":?"), f"{name}: {variable[0]} has a default"
 
 
+@pytest.mark.cluster  # .ci/cluster installs systemd-analyze
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: str(unit.stem))
 def test_systemd_takes_the_unit(unit: Path, tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd is not installed")
+        missing("systemd-analyze is not installed")
     text = unit.read_text().replace("/opt/ocr-pipeline/.venv/bin/", "/bin/true ")  # the program is not installed here
     (tmp_path / unit.name).write_text(text.replace("EnvironmentFile=/", "EnvironmentFile=-/"))
     done = subprocess.run(["systemd-analyze", "verify", str(tmp_path / unit.name)], capture_output=True, text=True)
