@@ -61,9 +61,10 @@ class S3StandIn:
             start += 1
         more = len(found) > size
         name = (lambda key: quote(key, safe="/")) if asked.get("encoding-type") == "url" else (lambda key: key)
+        size_of = lambda key: len(self.objects[key]) if key in self.objects else 2_000_000  # noqa: E731
         contents = "".join(
             f"<Contents><Key>{name(key)}</Key><LastModified>{modified:%Y-%m-%dT%H:%M:%S.670Z}</LastModified>"
-            f"<ETag>&quot;{hashlib.md5(key.encode()).hexdigest()}&quot;</ETag><Size>2000000</Size>"
+            f"<ETag>&quot;{hashlib.md5(key.encode()).hexdigest()}&quot;</ETag><Size>{size_of(key)}</Size>"
             "<StorageClass>STANDARD</StorageClass></Contents>"
             for key, modified in found[:size]
         )

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 from ocr_pipeline import samples, wiring
-from ocr_pipeline.lake import keys
+from ocr_pipeline.lake.check import check
 from ocr_pipeline.lake.storage import StorageError
 from ocr_pipeline.ocr.vllm.backends import ConfigError, geometry
 from ocr_pipeline.pdf.renderer import Limits, RenderedPage, Renderer, poppler_installed
@@ -65,10 +65,7 @@ def renderers() -> list[Finding]:
 
 def lake(settings: Settings) -> list[Finding]:
     try:
-        storage = wiring.lake(settings)
-        storage.write(keys.PROBE, b"doctor")
-        storage.read(keys.PROBE)
-        storage.delete([keys.PROBE])
+        check(wiring.lake(settings), settings.inbox)
     except StorageError as error:
         return [Finding("lake", False, str(error), "see OCR_LAKE and the R2_* settings in the README")]
     return [Finding("lake", True, settings.lake)]

@@ -19,12 +19,17 @@ _BATCH = TypeAdapter(Batch)
 
 def write(storage: Storage, batch: Batch) -> bool:
     """Writes a batch list; False when it is there already, which is the same list since its name is its content."""
-    return storage.create(keys.batch(batch.name), _BATCH.dump_json(batch, indent=1))
+    return storage.create(keys.batch(batch.name), dump(batch))
 
 
 def read(storage: Storage, name: str) -> Batch:
     """The batch list `name`. Raises ObjectMissing."""
     return parse(storage.read(keys.batch(name)))
+
+
+def dump(batch: Batch) -> bytes:
+    """The batch list as it is written."""
+    return _BATCH.dump_json(batch, indent=1)
 
 
 def parse(data: bytes) -> Batch:

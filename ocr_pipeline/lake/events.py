@@ -26,6 +26,7 @@ class Event:
     bucket: str
     key: str
     action: str  # "PutObject", "CopyObject", "CompleteMultipartUpload", "DeleteObject", "LifecycleDeletion"
+    size: int | None = None  # bytes, as the event says; None for deletions
 
 
 def decode(message: Mapping[str, Any]) -> Event | None:
@@ -54,7 +55,8 @@ def upload_key(event: Event, bucket: str, lake_prefix: str, inbox: str) -> str |
     if event.bucket != bucket or not event.key.startswith(lake_prefix + inbox):
         return None
     key = event.key[len(lake_prefix) :]
-    return None if is_hidden(key) or key.endswith("/") else key
+    # an empty object whose name ends with a slash is the mark that consoles leave for a folder
+    return None if is_hidden(key) or (key.endswith("/") and not event.size) else key
 
 
 def _event(said: Mapping[str, Any]) -> Event | None:
@@ -64,7 +66,9 @@ def _event(said: Mapping[str, Any]) -> Event | None:
     if not (isinstance(key, str) and isinstance(bucket, str) and isinstance(action, str) and key):
         return None
     try:
-        return Event(bucket, key, action) if len(key.encode()) <= KEY_BYTES else None
+        size = thing.get("size") if isinstance(thing, dict) else None
+        size = size if isinstance(size, int) else None
+        return Event(bucket, key, action, size) if len(key.encode()) <= KEY_BYTES else None
     except UnicodeEncodeError:
         return None
 

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urlsplit
 
 import s3fs
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
@@ -61,7 +62,17 @@ ATTEMPTS = 4
 """Ours, for what botocore's five do not cover: HTTP 429 (R2: more than one write a second to one key) and bodies
 that break off."""
 
+R2_HOST = ".r2.cloudflarestorage.com"
+
 BROKEN_OFF = (HttpClientError, HTTPClientError, IncompleteReadError, TimeoutError, ConnectionError)
+
+
+class Unreachable(Exception):
+    """No answer after all of botocore's attempts; `cause` says which way."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 def client_options(options: S3Options) -> dict[str, Any]:
@@ -121,6 +132,12 @@ def endpoint(options: S3Options) -> str:
     if options.endpoint_url:
         if not options.endpoint_url.startswith(("http://", "https://")):
             raise StorageError("R2_ENDPOINT_URL must start with https:// (or http:// for a store on this machine)")
+        parts = urlsplit(options.endpoint_url)
+        if (parts.hostname or "").endswith(R2_HOST) and parts.path.strip("/"):
+            raise StorageError(
+                f"R2_ENDPOINT_URL ends in {parts.path!r}: R2's dashboard shows the bucket there; leave it off "
+                f"({parts.scheme}://{parts.netloc}), the bucket's place is OCR_LAKE"
+            )
         return options.endpoint_url.rstrip("/")
     if not options.account_id:
         raise StorageError("the lake is on S3: set R2_ACCOUNT_ID (or R2_ENDPOINT_URL for another store than R2)")
@@ -128,7 +145,7 @@ def endpoint(options: S3Options) -> str:
         if not value.replace("-", "").isalnum() or not value.isascii():
             raise StorageError(f"{name} holds something else than letters and digits: copy it from the R2 dashboard")
     jurisdiction = f".{options.jurisdiction}" if options.jurisdiction else ""
-    return f"https://{options.account_id}{jurisdiction}.r2.cloudflarestorage.com"
+    return f"https://{options.account_id}{jurisdiction}{R2_HOST}"
 
 
 class S3Storage:
@@ -237,17 +254,24 @@ class S3Storage:
             page = self._run(partial(self._call, "list_objects_v2", **asked), prefix)
             for entry in page.get("Contents", ()):
                 key = entry["Key"][len(self.prefix) :]
-                # A name that ends with a slash is the mark that consoles leave for a folder.
                 if is_hidden(key):
-                    if climbs(key) and key not in self._warned and len(self._warned) < 1000:
-                        self._warned.add(key)
-                        log.warning("%r in %s is left alone: rename it without '.' and '..'", key, self.uri)
-                elif not key.endswith("/"):
+                    self._warn(key)
+                # An empty object whose name ends with a slash is the mark that consoles leave for a folder.
+                elif entry["Size"] or not key.endswith("/"):
                     yield self._info(key, entry, entry["Size"])
             if not page.get("IsTruncated"):
                 return
             asked.pop("StartAfter", None)
             asked["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _warn(self, key: str) -> None:
+        """Say it once a process: the sensor lists every few seconds."""
+        if key not in self._warned and len(self._warned) < 1000:
+            self._warned.add(key)
+            log.warning("%r in %s is left alone: a part of its name starts with a dot; rename it", key, self.uri)
+
+    def remove_leftovers(self, prefix: str, before: datetime) -> int:
+        return 0  # parts of uploads that were broken off: R2 removes them after seven days
 
     def delete(self, keys: Iterable[str]) -> None:
         # One by one, which R2 does not bill: DeleteObjects wants a checksum that stores disagree on, and carries the
@@ -287,7 +311,12 @@ class S3Storage:
         return self.prefix + key
 
     async def _call(self, method: str, **arguments: Any) -> Any:
-        return await self.filesystem._call_s3(method, Bucket=self.bucket, **arguments)
+        try:
+            return await self.filesystem._call_s3(method, Bucket=self.bucket, **arguments)
+        except HTTPClientError as error:
+            # botocore has tried it six times. On top of that, a store that takes requests and never answers would
+            # be waited for 24 times a minute.
+            raise Unreachable(error) from error
 
     @asynccontextmanager
     async def _body(self, key: str) -> AsyncIterator[tuple[dict[str, Any], Any]]:
@@ -337,10 +366,15 @@ class S3Storage:
             return result
         except StorageError:
             raise
+        except Unreachable as error:
+            raise self._told(error.cause, key) from error.cause
         except (BotoCoreError, ClientError, HttpClientError, OSError) as error:
             if reads and s3_faults.is_missing(error):
                 raise ObjectMissing(self.uri_of(key)) from None
-            raise s3_faults.told(error, self.uri_of(key), self.bucket, self._client_options["endpoint_url"]) from error
+            raise self._told(error, key) from error
+
+    def _told(self, error: Exception, key: str) -> StorageError:
+        return s3_faults.told(error, self.uri_of(key), self.bucket, self._client_options["endpoint_url"])
 
     @staticmethod
     def _info(key: str, entry: dict[str, Any], size: int) -> ObjectInfo:

@@ -100,6 +100,11 @@ def _first_line(error: Exception) -> str:
 
 def _unreachable(error: Exception) -> str:
     name = type(error).__name__
+    if "HANDSHAKE_FAILURE" in str(error):
+        return (
+            "it ends the TLS handshake, as R2 does for an account that it does not know: check R2_ACCOUNT_ID and "
+            "R2_JURISDICTION, or R2_ENDPOINT_URL"
+        )
     if name in ("SSLError", "ClientConnectorCertificateError"):
         return "its certificate is not accepted: check R2_ENDPOINT_URL and this machine's CA certificates and clock"
     if "Timeout" in name:

@@ -132,6 +132,10 @@ class Storage(Protocol):
         """
         ...
 
+    def remove_leftovers(self, prefix: str, before: datetime) -> int:
+        """Remove what a killed process left half-written below `prefix` before that time; how many there were."""
+        ...
+
     def delete(self, keys: Iterable[str]) -> None:
         """Remove the objects; one that is not there is no error."""
         ...

@@ -125,7 +125,6 @@ def test_what_is_no_event_goes_to_the_dead_letters_and_blocks_nothing(
         ("docs", "lake/batches/x.json"),
         ("docs", "lake/inbox/.hidden/a.pdf"),
         ("docs", "lake/inbox/../batches/x.json"),
-        ("docs", "lake/inbox/folder/"),
     ],
 )
 def test_events_about_other_things_are_acknowledged_and_left_alone(
@@ -225,7 +224,13 @@ def test_no_text_breaks_the_decoder(body: object) -> None:
 def test_an_event_is_read_in_both_encodings(key: str, plain: bool) -> None:
     said = json.dumps({"bucket": "docs", "action": "PutObject", "object": {"key": key, "size": 1, "eTag": "x"}})
     body = said if plain else base64.b64encode(said.encode()).decode()
-    assert events.decode({"body": body}) == events.Event("docs", key, "PutObject")
+    assert events.decode({"body": body}) == events.Event("docs", key, "PutObject", 1)
+
+
+def test_the_mark_of_a_folder_is_no_upload_and_a_file_whose_name_ends_with_a_slash_is_one() -> None:
+    for size, expected in ((0, None), (None, None), (7, "inbox/report.pdf/")):
+        event = events.Event("docs", "lake/inbox/report.pdf/", "PutObject", size)
+        assert events.upload_key(event, "docs", "lake/", "inbox/") == expected
 
 
 def test_a_deletion_is_written_down_only_for_a_key_that_a_batch_list_names(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ocr_pipeline.lake import s3
+from ocr_pipeline.lake.check import check
 from ocr_pipeline.lake.s3 import S3Storage, endpoint
 from ocr_pipeline.lake.storage import ObjectMissing, S3Options, StorageError, open_storage
 from ocr_pipeline_tests.s3_stand_in import Fault, S3StandIn, s3_stand_in
@@ -90,6 +94,10 @@ def test_the_endpoint_is_the_accounts_the_jurisdictions_or_the_one_given() -> No
         (S3Options("key", SECRET, account_id="evil.example/#"), "R2_ACCOUNT_ID"),
         (S3Options("key", SECRET, account_id="abc", jurisdiction="eu.evil"), "R2_JURISDICTION"),
         (S3Options("key", SECRET, endpoint_url="s3.example"), "R2_ENDPOINT_URL"),
+        (
+            S3Options("key", SECRET, endpoint_url="https://abc.eu.r2.cloudflarestorage.com/docs"),
+            r"ends in '/docs'.*leave it off \(https://abc.eu.r2.cloudflarestorage.com\)",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_told_at_once(options: S3Options, mend: str) -> None:
@@ -248,13 +256,92 @@ def test_the_marks_that_consoles_leave_for_folders_are_no_uploads(store: S3Stand
     assert [info.key for info in lake.list("inbox/")] == ["inbox/a.pdf"]
 
 
-def test_a_key_that_climbs_is_left_alone_and_told_once(
+def test_a_file_whose_name_ends_with_a_slash_is_an_upload(store: S3StandIn, lake: S3Storage) -> None:
+    store.objects = {"lake/inbox/report.pdf/": b"%PDF-"}
+    assert [info.key for info in lake.list("inbox/")] == ["inbox/report.pdf/"]
+
+
+def test_a_key_that_climbs_or_is_hidden_is_left_alone_and_told_once(
     store: S3StandIn, lake: S3Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store.objects = {"lake/inbox/../batches/x.json": b"x", "lake/inbox/a.pdf": b"x"}
+    store.objects = {
+        "lake/inbox/../batches/x.json": b"x",
+        "lake/inbox/.Q3 report.pdf": b"x",
+        "lake/inbox/a.pdf": b"x",
+    }
     for _ in range(2):
         assert [info.key for info in lake.list("inbox/")] == ["inbox/a.pdf"]
-    assert caplog.text.count("left alone") == 1
+    assert caplog.text.count("left alone") == 2
+    assert "'inbox/.Q3 report.pdf'" in caplog.text
+
+
+# -------------------------------------------------------------------------------------------------- stores of no use
+
+
+@contextmanager
+def answering(answer: bytes | None) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that takes connections and says the same bytes to each, or nothing for ever; what it was asked."""
+    asked: list[bytes] = []
+    held: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                asked.append(connection.recv(4096))
+                if answer is None:
+                    held.append(connection)
+                else:
+                    connection.sendall(answer)
+                    connection.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.getsockname()[1]}", asked
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in held:
+                connection.close()
+
+
+async def at_once(*_: object) -> None:
+    """For asyncio.sleep: back-off that takes no time."""
+
+
+def test_a_store_that_never_answers_is_asked_by_one_layer_of_retries_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(None) as (address, asked):
+        lake = S3Storage("b", "lake", S3Options("key", SECRET, endpoint_url=f"http://{address}"))
+        lake._client_options["config_kwargs"]["read_timeout"] = 0.2
+        monkeypatch.setattr("aiobotocore.endpoint.asyncio.sleep", at_once)
+        with pytest.raises(StorageError, match="does not answer in time"):
+            lake.read("a")
+        assert len(asked) == 6
+
+
+def test_an_account_that_r2_does_not_know_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    alert = bytes([0x15, 3, 3, 0, 2, 2, 40])  # what R2 says to the name of an account that is not there
+    monkeypatch.setattr("aiobotocore.endpoint.asyncio.sleep", at_once)
+    with answering(alert) as (address, _):
+        lake = S3Storage("b", "lake", S3Options("key", SECRET, endpoint_url=f"https://{address}"))
+        with pytest.raises(StorageError, match="account that it does not know: check R2_ACCOUNT_ID"):
+            lake.read("a")
+
+
+def test_a_lake_is_checked_by_writing_reading_listing_and_deleting(moto: RunningStore) -> None:
+    sound = open_storage(moto.new_lake(), moto.options)
+    check(sound, "inbox/")
+    assert list(sound.list("")) == []
+    with_bucket = replace(moto.options, endpoint_url=f"{moto.options.endpoint_url}/lake")
+    with pytest.raises(StorageError):
+        check(open_storage("s3://lake/x", with_bucket), "inbox/")
+    page = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nETag: x\r\nConnection: close\r\n\r\n<html>"
+    with answering(page) as (address, _), pytest.raises(StorageError):
+        check(S3Storage("b", "", S3Options("key", SECRET, endpoint_url=f"http://{address}")), "inbox/")
 
 
 def test_many_threads_share_one_store(moto: RunningStore) -> None:
