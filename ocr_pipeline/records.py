@@ -90,7 +90,7 @@ REASONS: dict[Reason, str] = {
     Reason.BACKEND_UNAVAILABLE: "no OCR backend answered in time; the page is asked again by the next run",
     Reason.MISCONFIGURED: "every backend refused the request for its own set-up: run `ocr-pipeline doctor`",
     Reason.REFUSED: "the server refused this page image",
-    Reason.POISONED: "the page was in flight at two deaths of a server, alone the second time; not sent again unasked",
+    Reason.POISONED: "a server died with the page in flight, and again with it alone there; not sent again unasked",
     Reason.ENGINE_FAILED: "the OCR engine raised an error on this page",
     Reason.REPETITION: "the model repeated itself",
     Reason.TRUNCATED: "the model's answer was cut off at its length limit",

@@ -114,7 +114,7 @@ def test_a_page_that_kills_servers_leaves_what_reproduces_it_and_is_not_sent_aga
     tmp_path: Path, fleet: Fleet
 ) -> None:
     papers = folder(tmp_path, {"a.pdf": 8})
-    environment = backends(tmp_path, fleet)
+    environment = backends(tmp_path, fleet) | {"OCR_TEXT_LAYER": "never"}
     code, _, err = ingest(tmp_path / "calm", papers, **environment)
     assert code == 0, err
     with Warehouse(str(tmp_path / "calm" / "warehouse.duckdb")).read() as connection:

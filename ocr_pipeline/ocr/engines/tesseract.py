@@ -90,7 +90,7 @@ class TesseractEngine:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 # More threads a page cost more CPU in all than they save time: pages are read side by side instead.
-                env={**os.environ, "OMP_THREAD_LIMIT": "1"},
+                env=_environment() | {"OMP_THREAD_LIMIT": "1"},
             )
         except OSError as error:
             raise EngineError(f"tesseract could not be started ({error.strerror}): install it") from error
@@ -107,6 +107,17 @@ class TesseractEngine:
             said = err.decode("utf-8", "replace").strip().splitlines()
             raise EngineError(f"tesseract ended with code {process.returncode}: {said[-1] if said else 'no message'}")
         return out.decode("utf-8", "replace")
+
+
+# All of the environment that the program gets: what reads hostile images holds no token of the lake or a server.
+_INHERITED = (
+    *("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE"),
+    *("TESSDATA_PREFIX", "SYSTEMROOT"),
+)
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +172,12 @@ def _output(argument: str) -> str:
     """What `tesseract --version` or `--list-langs` say; older releases say it on stderr."""
     try:
         done = subprocess.run(
-            [PROGRAM, argument], stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False
+            [PROGRAM, argument],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=20,
+            check=False,
+            env=_environment(),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineError("tesseract does not start: install it, or set OCR_CPU_ENGINE=rapidocr") from error

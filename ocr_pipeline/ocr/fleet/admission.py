@@ -10,6 +10,9 @@ when above. All clients see the same W, so w is equal for all only where x is eq
 resting point. And because a page of each always waits, no slot idles while an answer travels.
 AIMD on W alone does not do this: between "grow" and "shrink" it rests wherever it happens to be, at 1 and 4 of 5.
 
+Rising latency says the same later and less surely, since it also grows with a page's length: it is looked at only
+where the server does not tell its queue.
+
 A server that died with many pages in it may have run out of memory, which vLLM has no status for: from then on it gets
 half as many, and more only slowly, the more slowly the oftener it died.
 """

@@ -17,9 +17,10 @@ from ocr_pipeline.ocr.fleet.failover import GaveUp
 from ocr_pipeline.ocr.fleet.health import BreakerRules, Condition
 from ocr_pipeline.ocr.fleet.hedging import InFlight, hedges
 from ocr_pipeline.ocr.fleet.page_reading import PageReading
-from ocr_pipeline.ocr.fleet.routing import Choice, DocumentView, Policy, choose
+from ocr_pipeline.ocr.fleet.routing import Choice, DocumentView, choose
 from ocr_pipeline.ocr.fleet.station import Station, Watching
 from ocr_pipeline.ocr.fleet.waiting_line import WaitingLine
+from ocr_pipeline.ocr.vllm.backends import Rules
 from ocr_pipeline.records import Reason
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Dispatcher:
     def __init__(
         self,
         stations: Sequence[Station],
-        policy: Policy,
+        rules: Rules,
         tuning: Tuning,
         *,
         outage_wait: float,
@@ -53,7 +54,7 @@ class Dispatcher:
         """`afterwards` says in the log what follows when no server has been there for `outage_wait` seconds."""
         self._stations = tuple(stations)
         self._by_name = {station.name: station for station in self._stations}
-        self._policy = policy
+        self._rules = rules
         self._tuning = tuning
         self._outage_wait = outage_wait
         self._afterwards = afterwards
@@ -168,7 +169,7 @@ class Dispatcher:
                     open_documents=len(self._documents),
                     documents_today=self._documents_today,
                 )
-                choices = choose(reading.view(now, ahead), document, states, self._policy)
+                choices = choose(reading.view(now, ahead), document, states, self._rules)
                 best = choices[0] if choices else None
                 if best is None or (only_at_home and not best.at_home and not reading.urgent):
                     left.append(reading)

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from ocr_pipeline.ocr.fleet.dispatcher import Dispatcher, Tuning
 from ocr_pipeline.ocr.fleet.page_reading import Means, OnPoisoned, PageReading
-from ocr_pipeline.ocr.fleet.routing import Policy
 from ocr_pipeline.ocr.fleet.station import Station
 from ocr_pipeline.ocr.quality.ladder import recipe
 from ocr_pipeline.ocr.recipe import recipe_id
@@ -53,7 +52,7 @@ class Fleet:
         )
         self.dispatcher = Dispatcher(
             self.stations,
-            Policy.of(config),
+            config,
             tuning,
             outage_wait=outage_wait,
             afterwards="the CPU engine takes over" if cpu else "pages fail, to be asked again by the next run",

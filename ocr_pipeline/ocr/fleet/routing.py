@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ocr_pipeline.ocr.fleet.health import Condition
-from ocr_pipeline.ocr.vllm.backends import BackendsConfig
+from ocr_pipeline.ocr.vllm.backends import Rules
 from ocr_pipeline.ocr.vllm.gpus import DocumentShare
 
 CRAWL = 3.0  # a server this many times slower than another one is passed by while the other has room
@@ -69,33 +69,6 @@ class DocumentView:
     documents_today: int | None = None  # uploaded in the last 24 hours; None: not known
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """The numbers of the rules, from the backends file."""
-
-    name: Literal["hybrid", "fastest"] = "hybrid"
-    stage: Literal["development", "production"] = "production"
-    sla: bool = False
-    large_document_pages: int = 20
-    small_document_pages: int = 10
-    queue_limit: int = 5
-    concurrent_limit: int = 5
-    low_volume_per_day: int = 100
-
-    @classmethod
-    def of(cls, config: BackendsConfig) -> Policy:
-        return cls(
-            name=config.policy,
-            stage=config.stage,
-            sla=config.sla,
-            large_document_pages=config.large_document_pages,
-            small_document_pages=config.small_document_pages,
-            queue_limit=config.queue_limit,
-            concurrent_limit=config.concurrent_limit,
-            low_volume_per_day=config.low_volume_per_day,
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One server for one page."""
@@ -105,40 +78,38 @@ class Choice:
     at_home: bool = True  # where the rules want it; False: it goes there because its own server cannot take it
 
 
-def choose(
-    page: PageView, document: DocumentView, states: Sequence[BackendState], policy: Policy
-) -> tuple[Choice, ...]:
+def choose(page: PageView, document: DocumentView, states: Sequence[BackendState], rules: Rules) -> tuple[Choice, ...]:
     """The servers that can take the page now, best first; () when it must wait."""
     usable = [s for s in states if s.condition is not Condition.OPEN and s.name not in page.avoid]
     elsewhere = [s for s in usable if s.name != page.not_on]
     usable = elsewhere or usable  # "another server, where there is another"
     fitting = [s for s in usable if s.max_pages is None or document.pages <= s.max_pages]
     usable = fitting or usable
-    by_rules = policy.name == "hybrid"
-    ranked = _hybrid(page, document, states, usable, policy) if by_rules else _fastest(page, usable)
+    by_rules = rules.policy == "hybrid"
+    ranked = _hybrid(page, document, states, usable, rules) if by_rules else _fastest(page, usable)
     return tuple(_told(choice, page) for choice in ranked)
 
 
-def home_of(page: PageView, document: DocumentView, policy: Policy) -> tuple[Literal["small", "large"], str]:
+def home_of(page: PageView, document: DocumentView, rules: Rules) -> tuple[Literal["small", "large"], str]:
     """The size of machine that the rules name for this page if every machine is well and free, and the rule's words.
 
     The user's "hybrid deployment" and decision tree, first yes wins. Where the two disagree on the number of pages
     (20 or 30), 20 is right, and it stands before the tree's rules on small numbers. A promised time (SLA) or an
     urgent upload is what the rules call high priority.
     """
-    if policy.stage == "development":
+    if rules.stage == "development":
         return "small", "development"
     if page.urgent:
         return "large", "urgent"
-    if document.pages > policy.large_document_pages:
-        return "large", f"large: {document.pages} pages > {policy.large_document_pages}"
-    if document.pages < policy.small_document_pages:
-        return "small", f"default: {document.pages} pages < {policy.small_document_pages}"
-    if document.documents_today is not None and document.documents_today < policy.low_volume_per_day:
-        return "small", f"default: documents a day {document.documents_today} < {policy.low_volume_per_day}"
-    if document.open_documents > policy.concurrent_limit:
-        return "large", f"concurrent: documents at once {document.open_documents} > {policy.concurrent_limit}"
-    if policy.sla:
+    if document.pages > rules.large_document_pages:
+        return "large", f"large: {document.pages} pages > {rules.large_document_pages}"
+    if document.pages < rules.small_document_pages:
+        return "small", f"default: {document.pages} pages < {rules.small_document_pages}"
+    if document.documents_today is not None and document.documents_today < rules.low_volume_per_day:
+        return "small", f"default: documents a day {document.documents_today} < {rules.low_volume_per_day}"
+    if document.open_documents > rules.concurrent_limit:
+        return "large", f"concurrent: documents at once {document.open_documents} > {rules.concurrent_limit}"
+    if rules.sla:
         return "large", "sla"
     return "small", "default"
 
@@ -162,14 +133,14 @@ def _hybrid(
     document: DocumentView,
     states: Sequence[BackendState],
     usable: Sequence[BackendState],
-    policy: Policy,
+    rules: Rules,
 ) -> list[Choice]:
-    size, rule = home_of(page, document, policy)
+    size, rule = home_of(page, document, rules)
     homes = [s for s in states if s.size == size] or list(states)
     home_names = {s.name for s in homes}
     free = [s for s in usable if s.has_room and not _share_used(document, s)]
-    held = {s.name: held for s in free if (held := _held_back(s, free, policy)) is not None}
-    why_not = next((words for s in homes if (words := _cannot(page, document, s, usable, held, policy))), rule)
+    held = {s.name: held for s in free if (held := _held_back(s, free, rules)) is not None}
+    why_not = next((words for s in homes if (words := _cannot(page, document, s, usable, held, rules))), rule)
 
     def order(state: BackendState) -> tuple[bool, bool, bool, float]:
         probe = state.condition is Condition.HALF_OPEN and not page.urgent
@@ -191,18 +162,18 @@ def _share_used(document: DocumentView, state: BackendState) -> bool:
     return share is not None and document.in_flight.get(state.name, 0) >= share
 
 
-def _held_back(state: BackendState, free: Sequence[BackendState], policy: Policy) -> str | None:
+def _held_back(state: BackendState, free: Sequence[BackendState], rules: Rules) -> str | None:
     """Why a server with room is passed by while another has room too."""
-    if _queues(state, policy):
-        return f"overloaded: {state.name} waiting {state.waiting:g} > {policy.queue_limit}"
+    if _queues(state, rules):
+        return f"overloaded: {state.name} waiting {state.waiting:g} > {rules.queue_limit}"
     for other in free:
         if state.seconds and other.seconds and state.seconds > CRAWL * other.seconds:
             return f"slow: {state.name} {state.seconds:.1f} s a page, {other.name} {other.seconds:.1f}"
     return None
 
 
-def _queues(state: BackendState, policy: Policy) -> bool:
-    return state.size == "small" and state.waiting is not None and state.waiting > policy.queue_limit
+def _queues(state: BackendState, rules: Rules) -> bool:
+    return state.size == "small" and state.waiting is not None and state.waiting > rules.queue_limit
 
 
 def _cannot(
@@ -211,7 +182,7 @@ def _cannot(
     home: BackendState,
     usable: Sequence[BackendState],
     held: Mapping[str, str],
-    policy: Policy,
+    rules: Rules,
 ) -> str | None:
     """Why a page is not on the machine that the rules name; None where it could be."""
     if home.name in page.avoid:
@@ -224,8 +195,8 @@ def _cannot(
         return f"large: {document.pages} pages > {home.max_pages} of {home.name}"
     if home.condition is Condition.HALF_OPEN:
         return f"failover: {home.name} {home.why or 'down'}, probed"
-    if not home.has_room and _queues(home, policy):  # admission has closed it for the same reason
-        return f"overloaded: {home.name} waiting {home.waiting:g} > {policy.queue_limit}"
+    if not home.has_room and _queues(home, rules):  # admission has closed it for the same reason
+        return f"overloaded: {home.name} waiting {home.waiting:g} > {rules.queue_limit}"
     if not home.has_room:
         return f"overloaded: {home.name} {home.in_flight} of {home.limit} in flight"
     if _share_used(document, home):

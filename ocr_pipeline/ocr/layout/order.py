@@ -209,10 +209,6 @@ def _merged(spans: Sequence[Span], gap: float) -> list[Span]:
     return merged
 
 
-def _hull(spans: Sequence[Span]) -> list[Span]:
-    return [(min(left for left, _ in spans), max(right for _, right in spans))]
-
-
 def _rows(lines: Sequence[Line]) -> list[Row]:
     """Visual lines from top to bottom: pieces whose middles lie within each other's height."""
     rows: list[list[Line]] = []

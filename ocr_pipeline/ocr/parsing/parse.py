@@ -6,6 +6,7 @@ Parsing is not part of the recipe: a better parser runs again over the raw texts
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from ocr_pipeline.ocr.layout.lines_to_page import parse_lines
 from ocr_pipeline.ocr.parsing.formats import parse_front_matter, parse_json_layout, parse_markdown
@@ -21,9 +22,18 @@ def parse(transcript: Transcript) -> ParsedPage:
 def parse_text(text: str, format: str, width: int, height: int) -> ParsedPage:
     """The same for a text that is no transcript yet. A format that is not known is read as markdown: a transcript of
     a newer release must not stop an older one."""
+    # One page is asked for by the ladder, the tables, the markdown and the figures, one after the other.
+    return _parsed(text, format, width, height) if len(text) <= LARGEST_KEPT else _parse(text, format, width, height)
+
+
+def _parse(text: str, format: str, width: int, height: int) -> ParsedPage:
     if not text.strip():
         return ParsedPage("")
     return FORMATS.get(format, parse_markdown)(text, width, height)
+
+
+LARGEST_KEPT = 100_000  # characters; a page of 8,192 tokens has fewer
+_parsed = lru_cache(maxsize=64)(_parse)
 
 
 def _grounding(text: str, width: int, height: int) -> ParsedPage:

@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 LOOKED_AT = 60_000  # characters from the end; a page of 8,192 tokens has fewer
 LONGEST_PATTERN = 160  # words
+SHORTEST_RUN = 10  # words
+LONGEST_PERIOD = 64  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +106,26 @@ def _in_words(text: str, whole: int) -> Iterator[Loop]:
         return
     names: dict[str, int] = {}
     codes = np.array([names.setdefault(word, len(names)) for word in words], dtype=np.int32)
+    if may_loop_in_words(codes):
+        yield from words_in_circles(words, codes, whole)
+
+
+def may_loop_in_words(codes: npt.NDArray[np.int32]) -> bool:
+    """False where no run of words is there twice: then nothing goes in circles, and most texts are done with.
+
+    Exact: the shortest run that counts is `SHORTEST_RUN` words long, and so are equal runs' sums.
+    """
+    grams = np.zeros(len(codes) - SHORTEST_RUN + 1, dtype=np.uint64)
+    for at in range(SHORTEST_RUN):
+        grams = grams * np.uint64(0x9E3779B97F4A7C15) + codes[at : at + len(grams)].astype(np.uint64)
+    return len(np.unique(grams)) < len(grams)
+
+
+def words_in_circles(words: list[str], codes: npt.NDArray[np.int32], whole: int) -> Iterator[Loop]:
+    """The search itself, over every period."""
     lengths = np.cumsum([len(word) + 1 for word in words])
     for period in range(1, min(LONGEST_PATTERN, len(words) // 3) + 1):
-        start, run = _longest_run(codes[period:] == codes[:-period], at_least=max(2 * period, 10))
+        start, run = _longest_run(codes[period:] == codes[:-period], at_least=max(2 * period, SHORTEST_RUN))
         if not run or _in_parts(codes[start : start + period]):
             continue
         first, last = start + period, start + period + run - 1
@@ -119,10 +138,24 @@ def _in_words(text: str, whole: int) -> Iterator[Loop]:
 
 def _in_characters(text: str, whole: int) -> Iterator[Loop]:
     """The same for characters, for scripts without spaces and for one endless word."""
-    if len(text) < 200:
-        return
+    if len(text) >= 200 and may_loop_in_characters(text):
+        yield from characters_in_circles(text, whole)
+
+
+def may_loop_in_characters(text: str) -> bool:
+    """False where no block of 64 characters stands up to 64 places before itself. Exact: the shortest run that counts
+    has 150 characters, and with them a whole block, wherever it begins."""
+    blocks = range(0, len(text) - LONGEST_PERIOD + 1, LONGEST_PERIOD)
+    return any(
+        text.find(text[at : at + LONGEST_PERIOD], max(0, at - LONGEST_PERIOD), at + LONGEST_PERIOD - 1) >= 0
+        for at in blocks
+    )
+
+
+def characters_in_circles(text: str, whole: int) -> Iterator[Loop]:
+    """The search itself, over every period."""
     codes = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
-    for period in range(1, 65):
+    for period in range(1, LONGEST_PERIOD + 1):
         start, run = _longest_run(codes[period:] == codes[:-period], at_least=max(3 * period, 150))
         if not run or _in_parts(codes[start : start + period]):
             continue

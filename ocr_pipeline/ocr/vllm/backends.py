@@ -38,7 +38,7 @@ class Backend:
     served_model: str  # the model's name on this server
     api_key: SecretStr | None = None
     headers: Mapping[str, SecretStr] = field(default_factory=dict, repr=False)
-    max_in_flight: int  # requests at once: where admission starts, and its ceiling
+    max_in_flight: int  # pages it works on at once, where admission starts; one or two more wait there (admission.py)
     dpi: int
     max_pages: int | None = None  # longer documents go elsewhere while another backend is well
     timeout: float = 600.0  # seconds, one whole request
@@ -50,11 +50,10 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackendsConfig:
-    """The whole file: who can be asked, and the numbers of the routing rules (deployment documents, "hybrid")."""
+class Rules:
+    """The routing rules and their numbers (deployment documents, "hybrid")."""
 
     policy: Literal["hybrid", "fastest"] = "hybrid"
-    backends: tuple[Backend, ...]
     stage: Literal["development", "production"] = "production"  # development: everything to the small machine
     sla: bool = False  # production with promised times: to the large machine
     large_document_pages: int = 20  # more pages than this: to the large machine
@@ -62,6 +61,13 @@ class BackendsConfig:
     queue_limit: int = 5  # the small machine is overloaded above this many waiting requests
     concurrent_limit: int = 5  # more documents open at once than this: to the large machine
     low_volume_per_day: int = 100  # fewer documents a day than this: the small one is enough
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendsConfig(Rules):
+    """The whole file: the rules, and who can be asked."""
+
+    backends: tuple[Backend, ...]
 
     @property
     def model(self) -> ModelProfile:
@@ -102,7 +108,7 @@ def load_backends(path: Path, variable: Callable[[str], str | None]) -> Backends
 
 _LIMITS: Mapping[str, int] = {
     f.name: f.default
-    for f in fields(BackendsConfig)
+    for f in fields(Rules)
     if type(f.default) is int  # the routing numbers of the record
 }
 _TOP = ("policy", "stage", "sla", "backend", *_LIMITS)
@@ -129,7 +135,6 @@ _OWN_GPU = (
     *_OWN_GPU_REQUIRED,
     "max_pages",
     "document_shares",
-    "tokens_per_second",
     "max_model_len",
     "gpu_memory_utilization",
     "max_num_seqs",
@@ -300,7 +305,6 @@ def _gpu(entry: _Entry) -> GpuProfile:
         dpi=own.whole("dpi", 150, least=36),
         max_pages=own.whole_or_none("max_pages", None),
         document_shares=_document_shares(own),
-        tokens_per_second=own.number("tokens_per_second", stand_in.tokens_per_second, 1.0, 1e9),
         max_model_len=own.whole_or_none("max_model_len", None),
         gpu_memory_utilization=own.number("gpu_memory_utilization", stand_in.gpu_memory_utilization, 0.01, 1.0),
         max_num_seqs=own.whole("max_num_seqs", stand_in.max_num_seqs),

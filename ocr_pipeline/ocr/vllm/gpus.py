@@ -34,11 +34,10 @@ class GpuProfile:
 
     name: str
     size: Literal["small", "large"]  # the place in the routing rules: small is the default, large takes what is over
-    max_in_flight: int  # requests at once; where admission starts, and its ceiling
+    max_in_flight: int  # pages it works on at once, where admission starts; one or two more wait there (admission.py)
     dpi: int  # pages are drawn at the lowest of the backends listed, under the model's cap
     max_pages: int | None = None  # a longer document goes to another backend while one is well; None: no limit
     document_shares: tuple[DocumentShare, ...] = (DocumentShare(None, None),)
-    tokens_per_second: float  # as asked, of the whole machine: what `fastest` believes until it has measured
     # serving
     max_model_len: int | None = None  # None: what the model itself can take
     gpu_memory_utilization: float
@@ -58,7 +57,6 @@ RTX_4090 = GpuProfile(
     dpi=150,
     max_pages=None,
     document_shares=(DocumentShare(9, None), DocumentShare(30, 8), DocumentShare(None, 1)),
-    tokens_per_second=1000.0,
     gpu_memory_utilization=0.90,
     max_num_seqs=64,
     max_num_batched_tokens=8192,
@@ -81,7 +79,9 @@ RTX_4090 = GpuProfile(
             "below 10 all, up to 30 eight at a time, above that one (policy hybrid)",
             "as asked; it keeps one long document from filling the small card. Policy fastest has no such rule",
         ),
-        "tokens_per_second": Asked("800 to 1200", "1000", "a first guess, replaced by what is measured"),
+        "tokens_per_second": Asked(
+            "800 to 1200", "what is measured", "no figure can be trusted; `fastest` gives each machine a page and looks"
+        ),
         "max_model_len": Asked(
             "4096",
             "8192 (the model's)",
@@ -106,7 +106,6 @@ DGX_SPARK = GpuProfile(
     max_in_flight=20,
     dpi=300,
     max_pages=None,
-    tokens_per_second=2500.0,
     gpu_memory_utilization=0.30,
     max_num_seqs=64,
     max_num_batched_tokens=8192,
@@ -128,8 +127,8 @@ DGX_SPARK = GpuProfile(
         "max_pages": Asked("no limit", "none", "as asked"),
         "tokens_per_second": Asked(
             "2500",
-            "2500",
-            "as asked, a first guess, replaced by what is measured; by bandwidth the 4090 (1008 GB/s) should be "
+            "what is measured",
+            "no figure can be trusted; by bandwidth the 4090 (1008 GB/s) should be "
             "the faster for this model. `ocr-pipeline benchmark` tells",
         ),
         "max_model_len": Asked("8192", "8192 (the model's)", "as asked, the model's own limit"),

@@ -1,7 +1,7 @@
 """The models that can be asked, as data: how each wants to be asked, served and understood.
 
 Here belong one `ModelProfile` a model and nothing that acts. A new model is a new entry in `MODELS`; where its answers
-have a form of their own, a parser beside `parsing.py`. What a profile says goes into the recipe, so an edit of a
+have a form of their own, a parser in `ocr/parsing/`. What a profile says goes into the recipe, so an edit of a
 prompt or a sampling number asks for every page again; that is meant.
 
 Sources: model cards and vLLM's recipes, as read for each model; the `why` of each profile names what is surprising.
@@ -36,7 +36,7 @@ class ModelProfile:
     image_first: bool = True  # in the message's parts
     max_long_side: int  # more pixels than this buy nothing
     max_short_side: int
-    format: str  # how its text is parsed, see parsing.py
+    format: str  # how its text is parsed, see ocr/parsing/parse.py
     coordinates: Coordinates = Coordinates.NONE
     context_length: int  # the model's own limit, prompt and image included
     prompt_tokens: int  # the most that image and prompt take; the rest of the context is for text
@@ -46,7 +46,7 @@ class ModelProfile:
     logits_processor: str | None = None  # the guard against loops, by name of module and class
     serve_args: tuple[str, ...] = ()  # beside the logits processor and what the GPU profile gives
     weights_gb: float  # as served
-    why: Mapping[str, str] = field(default_factory=dict)  # reasons, printed by `serve-command` and `doctor`
+    why: Mapping[str, str] = field(default_factory=dict)  # reasons, printed by `serve-command`
 
 
 # An official prompt; the tag asks for boxes. vLLM itself puts the image and a newline before it.

@@ -1,4 +1,4 @@
-"""Is a backend ready to read pages? Asked once, by `doctor` and before long runs; each failure with its mend.
+"""Is a backend ready to read pages? Asked by `doctor`, each failure with its mend.
 
 Here belong the questions and the mends. What watches a server while it works is health.py.
 """
@@ -9,10 +9,12 @@ import re
 from dataclasses import dataclass, replace
 
 from ocr_pipeline.ocr.parsing.parse import parse_text
+from ocr_pipeline.ocr.quality.verdict import judge
 from ocr_pipeline.ocr.vllm.answers import Answer, Ask, Fault, Rung
 from ocr_pipeline.ocr.vllm.backends import Backend
 from ocr_pipeline.ocr.vllm.client import Served, VllmClient
 from ocr_pipeline.ocr.vllm.serve import dotted, serve_command
+from ocr_pipeline.records import PageImage
 
 SAMPLE_SECONDS = 180.0  # a server that has just started compiles at its first page
 
@@ -65,10 +67,13 @@ async def _checks(backend: Backend, sample_jpeg: bytes, client: VllmClient) -> l
         )
         checks.append(processor_check(backend, await _ask(client, sample_jpeg, wrong), version))
     answer = await _ask(client, sample_jpeg, first)
-    checks.append(sample_check(backend, answer))
-    if checks[-1].ok and backend.model.format == "grounding":
-        checks.append(tags_check(answer))
-    return checks
+    sample = sample_check(backend, answer)
+    if answer.fault is not None or backend.model.format != "grounding":
+        return [*checks, sample]
+    tags = tags_check(answer)
+    if not tags.ok:
+        return [*checks, tags]  # which is why the sample is garbage, too
+    return [*checks, sample, tags] if sample.ok else [*checks, sample]
 
 
 async def _ask(client: VllmClient, jpeg: bytes, rung: Rung) -> Answer:
@@ -156,16 +161,33 @@ def sample_check(backend: Backend, answer: Answer) -> Check:
     name = "sample page"
     if answer.fault is not None:
         return Check(name, False, f"{answer.outcome}: {answer.detail}", _mend(backend, answer.outcome))
-    parsed = parse_text(answer.text, backend.model.format, 1000, 1000)
-    if not parsed.markdown:
+    verdict = judge(answer.text, answer.finish_reason, _SAMPLE, backend.model.format)
+    if verdict.reason is not None:
         return Check(
             name,
             False,
-            f"no text came back (finish_reason {answer.finish_reason})",
-            f"the server answers but does not read: is {backend.served_model} really {backend.model.model}?",
+            f"{verdict.reason.value}: {verdict.detail or 'no good text'} (finish_reason {answer.finish_reason})",
+            f"the server answers but does not read: is {backend.served_model} really {backend.model.model}, and was it "
+            f"started with: {_line(backend)}",
         )
+    parsed = parse_text(answer.text, backend.model.format, _SAMPLE.width, _SAMPLE.height)
     tokens = f", {answer.completion_tokens} tokens" if answer.completion_tokens is not None else ""
     return Check(name, True, f"{len(parsed.markdown)} characters{tokens} in {answer.seconds:.1f} s")
+
+
+# What the judge must know of the sample page: it has text, and nobody knows which.
+_SAMPLE = PageImage(
+    document_id="preflight",
+    page_number=1,
+    pages_in_document=1,
+    urgent=False,
+    jpeg=b"",
+    sha256="",
+    width=1000,
+    height=1000,
+    ink=0.05,
+    text_layer="",
+)
 
 
 def tags_check(answer: Answer) -> Check:

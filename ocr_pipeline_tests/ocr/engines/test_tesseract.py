@@ -69,6 +69,17 @@ def test_a_program_that_fails_is_an_error_with_its_last_words(tmp_path: Path, mo
         _read()
 
 
+def test_the_program_gets_no_secret_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _program(tmp_path, monkeypatch, f"cat >/dev/null; env > '{tmp_path}/env'")
+    monkeypatch.setenv("R2_SECRET_ACCESS_KEY", "s3cret")
+    monkeypatch.setenv("TESSDATA_PREFIX", "/usr/share/tessdata")
+    _read()
+    given = (tmp_path / "env").read_text().splitlines()
+    assert "OMP_THREAD_LIMIT=1" in given
+    assert "TESSDATA_PREFIX=/usr/share/tessdata" in given
+    assert not any("s3cret" in line for line in given)
+
+
 def test_a_program_that_does_not_read_its_input_does_not_hang_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

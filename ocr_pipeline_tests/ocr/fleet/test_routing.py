@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocr_pipeline.ocr.fleet.health import Condition
-from ocr_pipeline.ocr.fleet.routing import BackendState, DocumentView, PageView, Policy, choose
+from ocr_pipeline.ocr.fleet.routing import BackendState, DocumentView, PageView, choose
+from ocr_pipeline.ocr.vllm.backends import Rules
 from ocr_pipeline.ocr.vllm.gpus import DGX_SPARK, RTX_4090
 
 SMALL = BackendState(
@@ -16,9 +17,9 @@ SMALL = BackendState(
 LARGE = BackendState(
     name="spark", size="large", limit=16, waiting=0, seconds=0.8, shares=DGX_SPARK.document_shares, kv_usage=0.6
 )
-HYBRID = Policy()
-FASTEST = Policy(name="fastest")
-TREE = Policy()  # 15 pages: between small and large, so that the tree's later rules decide
+HYBRID = Rules()
+FASTEST = Rules(policy="fastest")
+TREE = Rules()  # 15 pages: between small and large, so that the tree's later rules decide
 
 
 def down(state: BackendState, why: str) -> BackendState:

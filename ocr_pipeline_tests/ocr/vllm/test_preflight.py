@@ -165,10 +165,21 @@ def test_stripped_tags_are_red() -> None:
     assert (check.name, "skip_special_tokens" in check.mend) == ("tags", True)
 
 
-@pytest.mark.parametrize("text", ["", None, "<|ref|>text<|/ref|><|det|>[[1, 2, 3, 4]]<|/det|>"])
-def test_a_server_that_answers_and_does_not_read_is_red(text: str | None) -> None:
-    [check] = red(checked(FakeVllm(text=text)))
+@pytest.mark.parametrize(
+    ("text", "finish", "said"),
+    [
+        ("", "stop", "empty_text"),
+        (None, "stop", "empty_text"),
+        ("<|ref|>text<|/ref|><|det|>[[1, 2, 3, 4]]<|/det|>", "stop", "empty_text"),
+        ("the cat sat on the mat and " * 200, "length", "repetition"),
+        ("words without an end", "length", "truncated"),
+        ("\ufffd\ufffd\ufffd abc \ufffd\ufffd", "stop", "garbage"),
+    ],
+)
+def test_a_server_that_answers_and_does_not_read_is_red(text: str | None, finish: str, said: str) -> None:
+    [check] = red(checked(FakeVllm(sample=http(200, completion(text, finish)))))
     assert check.name == "sample page"
+    assert check.detail.startswith(f"{said}: ")
 
 
 def test_a_server_that_dies_of_the_sample_is_red() -> None:
@@ -240,3 +251,4 @@ def test_the_notes_give_each_number_its_reason() -> None:
     notes = "\n".join(serve_command(DGX_SPARK, DEEPSEEK_OCR).notes)
     assert "gpu_memory_utilization: 0.30 (asked: 0.95)" in notes
     assert "always, not on failure" in notes
+    assert "licence MIT, 6.7 GB of weights; boxes counted 0 to 999" in notes
