@@ -10,6 +10,7 @@ import base64
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 import dagster as dg
 from PIL import Image
@@ -74,9 +75,18 @@ def of_parquet(results: Sequence[DocumentResult], manifest: Manifest, review_url
             "\n".join(f"- `{file.key}`: {file.rows} rows" for file in manifest.tables.values())
         ),
     }
-    if review_url:
-        found["review"] = dg.MetadataValue.url(f"{review_url.rstrip('/')}/documents")
     return found
+
+
+def of_review(review_url: str | None, batch: str) -> Metadata:
+    """Links to the batch's pages and to those of them that failed, where the review app has an address."""
+    if not review_url:
+        return {}
+    pages = f"{review_url}/pages?batch={quote(batch, safe='')}"
+    return {
+        "review": dg.MetadataValue.url(pages),
+        "review_failed": dg.MetadataValue.url(f"{pages}&status=failed%2Cskipped"),
+    }
 
 
 def of_table(loaded: Loaded, name: str) -> Metadata:
@@ -99,7 +109,7 @@ def _record(result: DocumentResult, review_url: str | None) -> dg.TableRecord:
         "detail": (document.detail or "")[:200],
     }
     if review_url:
-        record["review"] = f"{review_url.rstrip('/')}/documents/{document.document_id}"
+        record["review"] = f"{review_url}/documents/{document.document_id}"
     return dg.TableRecord(record)
 
 

@@ -10,6 +10,7 @@ import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
@@ -149,6 +150,16 @@ class Settings(BaseSettings):
                 f"OCR_INBOX must not lie in {parts[0]}/, where the pipeline keeps its own objects: take another prefix"
             )
         return "/".join(parts) + "/"
+
+    @field_validator("review_url")
+    @classmethod
+    def _root_of_review(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)  # raises ValueError itself for half an address in brackets
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+            raise ValueError("must be the root of the review app, such as https://review.example")
+        return f"{parts.scheme}://{parts.netloc}"
 
     @model_validator(mode="before")
     @classmethod

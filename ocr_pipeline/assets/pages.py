@@ -14,6 +14,7 @@ from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.lake import batches
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.partitions import BATCHES
+from ocr_pipeline.settings import Settings
 
 RENDERED = dg.AssetKey("rendered_pages")
 MARKDOWN = dg.AssetKey("ocr_markdown")
@@ -57,4 +58,10 @@ def render_and_read(
     if RENDERED in selected:
         yield dg.MaterializeResult(asset_key=RENDERED, metadata=metadata.of_rendering(lake, batch, counts))
     if MARKDOWN in selected:
-        yield dg.MaterializeResult(asset_key=MARKDOWN, metadata=metadata.of_reading(lake, batch, counts, ocr.recipe_id))
+        yield dg.MaterializeResult(
+            asset_key=MARKDOWN,
+            metadata={
+                **metadata.of_reading(lake, batch, counts, ocr.recipe_id),
+                **metadata.of_review(Settings().review_url, batch.name),
+            },
+        )

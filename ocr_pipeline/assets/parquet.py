@@ -29,7 +29,10 @@ def ocr_parquet(
     give_back()
     # the ledger is that of the files, as everyone reads them, not that of what they were made from
     results = published.outcomes(lake, batch)
-    yield dg.MaterializeResult(metadata=metadata.of_parquet(results, files, Settings().review_url))
+    review_url = Settings().review_url
+    yield dg.MaterializeResult(
+        metadata={**metadata.of_parquet(results, files, review_url), **metadata.of_review(review_url, batch.name)}
+    )
     yield checks.ledger(batch, results)
     yield checks.nothing_failed(results)
     del results

@@ -54,5 +54,8 @@ def load_tables(
             f"batch {batch.name}: the warehouse does not hold what its Parquet files say ({loaded.differences}): load "
             "the batch again, or run `ocr-pipeline rebuild-warehouse`"
         )
+    review = metadata.of_review(settings.review_url, batch.name)
     for name in DESCRIPTIONS:
-        yield dg.MaterializeResult(asset_key=name, metadata=metadata.of_table(loaded, name))
+        yield dg.MaterializeResult(
+            asset_key=name, metadata={**metadata.of_table(loaded, name), **(review if name == "pages" else {})}
+        )

@@ -66,6 +66,25 @@ def test_every_asset_is_materialised_with_checks_and_metadata_for_people(put: Pu
     }
 
 
+def test_with_the_address_of_the_review_app_a_batch_links_to_its_pages_and_to_those_that_failed(
+    put: Put, run: RunBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCR_REVIEW_URL", "https://review.example/")
+    batch = put({"a.pdf": numbered(1)})
+    found = {
+        event.asset_key.to_user_string(): event.step_materialization_data.materialization.metadata
+        for event in run(batch).get_asset_materialization_events()
+        if event.asset_key
+    }
+    for asset in ("ocr_markdown", "ocr_parquet", "pages"):
+        assert found[asset]["review"] == dg.MetadataValue.url(f"https://review.example/pages?batch={batch.name}")
+        failed = f"https://review.example/pages?batch={batch.name}&status=failed%2Cskipped"
+        assert found[asset]["review_failed"] == dg.MetadataValue.url(failed)
+    (record,) = found["ocr_parquet"]["documents"].value.records
+    assert str(record.data["review"]).startswith("https://review.example/documents/")
+    assert not [name for name in found["attempts"] if name.startswith("review")]
+
+
 def test_a_second_run_changes_no_row(settings: Settings, put: Put, run: RunBatch) -> None:
     batch = put({"a.pdf": numbered(3), "b.pdf": b"%PDF-1.4 broken"})
     tables = ["documents", "pages", "regions", "attempts"]
