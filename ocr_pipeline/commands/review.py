@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from urllib.parse import urlsplit
 
 import click
@@ -36,7 +37,8 @@ def command(port: int, host: str, allow_host: tuple[str, ...], allow_retry: bool
     settings = Settings()
     if dagster_url and urlsplit(dagster_url).scheme not in ("http", "https"):
         raise click.UsageError("--dagster-url must start with http:// or https://")
-    names = [host, *allow_host, *([urlsplit(settings.review_url).netloc] if settings.review_url else [])]
+    shown = f"[{host}]" if ":" in host else host  # as an address writes it
+    names = [shown, *allow_host, *([urlsplit(settings.review_url).netloc] if settings.review_url else [])]
     app = build_app(
         wiring.lake(settings),
         wiring.warehouse(settings, wait_seconds=WAIT_SECONDS),
@@ -44,13 +46,24 @@ def command(port: int, host: str, allow_host: tuple[str, ...], allow_retry: bool
         allowed_hosts={*LOCAL_HOSTS, *(host_name(name) for name in names)} - {""},
         dagster_url=dagster_url,
     )
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False, date_header=False)
-    socket = config.bind_socket()
-    socket.listen()  # so that a browser that is quicker than the server waits, and is not refused
-    port = socket.getsockname()[1]
-    click.echo(f"Review app: http://{host}:{port}/documents   (Ctrl-C ends it)")
-    uvicorn.Server(config).run(sockets=[socket])
+    listening = _listening(host, port)
+    click.echo(f"Review app: http://{shown}:{listening.getsockname()[1]}/documents   (Ctrl-C ends it)")
+    config = uvicorn.Config(app, log_level="warning", server_header=False, date_header=False)
+    uvicorn.Server(config).run(sockets=[listening])
     return 0
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Listens from now on, so that a browser that is quicker than the server waits, and is not refused."""
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
+        )
+    except OSError as error:
+        raise click.UsageError(
+            f"cannot listen on {host}, port {port}: {error.strerror or error}. Where another program has the port,"
+            " choose one with --port, or --port 0 for any that is free."
+        ) from None
 
 
 def _ask_again(settings: Settings) -> AskAgain:
