@@ -45,7 +45,7 @@ class TextBlock:
 class PageView:
     width: int
     height: int
-    boxes: tuple[Box, ...]
+    boxes: tuple[Box, ...]  # the largest first, as they are drawn: a box inside of another one can be pointed at
     text: tuple[TextBlock, ...]
     cut: bool  # a part of the text was too long for rich text
 
@@ -66,8 +66,9 @@ def page_view(page: PageRow, markdown: str, regions: Sequence[RegionRow]) -> Pag
         for block in found
     )
     told = {index for block in text for index in block.regions}
-    boxes = tuple(box for region in regions if (box := _box(region, width, height, region.region_index in told)))
-    return PageView(width, height, boxes, text, markup.cut)
+    boxes = [box for region in regions if (box := _box(region, width, height, region.region_index in told))]
+    boxes.sort(key=lambda box: -box.width * box.height)
+    return PageView(width, height, tuple(boxes), text, markup.cut)
 
 
 def _size(page: PageRow) -> tuple[int, int]:

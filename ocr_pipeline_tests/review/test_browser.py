@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,99 @@ def test_hovering_a_region_marks_its_text_and_the_other_way_round(
     assert every(browser, f"{HOVERED}, .block.on") == []
 
 
+@contextmanager
+def window(browser: webdriver.Chrome, width: int, height: int) -> Iterator[None]:
+    """A window that narrow; Chromium's own ends at 500 pixels."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        yield
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_in_a_narrow_window_hovering_marks_and_leaves_the_reader_where_he_is(
+    browser: webdriver.Chrome, empty: Library
+) -> None:
+    texts = [f"Paragraph {n} {'lorem ipsum dolor ' * 12}" for n in range(20)]
+    regions = tuple(Region("text", 0.1, n / 20, 0.9, (n + 0.9) / 20, text) for n, text in enumerate(texts))
+    document = empty.add("long.pdf", [PageMade(markdown="\n\n".join(texts), regions=regions)])
+    empty.load()
+    with serving(build_app(empty.lake, empty.warehouse)) as url, window(browser, 700, 900):
+        browser.get(f"{url}/documents/{document}/pages/1")
+        block, box = every(browser, ".block")[10], one(browser, '.box[data-region="10"]')
+        for pointed, other in ((block, box), (box, block)):
+            browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", pointed)
+            before = browser.execute_script("return scrollY")
+            ActionChains(browser).move_to_element(pointed).perform()
+            wait(browser, lambda b, other=other: "on" in other.get_dom_attribute("class").split())  # type: ignore[misc]
+            assert browser.execute_script("return scrollY") == before
+            assert before > 0 or pointed is box
+    with serving(build_app(empty.lake, empty.warehouse)) as url:  # side by side, each side goes along by itself
+        browser.get(f"{url}/documents/{document}/pages/1")
+        ActionChains(browser).move_to_element(one(browser, '.box[data-region="5"]')).perform()
+        browser.execute_script("arguments[0].scrollIntoView()", every(browser, ".block")[19])
+        ActionChains(browser).move_to_element(every(browser, ".block")[19]).perform()
+        wait(browser, lambda b: b.execute_script("return document.querySelector('.sheet-frame').scrollTop") > 0)
+
+
+def test_a_box_inside_of_a_larger_later_one_can_be_pointed_at(browser: webdriver.Chrome, empty: Library) -> None:
+    inner, outer = Region("text", 0.2, 0.2, 0.5, 0.3, "inner"), Region("text", 0.05, 0.05, 0.95, 0.95, "outer")
+    document = empty.add("nest.pdf", [PageMade(markdown="inner\n\nouter", regions=(inner, outer))])
+    empty.load()
+    with serving(build_app(empty.lake, empty.warehouse)) as url:
+        browser.get(f"{url}/documents/{document}/pages/1")
+        ActionChains(browser).move_to_element(one(browser, '.box[data-region="0"]')).perform()
+        assert one(browser, ".block.on").text == "inner"
+        press(browser, "j")
+        assert "region 1 of 2" in one(browser, "#region-name").text
+
+
+def test_boxes_are_reached_and_chosen_without_a_mouse_also_beside_the_raw_text(
+    browser: webdriver.Chrome, site: str, shelves: Shelves
+) -> None:
+    browser.get(f"{site}/documents/{shelves.report}/pages/1?show=raw")
+    browser.execute_script("document.querySelector('.sheet-frame').focus()")
+    press(browser, Keys.TAB)
+    assert browser.switch_to.active_element.get_dom_attribute("aria-label") == "Region 1: title"
+    press(browser, Keys.ENTER)
+    assert browser.switch_to.active_element.get_dom_attribute("aria-pressed") == "true"
+    assert browser.current_url.endswith("?show=raw#region-0")
+    press(browser, "j")
+    assert browser.switch_to.active_element.get_dom_attribute("aria-label") == "Region 2: text"
+    press(browser, Keys.ARROW_RIGHT)
+    wait(browser, lambda b: path(b) == f"/documents/{shelves.report}/pages/2?show=raw")
+
+
+def test_the_image_can_be_seen_whole(browser: webdriver.Chrome, site: str, shelves: Shelves) -> None:
+    for size in ((1440, 900), (390, 800)):
+        with window(browser, *size):
+            browser.get(f"{site}/documents/{shelves.report}/pages/1")
+            wait(browser, lambda b: b.execute_script("return document.querySelector('[data-image]').naturalWidth > 0"))
+            press(browser, "z")
+            assert "whole page" in one(browser, "[data-zoom]").text
+            image, frame = one(browser, "[data-image]").rect, one(browser, ".sheet-frame").rect
+            assert image["height"] <= min(frame["height"], size[1])
+            assert image["width"] / image["height"] == pytest.approx(620 / 877, abs=0.01)
+            press(browser, "z")
+            assert one(browser, "[data-image]").rect["width"] == 620
+            press(browser, "z")
+            assert "fit width" in one(browser, "[data-zoom]").text
+
+
+@pytest.mark.parametrize(
+    "screen",
+    ["/documents", "/pages", "/search?q=text", "/overview", "/documents/{partial}/pages/3?show=attempts", "/retry"],
+)
+def test_on_a_telephone_no_screen_is_wider_than_it(
+    browser: webdriver.Chrome, site: str, shelves: Shelves, shoot: Callable[[str], None], screen: str
+) -> None:
+    with window(browser, 390, 800):
+        browser.get(site + screen.format(partial=shelves.partial))
+        assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+        shoot(f"telephone-{re.sub(r'[^a-z]+', '-', screen)}")
+
+
 def test_boxes_lie_where_the_regions_are_on_the_image(browser: webdriver.Chrome, site: str, shelves: Shelves) -> None:
     browser.get(f"{site}/documents/{shelves.report}/pages/1")
     image, box = one(browser, "[data-image]").rect, one(browser, ".box.table").rect
@@ -198,6 +292,10 @@ def test_the_keyboard_leads_from_page_to_page_and_to_every_failed_one(
 def test_a_list_is_walked_with_j_and_k_and_the_keys_are_told(
     browser: webdriver.Chrome, site: str, shoot: Callable[[str], None]
 ) -> None:
+    browser.get(f"{site}/documents")
+    press(browser, "f")
+    wait(browser, lambda b: path(b) == "/pages?status=failed%2Cskipped")
+    assert len(every(browser, "tbody tr")) == 3
     browser.get(f"{site}/documents")
     press(browser, "j", "j", "k")
     assert browser.switch_to.active_element.text == every(browser, "a.name")[0].text

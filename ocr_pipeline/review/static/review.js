@@ -17,7 +17,9 @@ const texts = new Map();
 for (const block of all("[data-regions]")) {
   for (const region of block.dataset.regions.split(" ")) texts.set(region, block);
 }
-const regions = [...boxes.keys()];
+const regions = [...boxes.keys()].sort((one, other) => one - other);  // as they are read; they are drawn by size
+const beside = matchMedia("(min-width: 900px)");  // image and text scroll by themselves, side by side (review.css)
+const show = (element) => element?.scrollIntoView({ block: "nearest" });
 let fixed = null;  // the region that was chosen with a click or a key; hovering comes and goes above it
 
 function mark(marked) {
@@ -34,24 +36,40 @@ function mark(marked) {
     : `${regions.length} region${regions.length === 1 ? "" : "s"}`;
 }
 
-function choose(region, { scroll = true } = {}) {
+function choose(region) {
+  if (fixed !== null) boxes.get(fixed)?.setAttribute("aria-pressed", "false");
   fixed = region;
   mark(region === null ? [] : [region]);
   history.replaceState(null, "", region === null ? location.pathname + location.search : `#region-${region}`);
-  if (region === null || !scroll) return;
-  texts.get(region)?.scrollIntoView({ block: "nearest" });
-  boxes.get(region)?.scrollIntoView({ block: "nearest" });
+  if (region === null) return;
+  boxes.get(region).setAttribute("aria-pressed", "true");
+  if (beside.matches || !texts.has(region)) show(boxes.get(region));
+  show(texts.get(region));
 }
+
+// One box at a time is in the order of tabs, or a page of 5,000 regions would have 5,000 stops.
+function reachable(region) {
+  for (const box of all('.box[tabindex="0"]')) box.setAttribute("tabindex", "-1");
+  boxes.get(region)?.setAttribute("tabindex", "0");
+}
+if (regions.length) reachable(regions[0]);
 
 const rest = () => mark(fixed === null ? [] : [fixed]);
 for (const [region, box] of boxes) {
-  box.addEventListener("mouseenter", () => { mark([region]); texts.get(region)?.scrollIntoView({ block: "nearest" }); });
+  box.addEventListener("mouseenter", () => { mark([region]); if (beside.matches) show(texts.get(region)); });
   box.addEventListener("mouseleave", rest);
+  box.addEventListener("focus", () => { mark([region]); reachable(region); });
+  box.addEventListener("blur", rest);
+  box.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    choose(fixed === region ? null : region);
+  });
   box.addEventListener("click", () => choose(fixed === region ? null : region));
 }
 for (const block of new Set(texts.values())) {
   const own = block.dataset.regions.split(" ");
-  block.addEventListener("mouseenter", () => { mark(own); boxes.get(own[0])?.scrollIntoView({ block: "nearest" }); });
+  block.addEventListener("mouseenter", () => { mark(own); if (beside.matches) show(boxes.get(own[0])); });
   block.addEventListener("mouseleave", rest);
 }
 const wanted = location.hash.match(/^#region-(\d+)$/)?.[1];
@@ -78,9 +96,12 @@ first("[data-boxes]")?.addEventListener("click", (event) => {
   event.currentTarget.setAttribute("aria-pressed", String(shown));
   first(".boxes").toggleAttribute("hidden", !shown);
 });
+const sizes = [["", "Image: fit width"], ["whole", "Image: whole page"], ["full", "Image: full size"]];
+let sized = 0;
 first("[data-zoom]")?.addEventListener("click", (event) => {
-  const full = first("[data-sheet]").classList.toggle("full");
-  event.currentTarget.setAttribute("aria-pressed", String(full));
+  sized = (sized + 1) % sizes.length;
+  first("[data-sheet]").className = `sheet ${sizes[sized][0]}`;
+  event.currentTarget.textContent = sizes[sized][1];
 });
 
 // --------------------------------------------------------------------------- words of a search, marked without new HTML
@@ -120,9 +141,10 @@ first("[data-copies]")?.addEventListener("click", copy);
 const rows = all("table[data-rows] tbody tr, ol[data-rows] li");
 let row = -1;
 function step(by) {
-  if (regions.length && article) {
+  if (regions.length) {
     const at = fixed === null ? (by > 0 ? -1 : regions.length) : regions.indexOf(fixed);
     choose(regions[Math.min(regions.length - 1, Math.max(0, at + by))]);
+    boxes.get(fixed).focus({ preventScroll: true });
   } else if (rows.length) {
     rows[row]?.classList.remove("here");
     row = Math.min(rows.length - 1, Math.max(0, row + by));
@@ -135,6 +157,11 @@ function step(by) {
 
 // ---------------------------------------------------------------------------------------------------------------- keys
 const dialog = first("#keys");
+function failed(key, none) {
+  if (keyed(key)) keyed(key).click();
+  else if (keyed("up")) tell(none);  // a document or a page
+  else location.href = "/pages?status=failed%2Cskipped";
+}
 first('[data-opens="keys"]').addEventListener("click", () => dialog.showModal());
 const keys = {
   "/": () => { keyed("search").focus(); keyed("search").select(); },
@@ -147,8 +174,8 @@ const keys = {
   "p": () => keyed("previous")?.click(),
   "ArrowRight": () => keyed("next")?.click(),
   "ArrowLeft": () => keyed("previous")?.click(),
-  "f": () => (keyed("next-failed") ? keyed("next-failed").click() : tell("No failed page after this one")),
-  "F": () => (keyed("previous-failed") ? keyed("previous-failed").click() : tell("No failed page before this one")),
+  "f": () => failed("next-failed", "No failed page after this one"),
+  "F": () => failed("previous-failed", "No failed page before this one"),
   "t": () => keyed("text")?.click(),
   "w": () => keyed("raw")?.click(),
   "a": () => keyed("attempts")?.click(),
@@ -165,7 +192,7 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") event.target.blur();
     return;
   }
-  const scrolls = event.key.startsWith("Arrow") && event.target.closest("[tabindex='0']");
+  const scrolls = event.key.startsWith("Arrow") && !event.target.closest("[data-region]") && event.target.closest("[tabindex='0']");
   const work = keys[event.key];
   if (work && !scrolls) {
     event.preventDefault();
