@@ -34,7 +34,7 @@ from ocr_pipeline.records import (
     Region,
 )
 from ocr_pipeline.warehouse.connection import Warehouse
-from ocr_pipeline.warehouse.listing import documents
+from ocr_pipeline.warehouse.listing import DocumentFilter, documents
 from ocr_pipeline.warehouse.load import load_batch
 from ocr_pipeline.warehouse.parquet import from_bytes, to_bytes
 from ocr_pipeline.warehouse.rows import to_tables
@@ -207,7 +207,7 @@ def main() -> None:
                     "last_load_plain": round(last_plain, 2),
                     "last_load_ours": round(last_mine, 2),
                     "search_seconds": round(timed(lambda: search(ours, "einors")), 2),
-                    "list_seconds": round(timed(lambda: documents(ours, name="77")), 2),
+                    "list_seconds": round(timed(lambda: documents(ours, DocumentFilter(name="77"))), 2),
                     "megabytes": ours.path.stat().st_size // 1_000_000 if ours.path else None,
                 }
             )

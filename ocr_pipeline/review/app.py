@@ -13,7 +13,6 @@ import duckdb
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
@@ -26,7 +25,7 @@ from ocr_pipeline.review.context import Context, context
 from ocr_pipeline.review.guards import LOCAL_HOSTS, Guards, Token
 from ocr_pipeline.review.held_open import HeldOpen
 from ocr_pipeline.warehouse.connection import Warehouse
-from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.errors import WarehouseError, WarehouseInUse
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ def build_app(
     allow_retry: AskAgain | None = None,
     allowed_hosts: Collection[str] = LOCAL_HOSTS,
     dagster_url: str | None = None,
-) -> Starlette:
+) -> Guards:
     """The app over one lake and one warehouse.
 
     `allow_retry`: what "ask again" calls; without it nothing can be set going. `allowed_hosts`: names under which it
@@ -72,9 +71,9 @@ def build_app(
         ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Guards, allowed_hosts=allowed_hosts)],
         exception_handlers={
             HTTPException: _told,
+            WarehouseInUse: _in_use,
             WarehouseError: _warehouse,
             duckdb.Error: _warehouse,
             Exception: _fault,
@@ -82,7 +81,7 @@ def build_app(
         lifespan=_lifespan,
     )
     app.state.context = state
-    return app
+    return Guards(app, allowed_hosts)  # around all of it: Starlette answers a fault outside of its own middleware
 
 
 @contextlib.asynccontextmanager
@@ -99,13 +98,20 @@ async def _told(request: Request, error: Exception) -> Response:
     return await run_in_threadpool(context(request).message, request, status, title, text)
 
 
-async def _warehouse(request: Request, error: Exception) -> Response:
+async def _in_use(request: Request, error: Exception) -> Response:
     log.warning("the tables could not be asked: %s", error)
-    why = str(error) if isinstance(error, WarehouseError) else "a query failed; the log of this command says why"
-    text = f"The tables cannot be asked at the moment: {why}. Try again in a few seconds."
+    text = f"The tables are being loaded: {error}. Try again in a few seconds."
     answer = await run_in_threadpool(context(request).message, request, 503, "Tables in use", text)
     answer.headers["Retry-After"] = "5"
     return answer
+
+
+async def _warehouse(request: Request, error: Exception) -> Response:
+    """Nothing that a wait would mend."""
+    log.warning("the tables could not be asked: %s", error)
+    why = str(error) if isinstance(error, WarehouseError) else "a query failed; the log of this command says why"
+    text = f"The tables cannot be asked: {why}. `ocr-pipeline doctor` checks them."
+    return await run_in_threadpool(context(request).message, request, 500, "Tables out of order", text)
 
 
 async def _fault(request: Request, error: Exception) -> Response:

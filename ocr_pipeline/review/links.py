@@ -12,6 +12,9 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
+MAX_PLACE = 16_000
+"""Characters of a place in a list: a key of 1,024 bytes may be all control characters, which JSON writes as six."""
+
 
 def document(document_id: str) -> str:
     return f"/documents/{quote(document_id, safe='')}"
@@ -41,12 +44,14 @@ def place_as_text(place: Sequence[Any] | None) -> str:
     """The place in a list after which to go on, for a query."""
     if place is None:
         return ""
-    return json.dumps([value.isoformat() if isinstance(value, datetime) else value for value in place])
+    return json.dumps(
+        [value.isoformat() if isinstance(value, datetime) else value for value in place], ensure_ascii=False
+    )
 
 
 def place_from_text(text: str, *, length: int) -> list[Any] | None:
     """The place again; None where there is none, or where somebody wrote something else there."""
-    if not text or len(text) > 4000:
+    if not text or len(text) > MAX_PLACE:
         return None
     try:
         place = json.loads(text)
@@ -54,4 +59,11 @@ def place_from_text(text: str, *, length: int) -> list[Any] | None:
         return None
     if not isinstance(place, list) or len(place) != length:
         return None
-    return place if all(isinstance(value, str | int | float) for value in place) else None
+    return place if all(map(_is_value, place)) else None
+
+
+def _is_value(value: object) -> bool:
+    """JSON can write half of a character ("\\ud800"), which no table can be asked for."""
+    if isinstance(value, str):
+        return not any("\ud800" <= char <= "\udfff" for char in value)
+    return isinstance(value, int | float)

@@ -6,9 +6,8 @@ string is checked; what is wrong in it is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,42 +23,41 @@ HITS = 50
 
 
 def documents(request: Request) -> Response:
-    """`/documents`: filter, sort, go on."""
+    """`/documents`: filter, sort, go on and back."""
     app, query = context(request), request.query_params
+    wanted = _document_filter(query)
     sort = query.get("sort", "") if query.get("sort") in listing.SORTS else "uploaded_at"
-    descending = _descending(query, default=sort not in ("source_uri", "status"))
-    wanted = {name: query.get(name, "")[:1000] for name in ("name", "status", "reason")}
-    place = links.place_from_text(query.get("after", ""), length=2)
-    after = _document_place(sort, place)
+    descending = _descending(query, default=_falls(sort))
     with app.tables.read() as connection:
-        found = listing.documents(
-            app.warehouse,
-            name=wanted["name"] or None,
-            status=wanted["status"] or None,
-            reason=wanted["reason"] or None,
-            sort=sort,
-            descending=descending,
-            after=after,
-            limit=PAGEFUL,
-        )
-        read = questions.pages_of_documents(connection, [row.document_id for row in found.documents])
+
+        def listed(place: Sequence[Any] | None, backwards: bool) -> listing.Listing:
+            return listing.documents(
+                app.warehouse,
+                wanted,
+                sort=sort,
+                descending=descending,
+                after=place,
+                backwards=backwards,
+                limit=PAGEFUL,
+            )
+
+        found, seen = _screenful(query, 2, listed)
         choices = questions.choices(connection)
-    kept = {**wanted, "sort": sort, "order": _order(descending)}
-    seen = _seen(query) if after else 0
+    kept = {**wanted.as_query(), "sort": sort, "order": _order(descending)}
     return app.screen(
         request,
         "documents.html",
-        rows=[(row, read.get(row.document_id)) for row in found.documents],
+        rows=found.documents,
         total=found.total,
         seen=seen,
         wanted=wanted,
         reasons=choices["reason"],
+        backends=choices["backend"],
         statuses=[status.value for status in DocumentStatus],
-        columns=_columns(_DOCUMENT_COLUMNS, "/documents", wanted, sort, descending, listing.SORTS),
+        columns=_columns(_DOCUMENT_COLUMNS, "/documents", wanted.as_query(), sort, descending),
         sort=sort,
         order=_order(descending),
-        next=_next("/documents", kept, found.next, seen + len(found.documents)),
-        first=links.with_query("/documents", kept) if after else None,
+        turning=_turning("/documents", kept, found, seen, len(found.documents)),
     )
 
 
@@ -68,13 +66,17 @@ def pages(request: Request) -> Response:
     app, query = context(request), request.query_params
     wanted = page_list.PageFilter.from_query(query)
     sort = query.get("sort", "") if query.get("sort") in page_list.SORTS else "processed_at"
-    descending = _descending(query, default=page_list.SORTS[sort][1])
-    after = links.place_from_text(query.get("after", ""), length=3)
+    descending = _descending(query, default=_falls(sort))
     with app.tables.read() as connection:
-        found = page_list.pages(connection, wanted, sort=sort, descending=descending, after=after, limit=PAGEFUL)
+
+        def listed(place: Sequence[Any] | None, backwards: bool) -> page_list.PageListing:
+            return page_list.pages(
+                connection, wanted, sort=sort, descending=descending, after=place, backwards=backwards, limit=PAGEFUL
+            )
+
+        found, seen = _screenful(query, 3, listed)
         choices = questions.choices(connection)
     kept = {**wanted.as_query(), "sort": sort, "order": _order(descending)}
-    seen = _seen(query) if after else 0
     return app.screen(
         request,
         "pages.html",
@@ -84,13 +86,12 @@ def pages(request: Request) -> Response:
         wanted=wanted,
         reasons=choices["reason"],
         backends=choices["backend"],
-        statuses=[status.value for status in PageStatus],
-        columns=_columns(_PAGE_COLUMNS, "/pages", wanted.as_query(), sort, descending, page_list.SORTS),
+        statuses=[*(status.value for status in PageStatus), "failed,skipped"],
+        columns=_columns(_PAGE_COLUMNS, "/pages", wanted.as_query(), sort, descending),
         sort=sort,
         order=_order(descending),
-        next=_next("/pages", kept, found.next, seen + len(found.pages)),
-        first=links.with_query("/pages", kept) if after else None,
         retry=links.with_query("/retry", wanted.as_query()),
+        turning=_turning("/pages", kept, found, seen, len(found.pages)),
     )
 
 
@@ -108,10 +109,10 @@ _DOCUMENT_COLUMNS = (
     ("Document", "source_uri", ""),
     ("Status", "status", ""),
     ("Pages", "page_count", "number"),
-    ("Failed", None, "number"),
-    ("Backend", None, ""),
-    ("Quality", None, "number"),
-    ("Time", None, "number"),
+    ("Failed", "bad_pages", "number"),
+    ("Backend", "backend", ""),
+    ("Quality", "quality", "number"),
+    ("Time", "seconds", "number"),
     ("Size", "size_bytes", "number"),
     ("Uploaded (UTC)", "uploaded_at", "date"),
     ("Processed (UTC)", "processed_at", "date"),
@@ -135,18 +136,22 @@ def _columns(
     wanted: Mapping[str, Any],
     sort: str,
     descending: bool,
-    sorts: Any,
 ) -> list[dict[str, str]]:
     """Heads of a table: a click sorts, a second one turns the order round."""
     heads = []
     for title, name, kind in columns:
         head = {"title": title, "kind": kind, "href": "", "sorted": ""}
-        if name is not None and name in sorts:
-            turned = not descending if name == sort else name not in ("source_uri", "status", "quality", "agreement")
+        if name is not None:
+            turned = not descending if name == sort else _falls(name)
             head["href"] = links.with_query(path, {**wanted, "sort": name, "order": _order(turned)})
             head["sorted"] = ("descending" if descending else "ascending") if name == sort else ""
         heads.append(head)
     return heads
+
+
+def _falls(sort: str) -> bool:
+    """Whether a list sorted by this begins at the top: names and what is worst when small begin at the bottom."""
+    return sort not in ("source_uri", "status", "backend", "quality", "agreement")
 
 
 def _descending(query: Mapping[str, str], *, default: bool) -> bool:
@@ -163,24 +168,52 @@ def _seen(query: Mapping[str, str]) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
-def _next(path: str, kept: Mapping[str, Any], place: Any, seen: int) -> str | None:
-    return links.with_query(path, {**kept, "after": links.place_as_text(place), "seen": seen}) if place else None
+class _Turned(Protocol):
+    """A screenful of a list: the places before and behind it."""
+
+    @property
+    def next(self) -> tuple[Any, ...] | None: ...
+
+    @property
+    def previous(self) -> tuple[Any, ...] | None: ...
 
 
-def _document_place(sort: str, place: list[Any] | None) -> tuple[Any, str] | None:
-    """The place in the type of the column that the list is sorted by; None where it cannot be one."""
-    if place is None or not isinstance(place[1], str):
-        return None
-    value: Any = place[0]
-    if sort in ("uploaded_at", "processed_at"):
-        try:
-            value = datetime.fromisoformat(str(value))
-        except ValueError:
-            return None
-        value = value if value.tzinfo else value.replace(tzinfo=UTC)
-    elif sort in ("page_count", "size_bytes"):
-        if not isinstance(value, int) or (abs(value) >= 2**31 and sort == "page_count") or abs(value) >= 2**63:
-            return None
-    else:
-        value = str(value)
-    return value, place[1]
+_T = TypeVar("_T", bound=_Turned)
+
+
+def _screenful(
+    query: Mapping[str, str], length: int, listed: Callable[[Sequence[Any] | None, bool], _T]
+) -> tuple[_T, int]:
+    """The rows behind the place in the query, or those before it; and how many stand on the screens before."""
+    seen = _seen(query)
+    before = links.place_from_text(query.get("before", ""), length=length)
+    if before is not None:
+        found = listed(before, True)
+        if found.previous is not None:
+            return found, seen
+        return listed(None, False), 0  # the first screen, and a full one
+    after = links.place_from_text(query.get("after", ""), length=length)
+    return listed(after, False), seen if after else 0
+
+
+def _turning(path: str, kept: Mapping[str, Any], found: _Turned, seen: int, shown: int) -> dict[str, str | None]:
+    """The addresses of the screens around this one."""
+
+    def to(word: str, place: tuple[Any, ...] | None, before: int) -> str | None:
+        return links.with_query(path, {**kept, word: links.place_as_text(place), "seen": before}) if place else None
+
+    return {
+        "next": to("after", found.next, seen + shown),
+        "previous": to("before", found.previous, max(0, seen - PAGEFUL)),
+        "first": links.with_query(path, kept) if found.previous else None,
+    }
+
+
+def _document_filter(query: Mapping[str, str]) -> listing.DocumentFilter:
+    words = {name: query.get(name, "")[:1000] or None for name in ("name", "status", "reason", "backend", "batch")}
+    return listing.DocumentFilter(
+        **words,
+        since=page_list.day(query.get("since", "")),
+        until=page_list.day(query.get("until", "")),
+        quality_below=page_list.share(query.get("quality_below", "")),
+    )

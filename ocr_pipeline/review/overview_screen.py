@@ -92,9 +92,11 @@ def _speed(backends: list[numbers.BackendFigures]) -> list[Row]:
     return [
         Row(
             backend.backend,
-            f"{number(round(backend.pages_per_second or 0.0, 3))} pages/s",
+            "not known"
+            if backend.pages_per_second is None
+            else f"{number(round(backend.pages_per_second, 3))} pages/s",
             links.with_query("/pages", {"backend": backend.backend}),
-            (("speed", backend.pages_per_second or 0.0),),
+            () if backend.pages_per_second is None else (("speed", backend.pages_per_second),),
         )
         for backend in backends
     ]
@@ -108,7 +110,7 @@ def _cost(backends: list[numbers.BackendFigures]) -> list[Row]:
             if backend.usd_per_1000_pages_busy is None
             else f"${backend.usd_per_1000_pages_busy:,.3f} / 1,000",
             links.with_query("/pages", {"backend": backend.backend}),
-            (("cost", backend.usd_per_1000_pages_busy or 0.0),),
+            () if backend.usd_per_1000_pages_busy is None else (("cost", backend.usd_per_1000_pages_busy),),
         )
         for backend in backends
     ]

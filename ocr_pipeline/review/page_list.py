@@ -16,15 +16,19 @@ from typing import Any
 
 import duckdb
 
-SORTS: Mapping[str, tuple[str, bool]] = {
-    # name: (expression that is never NULL, descending at first)
-    "processed_at": ("p.processed_at", True),
-    "source_uri": ("d.source_uri", False),
-    "quality": ("coalesce(p.quality, 2.0)", False),
-    "agreement": ("coalesce(p.agreement, 2.0)", False),
-    "seconds": ("coalesce(p.seconds, -1.0)", True),
-    "attempts": ("p.attempts", True),
+from ocr_pipeline.warehouse.failed import failed_by_reason
+
+# name: (column, type, what stands for "none": (ascending, descending), so that it comes last)
+_SORTS: Mapping[str, tuple[str, str, tuple[str, str] | None]] = {
+    "processed_at": ("p.processed_at", "TIMESTAMPTZ", None),
+    "source_uri": ("d.source_uri", "VARCHAR", None),
+    "quality": ("p.quality", "DOUBLE", ("2.0", "-1.0")),
+    "agreement": ("p.agreement", "DOUBLE", ("2.0", "-1.0")),
+    "seconds": ("p.seconds", "DOUBLE", ("1e300", "-1.0")),
+    "attempts": ("p.attempts", "BIGINT", None),
 }
+SORTS = tuple(_SORTS)
+_TABLES = "ocr.pages p JOIN ocr.documents d ON d.document_id = p.document_id"
 MAX_ASKED_AGAIN = 10_000
 """Documents of one retry: more than a person has looked at."""
 
@@ -36,7 +40,7 @@ AGAIN = ("failed", "skipped", "fallback")
 class PageFilter:
     """What a page must be; None and "" let everything through. Comes from a query: `from_query` checks it."""
 
-    status: str | None = None
+    status: str | None = None  # or several: "failed,skipped"
     reason: str | None = None
     backend: str | None = None
     batch: str | None = None
@@ -51,10 +55,10 @@ class PageFilter:
         """What is no day and no number is left out, as if it had not been there."""
         return cls(
             **{name: query.get(name, "")[:1000] or None for name in ("status", "reason", "backend", "batch", "name")},
-            since=_day(query.get("since", "")),
-            until=_day(query.get("until", "")),
-            agreement_from=_share(query.get("agreement_from", "")),
-            agreement_to=_share(query.get("agreement_to", "")),
+            since=day(query.get("since", "")),
+            until=day(query.get("until", "")),
+            agreement_from=share(query.get("agreement_from", "")),
+            agreement_to=share(query.get("agreement_to", "")),
         )
 
     def as_query(self) -> dict[str, str]:
@@ -82,15 +86,17 @@ class PageListing:
     pages: list[ListedPage]
     total: int
     next: tuple[Any, str, int] | None  # hand it back as `after`; None at the end
+    previous: tuple[Any, str, int] | None  # hand it back as `after`, with `backwards`; None at the beginning
 
 
 @dataclass(frozen=True, slots=True)
 class AskedAgain:
-    """The failed pages that a filter lets through, as they are asked again: by document and reason."""
+    """The failed pages that a filter lets through, and what is asked again for them: by document and reason."""
 
     document_ids: tuple[str, ...]  # at most MAX_ASKED_AGAIN
-    reasons: Mapping[str, int]  # how many pages (or rejected documents) for each reason
+    reasons: Mapping[str, int]  # how many pages (or rejected documents) of these documents are asked, for each reason
     documents: int  # without the cap
+    filtered: int  # pages (or rejected documents) that the filter lets through, without the cap
 
 
 def pages(
@@ -100,57 +106,70 @@ def pages(
     sort: str,
     descending: bool,
     after: Sequence[Any] | None,
+    backwards: bool = False,
     limit: int,
 ) -> PageListing:
-    """One pageful of the pages of documents that are not deleted. `sort` is one of `SORTS`."""
-    expression, _ = SORTS[sort]
+    """One pageful of the pages of documents that are not deleted. `sort` is one of `SORTS`; `after` and `backwards` as
+    in `warehouse.listing`. Among equals, documents by id and pages by number."""
+    expression, kind, none = _SORTS[sort]
+    if none:
+        expression = f"coalesce({expression}, {none[descending]})"
     conditions, values = _conditions(wanted)
-    direction, beyond = ("DESC", "<") if descending else ("ASC", ">")
+    order, beyond = ("DESC", "<") if descending != backwards else ("ASC", ">")
+    equals, behind = ("DESC", "<") if backwards else ("ASC", ">")
     here, place = list(conditions), dict(values)
     if after is not None:
-        kind = "TIMESTAMPTZ" if sort == "processed_at" else "VARCHAR" if sort == "source_uri" else "DOUBLE"
+        value = f"TRY_CAST($value AS {kind})"
         here.append(
-            f"({expression} {beyond} TRY_CAST($value AS {kind}) OR ({expression} = TRY_CAST($value AS {kind}) AND"
-            " (p.document_id, p.page_number) > ($id, TRY_CAST($number AS INTEGER))))"
+            f"({expression} {beyond} {value} OR ({expression} = {value} AND"
+            f" (p.document_id, p.page_number) {behind} ($id, TRY_CAST($number AS INTEGER))))"
         )
         place |= {"value": str(after[0]), "id": str(after[1]), "number": str(after[2])}
-    tables = "ocr.pages p JOIN ocr.documents d ON d.document_id = p.document_id"
-    total = connection.execute(f"SELECT count(*) FROM {tables} WHERE {' AND '.join(conditions)}", values).fetchone()
+    total = connection.execute(f"SELECT count(*) FROM {_TABLES} WHERE {' AND '.join(conditions)}", values).fetchone()
     rows = connection.execute(
         f"""
-        SELECT p.document_id, d.source_uri, d.title, p.page_number, p.status, p.reason, p.backend, p.seconds, p.quality,
-            p.agreement, p.attempts, p.processed_at, {expression}
-        FROM {tables} WHERE {" AND ".join(here)}
-        ORDER BY {expression} {direction}, p.document_id, p.page_number LIMIT $limit
+        SELECT {expression}, p.document_id, d.source_uri, d.title, p.page_number, p.status, p.reason, p.backend,
+            p.seconds, p.quality, p.agreement, p.attempts, p.processed_at
+        FROM {_TABLES} WHERE {" AND ".join(here)}
+        ORDER BY {expression} {order}, p.document_id {equals}, p.page_number {equals} LIMIT $limit
         """,
         {**place, "limit": limit + 1},
     ).fetchall()
-    found = [ListedPage(*row[:-1]) for row in rows[:limit]]
-    more = len(rows) > limit and found
-    last = (rows[limit - 1][-1], found[-1].document_id, found[-1].page_number) if more else None
-    return PageListing(found, int(total[0]) if total else 0, last)
+    more, shown = len(rows) > limit, rows[:limit]
+    if backwards:
+        shown.reverse()
+    first, last = ((row[0], row[1], row[4]) for row in (shown[0], shown[-1])) if shown else (None, None)
+    is_first = not more if backwards else after is None
+    is_last = after is None if backwards else not more
+    return PageListing(
+        [ListedPage(*row[1:]) for row in shown],
+        int(total[0]) if total else 0,
+        None if is_last else last,
+        None if is_first else first,
+    )
 
 
 def asked_again(connection: duckdb.DuckDBPyConnection, wanted: PageFilter) -> AskedAgain:
-    """The pages without a text of the engine among those that the filter lets through."""
+    """What is asked again for the pages without a text of the engine that the filter lets through: as the command asks,
+    all pages of these documents that failed for these reasons."""
     conditions, values = _conditions(wanted)
     where = " AND ".join([*conditions, f"p.status IN {AGAIN}", "p.reason IS NOT NULL"])
-    tables = "ocr.pages p JOIN ocr.documents d ON d.document_id = p.document_id"
-    reasons = connection.execute(
-        f"SELECT p.reason, count(*) FROM {tables} WHERE {where} GROUP BY ALL ORDER BY ALL", values
+    found = connection.execute(
+        f"SELECT p.document_id, list(DISTINCT p.reason), count(*) FROM {_TABLES} WHERE {where} GROUP BY ALL ORDER BY 1",
+        values,
     ).fetchall()
-    documents = [
-        row[0]
-        for row in connection.execute(
-            f"SELECT DISTINCT p.document_id FROM {tables} WHERE {where} ORDER BY ALL", values
-        ).fetchall()
-    ]
-    return AskedAgain(tuple(documents[:MAX_ASKED_AGAIN]), dict(reasons), len(documents))
+    taken = found[:MAX_ASKED_AGAIN]
+    ids, reasons = [row[0] for row in taken], sorted({reason for row in taken for reason in row[1]})
+    asked = dict(failed_by_reason(connection, reasons, documents=ids))
+    return AskedAgain(tuple(ids), asked, len(found), sum(row[2] for row in found))
 
 
 def _conditions(wanted: PageFilter) -> tuple[list[str], dict[str, Any]]:
     conditions, values = ["d.deleted_at IS NULL"], dict[str, Any]()
-    for column in ("status", "reason", "backend", "batch"):
+    if wanted.status:
+        conditions.append("list_contains($status, p.status)")
+        values["status"] = [status.strip() for status in wanted.status.split(",")]
+    for column in ("reason", "backend", "batch"):
         if value := getattr(wanted, column):
             conditions.append(f"p.{column} = ${column}")
             values[column] = value
@@ -172,14 +191,14 @@ def _conditions(wanted: PageFilter) -> tuple[list[str], dict[str, Any]]:
     return conditions, values
 
 
-def _day(text: str) -> date | None:
+def day(text: str) -> date | None:
     try:
         return date.fromisoformat(text)
     except ValueError:
         return None
 
 
-def _share(text: str) -> float | None:
+def share(text: str) -> float | None:
     try:
         value = float(text)
     except ValueError:

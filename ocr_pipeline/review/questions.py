@@ -6,10 +6,8 @@ everything in `overview.py`. Each takes an open connection: a screen asks all it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import duckdb
 
@@ -106,16 +104,6 @@ class Failed:
     page_number: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class PagesOfDocument:
-    """What the list of documents shows of a document's pages."""
-
-    bad: int
-    backends: tuple[str, ...]
-    quality: float | None  # mean
-    seconds: float | None  # sum
-
-
 def document(connection: duckdb.DuckDBPyConnection, document_id: str) -> DocumentRow | None:
     """The document, also one that was deleted."""
     row = connection.execute(
@@ -196,20 +184,6 @@ def failed_beside(
         {"uri": document.source_uri, "id": document.document_id, "number": number},
     ).fetchone()
     return Failed(*row) if row else None
-
-
-def pages_of_documents(
-    connection: duckdb.DuckDBPyConnection, document_ids: Sequence[str]
-) -> dict[str, PagesOfDocument]:
-    rows: list[tuple[Any, ...]] = connection.execute(
-        """
-        SELECT document_id, count(*) FILTER (status IN ('failed', 'skipped')),
-            list_sort(list(DISTINCT backend) FILTER (backend IS NOT NULL)), avg(quality), sum(seconds)
-        FROM ocr.pages WHERE document_id IN (SELECT unnest(CAST(? AS VARCHAR[]))) GROUP BY document_id
-        """,
-        [list(document_ids)],
-    ).fetchall()
-    return {row[0]: PagesOfDocument(row[1], tuple(row[2] or ()), row[3], row[4]) for row in rows}
 
 
 def choices(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:

@@ -17,6 +17,7 @@ from ocr_pipeline.review import links, page_list, questions
 from ocr_pipeline.review.asking_again import Asked, RetryRequest
 from ocr_pipeline.review.context import Context, context
 from ocr_pipeline.review.page_list import AskedAgain, PageFilter
+from ocr_pipeline.warehouse.failed import failed_by_reason
 
 log = logging.getLogger(__name__)
 
@@ -91,9 +92,10 @@ def _wanted(app: Context, query: dict[str, str]) -> AskedAgain:
             if found is None:
                 raise HTTPException(404)
             status, reason = found[0].status, found[0].reason
-    if reason is None or document.deleted_at or status not in (*page_list.AGAIN, "rejected"):
-        return AskedAgain((), {}, 0)
-    return AskedAgain((document.document_id,), {reason: 1}, 1)
+        if reason is None or document.deleted_at or status not in (*page_list.AGAIN, "rejected"):
+            return AskedAgain((), {}, 0, 0)
+        asked = dict(failed_by_reason(connection, [reason], documents=[document.document_id]))
+    return AskedAgain((document.document_id,), asked, 1, 1)
 
 
 def _form(query: dict[str, str]) -> dict[str, str]:

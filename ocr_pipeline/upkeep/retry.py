@@ -14,6 +14,7 @@ from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.lake.storage import ObjectMissing, Storage, StorageError
 from ocr_pipeline.records import Batch, Reason, Upload
 from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.failed import failed_by_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,22 +25,6 @@ class Again:
     documents: int
     pages: int  # failed for one of the reasons; 0 for documents that were rejected whole
     gone: int  # documents left out, since their upload was replaced, deleted, or cannot be looked at
-
-
-_FAILED = """
-    SELECT document_id, batch, count(page_number)
-    FROM (
-        SELECT d.document_id, d.batch, p.page_number, p.reason, p.processed_at
-        FROM ocr.documents d JOIN ocr.pages p USING (document_id)
-        WHERE d.deleted_at IS NULL AND p.status IN ('failed', 'skipped', 'fallback')
-        UNION ALL
-        SELECT document_id, batch, NULL, reason, processed_at FROM ocr.documents
-        WHERE deleted_at IS NULL AND status = 'rejected'
-    )
-    WHERE list_contains($reasons, reason) AND ($since IS NULL OR processed_at >= $since)
-        AND ($documents IS NULL OR list_contains($documents, document_id))
-    GROUP BY ALL ORDER BY ALL
-"""
 
 
 def ask_again(
@@ -59,14 +44,7 @@ def ask_again(
     """
     now = now or datetime.now(UTC)
     with warehouse.read() as connection:
-        rows = connection.execute(
-            _FAILED,
-            {
-                "reasons": sorted(str(reason) for reason in reasons),
-                "since": since,
-                "documents": list(documents) if documents is not None else None,
-            },
-        ).fetchall()
+        rows = failed_by_document(connection, [str(reason) for reason in reasons], documents=documents, since=since)
     uploads: dict[Upload, str] = {}
     gone, pages = 0, 0
     lists: dict[str, Batch | None] = {}

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import duckdb
 from filelock import FileLock, Timeout
 
-from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.errors import WarehouseError, WarehouseInUse
 from ocr_pipeline.warehouse.migrations import is_current, migrate
 from ocr_pipeline.warehouse.retry import file_is_in_use, with_retries
 from ocr_pipeline.warehouse.sql import identifier
@@ -150,7 +150,7 @@ class Warehouse:
         try:
             lock.acquire()
         except Timeout:
-            raise WarehouseError(
+            raise WarehouseInUse(
                 f"{self.path} has been loaded by another process for {self._wait_seconds:.0f} s: wait, or stop it"
             ) from None
         try:
@@ -178,7 +178,7 @@ class Warehouse:
                 if not file_is_in_use(error):
                     raise self._without_token(error) from None
                 if time.monotonic() > deadline:
-                    raise WarehouseError(
+                    raise WarehouseInUse(
                         f"{self.path} has been open in another program for {self._wait_seconds:.0f} s: close it there"
                         f" ({error})"
                     ) from error

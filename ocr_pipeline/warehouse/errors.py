@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class WarehouseError(Exception):
     """The warehouse cannot be used as asked: no token, a file in use, rows that break the contract."""
+
+
+class WarehouseInUse(WarehouseError):
+    """The DuckDB file stayed open elsewhere for as long as was waited: a load, mostly. Another time it will do."""

@@ -15,7 +15,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from ocr_pipeline.flow.documents import _figure_links, status_of
-from ocr_pipeline.flow.figures import crop
+from ocr_pipeline.flow.figures import boxes, crop
+from ocr_pipeline.flow.rendered import RenderedPage
 from ocr_pipeline.lake import keys, transcripts
 from ocr_pipeline.lake.storage import Storage, open_storage
 from ocr_pipeline.ocr.parsing.parse import parse_text
@@ -127,9 +128,10 @@ class Library:
         image = made.image if made.image is not None else picture(f"{upload}\npage {number}", parsed.regions)
         digest = sha256(image + f"{upload} {number}".encode("utf-8", "replace")).hexdigest()
         key = keys.page_image(BATCH, document, number)
+        drawn = RenderedPage(number=number, rotation=0, width=WIDTH, height=HEIGHT)
         if image:
             self.lake.write(key, image)
-            for index, figure in crop(image, parsed.regions) if made.raw else ():
+            for index, figure in crop(image, boxes(parsed.regions, WIDTH, HEIGHT)) if made.raw else ():
                 self.lake.write(keys.figure(upload, number, index), figure)
         failed = made.status.is_bad
         tried = tuple(
@@ -175,7 +177,7 @@ class Library:
             status=made.status,
             reason=made.reason,
             detail=made.detail,
-            markdown="" if failed or blank else _figure_links(upload, number, parsed),
+            markdown="" if failed or blank else _figure_links(upload, drawn, parsed),
             engine=None if blank else "vllm",
             backend=None if blank else made.backend,
             model=None if blank else "deepseek-ai/DeepSeek-OCR",

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 
 @contextmanager
-def serving(app: Starlette) -> Iterator[str]:
+def serving(app: ASGIApp) -> Iterator[str]:
     """The app's address, while it is served on 127.0.0.1 at a free port."""
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning")
     listening = config.bind_socket()

@@ -7,8 +7,11 @@ import re
 import httpx
 import pytest
 
+from ocr_pipeline.records import PageStatus, Reason
 from ocr_pipeline.review.asking_again import Asked, RetryRequest
+from ocr_pipeline.warehouse.failed import failed_by_document
 from ocr_pipeline_tests.review.conftest import asking
+from ocr_pipeline_tests.review.library import Library, PageMade
 from ocr_pipeline_tests.review.shelves import Shelves
 
 
@@ -52,8 +55,30 @@ def test_a_filter_is_asked_again_only_the_failed_pages_of_it(shelves: Shelves) -
     with asking(shelves.library, allow_retry=retries) as client:
         shown = client.get("/retry", params={"name": "partial"}).text
         assert "2 × repetition: the model repeated itself" in shown
+        assert "2 in all." in shown
         client.post("/retry", data={"name": "partial", "token": token(client)})
     assert retries.asked == [RetryRequest((shelves.partial,), ("repetition",))]
+
+
+def test_all_that_will_be_asked_is_counted_also_what_the_filter_does_not_hold(empty: Library) -> None:
+    def failed(reason: Reason, backend: str) -> PageMade:
+        return PageMade(status=PageStatus.FAILED, reason=reason, backend=backend, attempts=("x",))
+
+    first = empty.add("a.pdf", [failed(Reason.REPETITION, "rtx4090"), failed(Reason.TRUNCATED, "dgx-spark")])
+    second = empty.add("b.pdf", [failed(Reason.TRUNCATED, "rtx4090"), failed(Reason.EMPTY_TEXT, "dgx-spark")])
+    empty.load()
+    retries = Retries()
+    with asking(empty, allow_retry=retries) as client:
+        shown = client.get("/retry", params={"backend": "rtx4090", "status": "failed"}).text
+        client.post("/retry", data={"backend": "rtx4090", "status": "failed", "token": token(client)})
+        page = client.get("/retry", params={"document": second, "page": "1"}).text
+    assert re.findall(r"<li>(\d × \w+)", shown) == ["1 × repetition", "2 × truncated"]
+    assert "3 in all: more than the 2 that you chose" in shown
+    assert "1 in all." in page
+    assert retries.asked == [RetryRequest(tuple(sorted((first, second))), ("repetition", "truncated"))]
+    with empty.warehouse.read() as connection:  # what the command takes for this request
+        asked = failed_by_document(connection, retries.asked[0].reasons, documents=retries.asked[0].document_ids)
+    assert sum(count for _, _, count in asked) == 3
 
 
 def test_a_rejected_document_is_asked_again(shelves: Shelves) -> None:

@@ -182,6 +182,11 @@ def test_what_is_not_there_is_a_404_in_words(client: httpx.Client, shelves: Shel
         "name=%00&q=%00&status=%00&reason=%ff&backend=%ed%a0%80",
         "q=" + "a+" * 400,
         "q=%25_%5C'%22;--",
+        'after=["\\ud800","y"]&sort=source_uri',
+        'after=["x","\\udfff"]&sort=source_uri',
+        'before=["\\ud800","y",1]&sort=source_uri',
+        'before=["x","y"]&seen=50',
+        'before=["2026-13-99","y",1]',
         "from=-5&seen=x&show=../../x",
         "from=99999999999999999999999",
     ],
@@ -222,6 +227,16 @@ def test_a_warehouse_that_is_being_loaded_is_told_in_words_and_asked_again_later
     assert "Traceback" not in answer.text
     with asking(impatient) as client:
         assert client.get("/documents").status_code == 200
+
+
+def test_a_warehouse_that_is_broken_is_not_called_in_use(empty: Library) -> None:
+    Path(empty.warehouse.target).write_bytes(b"no database" * 1000)
+    with asking(empty) as client:
+        answer = client.get("/documents")
+    assert answer.status_code == 500
+    assert "Tables out of order" in answer.text
+    assert "in use" not in answer.text
+    assert "retry-after" not in answer.headers
 
 
 def test_a_fault_of_ours_shows_no_stack_trace(empty: Library, monkeypatch: pytest.MonkeyPatch) -> None:

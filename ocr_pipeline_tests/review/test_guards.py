@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocr_pipeline.review.guards import host_name
+from ocr_pipeline.review.guards import HEADERS, host_name
 from ocr_pipeline_tests.review.conftest import asking
+from ocr_pipeline_tests.review.library import Library
 from ocr_pipeline_tests.review.shelves import Shelves
 
 
@@ -60,6 +61,15 @@ def test_every_answer_has_the_policy_and_none_is_open_to_other_origins(client: h
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["cross-origin-resource-policy"] == "same-origin"
     assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_an_answer_to_a_fault_of_ours_has_the_policy_too(empty: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocr_pipeline.review.questions.choices", lambda _: 1 / 0)
+    with asking(empty) as client:
+        answer = client.get("/documents")
+    assert answer.status_code == 500
+    assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
+    assert answer.headers["cache-control"] == "no-store"
 
 
 def test_a_preflight_of_another_origin_is_not_granted(client: httpx.Client) -> None:

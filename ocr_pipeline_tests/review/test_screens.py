@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html import unescape
 
 import httpx
 import pytest
 
+from ocr_pipeline.records import PageStatus, Reason, Region
 from ocr_pipeline_tests.review.conftest import asking
-from ocr_pipeline_tests.review.library import HEIGHT, WIDTH, Library, PageMade
-from ocr_pipeline_tests.review.shelves import Shelves
+from ocr_pipeline_tests.review.library import HEIGHT, WIDTH, Library, PageMade, library
+from ocr_pipeline_tests.review.shelves import FAILED, Shelves
 
 
 def names(text: str) -> list[str]:
@@ -44,44 +46,180 @@ def test_documents_are_filtered_by_name_status_and_reason(client: httpx.Client) 
     assert "No document passes" in client.get("/documents", params={"name": "heat", "status": "failed"}).text
 
 
-def test_a_click_on_a_column_sorts_and_a_second_one_turns_the_order(client: httpx.Client) -> None:
-    first = client.get("/documents", params={"sort": "source_uri"}).text
-    assert names(first) == sorted(names(first), key=lambda name: names(first).index(name))
-    turned = re.search(r'href="(/documents\?sort=source_uri&amp;order=desc)"', first)
-    assert turned
-    assert names(client.get(unescape(turned[1])).text) == names(first)[::-1]
+def test_documents_are_filtered_by_backend_quality_day_and_batch(client: httpx.Client) -> None:
+    def found(**query: str) -> list[str]:
+        return names(client.get("/documents", params=query).text)
+
+    assert found(backend="dgx-spark") == ["heat in thin wires.pdf"]
+    assert found(quality_below="0.5") == []
+    assert len(found(quality_below="0.99")) == 9  # a rejected document has no quality
+    assert len(found(since="2026-11-03", until="2026-11-03")) == 10
+    assert found(since="2026-11-04") == []
+    assert len(found(batch="20261103T120000Z-1a2b3c")) == 10
+    assert found(batch="another") == []
+    assert len(found(quality_below="nan", since="yesterday")) == 10
 
 
-@pytest.mark.parametrize("sort", ["uploaded_at", "processed_at", "source_uri", "status", "page_count", "size_bytes"])
+def cells(text: str, column: str) -> list[str]:
+    """What stands in one column of a list, from top to bottom."""
+    heads = [re.sub(r"<[^>]+>|[↑↓]", "", head).strip() for head in re.findall(r"<th [^>]*>(.*?)</th>", text, re.S)]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.S) for row in re.findall(r"<tr>(.*?)</tr>", text, re.S)[1:]]
+    return [" ".join(unescape(re.sub(r"<[^>]+>", " ", row[heads.index(column)])).split()) for row in rows]
+
+
+def of_seconds(text: str) -> float:
+    number, unit = text.split()
+    return float(number) * {"s": 1, "min": 60, "h": 3600}[unit]
+
+
+DOCUMENT_SORTS: dict[str, tuple[str, Callable[[str], object]]] = {
+    "source_uri": ("Document", lambda text: " ".join(text.split(" inbox/")[1].split(" · ")[:1])),  # their folders
+    "status": ("Status", lambda text: text.split()[0]),
+    "page_count": ("Pages", int),
+    "bad_pages": ("Failed", int),
+    "backend": ("Backend", lambda text: text),
+    "quality": ("Quality", float),
+    "seconds": ("Time", of_seconds),
+    "size_bytes": ("Size", lambda text: float(text.split()[0])),
+    "uploaded_at": ("Uploaded (UTC)", lambda text: text),
+    "processed_at": ("Processed (UTC)", lambda text: text),
+}
+PAGE_SORTS: dict[str, tuple[str, Callable[[str], object]]] = {
+    "source_uri": DOCUMENT_SORTS["source_uri"],
+    "quality": ("Quality", float),
+    "agreement": ("Agreement", float),
+    "seconds": ("Time", of_seconds),
+    "attempts": ("Attempts", int),
+    "processed_at": ("Processed (UTC)", lambda text: text),
+}
+
+
+def sorts(of: dict[str, tuple[str, Callable[[str], object]]]) -> list[object]:
+    return [(name, *of[name]) for name in of]
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    """Seven documents with other values in every column, none of them in the order of another."""
+    found = library(tmp_path_factory.mktemp("varied"))
+    for number, (folder, quality, time, backend) in enumerate(
+        [
+            ("m", 0.31, 5.0, "c-card"),
+            ("c", 0.99, 700.0, "a-card"),
+            ("z", 0.52, 0.4, "b-card"),
+            ("a", 0.75, 80.0, "c-card"),
+            ("k", 0.11, 9000.0, "a-card"),
+        ]
+    ):
+        pages = [
+            PageMade(markdown="x", quality=quality, agreement=1 - quality, seconds=time, backend=backend, days=number)
+        ]
+        pages += [FAILED] * (number * 3 % 4) + [PageMade(markdown="y", attempts=("http_503",) * number + ("ok",))]
+        found.add(f"{folder}{'x' * (number * 300)}/same.pdf", pages, minutes=number * 7 % 5)
+    found.add("r/locked.pdf", rejected=Reason.ENCRYPTED, minutes=9)
+    found.add("b/blank.pdf", [PageMade(status=PageStatus.BLANK)], minutes=8)
+    return found.load()
+
+
+def ordered(texts: list[str], value: Callable[[str], object]) -> tuple[list[object], int]:
+    """Values of a column, and how many of its cells hold none; those must be the last."""
+    known = [value(text) for text in texts if text != "–"]
+    assert "–" not in texts[: len(known)]
+    return known, len(texts) - len(known)
+
+
+def test_a_click_on_a_column_sorts_and_a_second_one_turns_the_order(varied: Library) -> None:
+    with asking(varied) as client:
+        text = client.get("/documents").text
+        heads = re.findall(HEADS, text)
+        assert len(heads) == len(DOCUMENT_SORTS)
+        for address, title in heads:
+            first = client.get(unescape(address)).text
+            value = next(value for name, value in DOCUMENT_SORTS.values() if name == title.strip())
+            there, _ = ordered(cells(first, title.strip()), value)
+            again = next(href for href, name in re.findall(HEADS, first) if name == title)
+            back, _ = ordered(cells(client.get(unescape(again)).text, title.strip()), value)
+            assert there != back
+            assert {True, False} == {there == sorted(there), back == sorted(back)}, title  # type: ignore[type-var]
+
+
+HEADS = r'<th scope="col"[^>]*>\s*<a href="([^"]*)">([^<]*)<'
+
+
+def walked(client: httpx.Client, address: str, column: str) -> tuple[list[str], list[str], str]:
+    """The addresses and one column's cells of all screens of a list, and the last screen."""
+    links, values = list[str](), list[str]()
+    while True:
+        text = client.get(address).text
+        links += re.findall(r'class="name" href="([^"]*)"', text)
+        values += cells(text, column)
+        if ">Next</a>" not in text:
+            return links, values, text
+        address = link(text, "Next")
+
+
+def walked_back(client: httpx.Client, text: str) -> list[str]:
+    links = re.findall(r'class="name" href="([^"]*)"', text)
+    while ">Previous</a>" in text:
+        text = client.get(link(text, "Previous")).text
+        links = re.findall(r'class="name" href="([^"]*)"', text) + links
+    assert ">First</a>" not in text
+    assert "\n  <span>1–" in text
+    return links
+
+
+@pytest.mark.parametrize(("sort", "column", "value"), sorts(DOCUMENT_SORTS))
 @pytest.mark.parametrize("order", ["asc", "desc"])
-def test_next_leads_through_all_documents_once_in_every_order(
-    shelves: Shelves, monkeypatch: pytest.MonkeyPatch, sort: str, order: str
+def test_next_leads_through_all_documents_once_in_every_order_and_previous_back(
+    varied: Library,
+    monkeypatch: pytest.MonkeyPatch,
+    sort: str,
+    column: str,
+    value: Callable[[str], object],
+    order: str,
 ) -> None:
-    monkeypatch.setattr("ocr_pipeline.review.lists.PAGEFUL", 3)
-    with asking(shelves.library) as client:
-        whole, text = list[str](), client.get("/documents", params={"sort": sort, "order": order}).text
-        while True:
-            whole += names(text)
-            if ">Next</a>" not in text:
-                break
-            text = client.get(link(text, "Next")).text
-    assert len(whole) == len(set(whole)) == 10
+    monkeypatch.setattr("ocr_pipeline.review.lists.PAGEFUL", 2)
+    with asking(varied) as client:
+        whole, texts, last = walked(client, f"/documents?sort={sort}&order={order}", column)
+        assert walked_back(client, last)[-len(whole) :] == whole
+    values, _ = ordered(texts, value)
+    assert len(whole) == len(set(whole)) == 7
+    assert values == sorted(values, reverse=order == "desc")  # type: ignore[type-var]
+    assert len(set(values)) > 1
 
 
-@pytest.mark.parametrize("sort", ["processed_at", "source_uri", "quality", "agreement", "seconds", "attempts"])
+@pytest.mark.parametrize(("sort", "column", "value"), sorts(PAGE_SORTS))
 @pytest.mark.parametrize("order", ["asc", "desc"])
-def test_next_leads_through_all_pages_once_in_every_order(
-    shelves: Shelves, monkeypatch: pytest.MonkeyPatch, sort: str, order: str
+def test_next_leads_through_all_pages_once_in_every_order_and_previous_back(
+    varied: Library,
+    monkeypatch: pytest.MonkeyPatch,
+    sort: str,
+    column: str,
+    value: Callable[[str], object],
+    order: str,
 ) -> None:
     monkeypatch.setattr("ocr_pipeline.review.lists.PAGEFUL", 4)
-    with asking(shelves.library) as client:
-        whole, text = list[str](), client.get("/pages", params={"sort": sort, "order": order}).text
-        while True:
-            whole += re.findall(r'class="name" href="([^"]*)"', text)
-            if ">Next</a>" not in text:
-                break
-            text = client.get(link(text, "Next")).text
-    assert len(whole) == len(set(whole)) == 15
+    with asking(varied) as client:
+        whole, texts, last = walked(client, f"/pages?sort={sort}&order={order}", column)
+        assert walked_back(client, last)[-len(whole) :] == whole
+    values, _ = ordered(texts, value)
+    assert len(whole) == len(set(whole)) == 17
+    assert values == sorted(values, reverse=order == "desc")  # type: ignore[type-var]
+    assert len(set(values)) > 1
+
+
+def test_a_list_of_very_long_and_unreadable_names_is_walked_to_its_end(
+    empty: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocr_pipeline.review.lists.PAGEFUL", 1)
+    for number in range(3):
+        key = "/".join(("\x01" * 200, "ü" * 100, "\x02" * 200, f"{number}.pdf"))
+        empty.add(key, [PageMade(markdown="x", image=b"")])
+    empty.load()
+    with asking(empty) as client:
+        whole, _, _ = walked(client, "/documents?sort=source_uri", "Pages")
+        pages, _, _ = walked(client, "/pages?sort=source_uri", "Page")
+    assert len(set(whole)) == len(set(pages)) == 3
 
 
 @pytest.mark.parametrize(
@@ -89,6 +227,7 @@ def test_next_leads_through_all_pages_once_in_every_order(
     [
         ({"status": "failed"}, 3),
         ({"status": "failed", "name": "late"}, 1),
+        ({"status": "failed,blank"}, 4),
         ({"backend": "dgx-spark"}, 1),
         ({"since": "2026-11-04", "until": "2026-11-04"}, 3),
         ({"until": "2026-11-03"}, 9),
@@ -125,7 +264,7 @@ def test_a_page_shows_image_regions_and_text_that_know_each_other(client: httpx.
     text = client.get(f"/documents/{shelves.report}/pages/1").text
     boxes = re.findall(r'data-region="(\d+)"', text)
     told = re.findall(r'data-regions="(\d+)"', text)
-    assert boxes == told == ["0", "1", "2", "3", "4", "5"]
+    assert told == sorted(boxes) == ["0", "1", "2", "3", "4", "5"]
     drawn = re.search(r'<rect class="box table" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', text)
     assert drawn
     box = [80 / 999 * WIDTH, 340 / 999 * HEIGHT, 820 / 999 * WIDTH, 180 / 999 * HEIGHT]
@@ -224,3 +363,36 @@ def test_the_batch_is_linked_to_dagster_where_its_address_is_known(shelves: Shel
     assert link(text, "Batch in Dagster") == (
         "http://127.0.0.1:3000/assets/ocr_markdown?partition=20261103T120000Z-1a2b3c"
     )
+
+
+def test_the_overview_leads_to_all_bad_pages_and_counts_one_as_one(empty: Library) -> None:
+    skipped = PageMade(status=PageStatus.SKIPPED, reason=Reason.PAGE_TOO_LARGE)
+    empty.add("a.pdf", [PageMade(markdown="x"), skipped])
+    empty.load()
+    with asking(empty) as client:
+        text = client.get("/overview").text
+        found = re.search(r'<a href="([^"]*)"[^>]*><strong>1</strong> page failed or skipped</a>', text)
+        assert found
+        behind = client.get(unescape(found[1])).text
+    assert "<strong>1</strong> document</a>" in text
+    assert cells(behind, "Page") == ["2"]
+    assert '<option value="failed,skipped" selected>failed or skipped</option>' in behind
+
+
+def test_a_backend_whose_speed_is_not_known_has_no_bar(empty: Library) -> None:
+    empty.add("a.pdf", [PageMade(markdown="x", backend="slow")])
+    empty.add("b.pdf", [PageMade(markdown="x", backend="instant", seconds=0.0)])
+    empty.load()
+    with asking(empty) as client:
+        text = client.get("/overview").text
+    assert 'aria-label="instant: not known"' in text
+    assert text.count('class="bar speed"') == 1
+
+
+def test_a_region_inside_of_a_larger_one_is_drawn_above_it(empty: Library) -> None:
+    inner, outer = Region("text", 0.2, 0.2, 0.5, 0.3, "inner"), Region("text", 0.05, 0.05, 0.95, 0.95, "outer")
+    document = empty.add("a.pdf", [PageMade(markdown="inner\n\nouter", regions=(inner, outer))])
+    empty.load()
+    with asking(empty) as client:
+        text = client.get(f"/documents/{document}/pages/1").text
+    assert re.findall(r'data-region="(\d)"', text) == ["1", "0"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -13,7 +14,7 @@ from ocr_pipeline.records import PageStatus, Reason
 from ocr_pipeline.warehouse.compact import compact
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
-from ocr_pipeline.warehouse.listing import SORTS, documents
+from ocr_pipeline.warehouse.listing import SORTS, DocumentFilter, documents
 from ocr_pipeline.warehouse.load import load_batch, load_rows, mark_deleted
 from ocr_pipeline.warehouse.motherduck import r2_secret_sql
 from ocr_pipeline.warehouse.purge import left_of, purge
@@ -207,9 +208,12 @@ def test_a_list_walked_by_pagefuls_shows_each_document_once_in_order(
     library: Warehouse, sort: str, descending: bool
 ) -> None:
     whole = documents(library, sort=sort, descending=descending, limit=100)
-    assert (whole.total, len(whole.documents), whole.next) == (5, 5, None)
-    values = [getattr(row, sort) for row in whole.documents]
-    assert values == sorted(values, reverse=descending)
+    assert (whole.total, len(whole.documents), whole.next, whole.previous) == (5, 5, None, None)
+    names = [row.backends[0] if row.backends else None for row in whole.documents]
+    values = names if sort == "backend" else [getattr(row, sort) for row in whole.documents]
+    known = [value for value in values if value is not None]
+    assert known == sorted(known, reverse=descending)
+    assert values[: len(known)] == known  # what is not known comes last, whichever way
     walked, after = [], None
     for _ in range(10):
         part = documents(library, sort=sort, descending=descending, limit=2, after=after)
@@ -219,14 +223,19 @@ def test_a_list_walked_by_pagefuls_shows_each_document_once_in_order(
         if after is None:
             break
     assert walked == whole.documents
+    back, place = part.documents, part.previous
+    while place is not None:
+        part = documents(library, sort=sort, descending=descending, limit=2, after=place, backwards=True)
+        back, place = part.documents + back, part.previous
+        assert part.next is not None
+    assert back == whole.documents
 
 
-def test_a_list_is_filtered_by_name_status_and_reason(library: Warehouse) -> None:
-    def names(**filters: str) -> list[str]:
-        return [
-            row.source_uri.rsplit("/", 1)[1]
-            for row in documents(library, sort="source_uri", descending=False, **filters).documents
-        ]  # type: ignore[arg-type]
+def test_a_list_is_filtered_by_what_is_known_of_documents_and_of_their_pages(library: Warehouse) -> None:
+    def names(**filters: Any) -> list[str]:
+        found = documents(library, DocumentFilter(**filters), sort="source_uri", descending=False)
+        assert found.total == len(found.documents)
+        return [row.source_uri.rsplit("/", 1)[1] for row in found.documents]
 
     assert names(name="REPORTS") == ["annual.pdf", "party.pdf"]
     assert names(name="title of bad") == ["bad.pdf"]
@@ -234,7 +243,7 @@ def test_a_list_is_filtered_by_name_status_and_reason(library: Warehouse) -> Non
     assert names(reason="repetition") == ["bad.pdf"]
     assert names(reason="encrypted", status="rejected") == ["locked.pdf"]
     assert names(name="gone") == []
-    assert documents(library, name="bad").documents[0].bad_pages == 1
+    assert documents(library, DocumentFilter(name="bad")).documents[0].bad_pages == 1
     with pytest.raises(WarehouseError, match="cannot sort by 'markdown; DROP'"):
         documents(library, sort="markdown; DROP")
 
