@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
 import time
 from pathlib import Path
 
+import click
 import pytest
 
 from ocr_pipeline import samples
+from ocr_pipeline.cli import cli
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline_tests.pdfs import numbered, pdf
 from ocr_pipeline_tests.whole.command import end_state, finish, ingest, start
@@ -197,3 +200,8 @@ def test_the_samples_end_as_expected_on_the_text_layer_alone_but_for_the_scan(da
     assert code == 1
     assert failed.pop("scanned-letter.pdf") == "empty_text"
     assert failed == {name: ended["reason"] for name, ended in samples.expected().items() if ended["reason"]}
+
+
+def test_garbage_is_collected_again_when_a_command_is_imported() -> None:
+    assert cli.get_command(click.Context(cli), "serve-command") is not None
+    assert gc.isenabled()
