@@ -1,5 +1,5 @@
 """Unlike servers as one transcriber.
 
-Pure decisions: `routing`, `admission`, `health`, `failover`, `hedging`, `waiting_line`. What touches the world:
-`station` (one server), `page_reading` (one page's life), `dispatcher` (where they meet), `fleet` (the face of it all).
+Pure decisions: `routing`, `admission`, `health`, `failover`, `company`, `hedging`, `waiting_line`. What touches the
+world: `station` (one server), `page_reading` (one page's life), `dispatcher` (where they meet), `fleet` (its face).
 """

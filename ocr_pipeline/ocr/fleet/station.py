@@ -17,6 +17,7 @@ from statistics import median
 from typing import Protocol
 
 from ocr_pipeline.ocr.fleet.admission import Admission
+from ocr_pipeline.ocr.fleet.company import Company, held_by
 from ocr_pipeline.ocr.fleet.failover import Evidence
 from ocr_pipeline.ocr.fleet.health import Breaker, BreakerRules, Condition, Progress
 from ocr_pipeline.ocr.fleet.routing import BackendState, Choice
@@ -131,10 +132,7 @@ class Station:
         self.flights: set[Flight] = set()
         self.reserved_for: Reader | None = None  # a page that is to be alone here
         self.deaths = 0
-        self.shared = False  # pages that are not ours were seen here
-        self._quiet = False  # since it was kept free, a look showed no page there
-        self._noisy_since: float | None = None  # since when no look at the server kept free showed that
-        self._strangers = 0  # looks in a row that showed pages that are not ours
+        self.company = Company()
         self._called = asyncio.Event()  # the pause between two looks has become another
         self._returned: asyncio.Future[bool | None] | None = None  # since the last death: is it another process?
         self._watching = watching
@@ -193,21 +191,14 @@ class Station:
     def reserve(self, reader: Reader) -> None:
         """Keeps the server free for a page that is to be alone, and looks more often whether it is."""
         self.reserved_for = reader
-        self._quiet = False
+        self.company.changed()
         self._called.set()
 
     def solitude(self, reader: Reader, patience: float) -> Evidence | None:
-        """What a death would say against the page if it were sent now; None where it is not alone yet.
-
-        Other runs send to this server too, and no run knows of the others: only the server's own numbers tell. Where
-        it is never without their pages for `patience` seconds, or does not tell, the page is alone by our count only.
-        """
+        """What a death would say against the page if it were sent now; None where it is not alone yet."""
         if self.reserved_for is not reader or self.flights:
             return None
-        if self._quiet and self._tells_metrics:
-            return Evidence.DOUBTFUL if self.shared else Evidence.PROVED
-        noisy = self._noisy_since is not None and self._clock() - self._noisy_since >= patience
-        return Evidence.DOUBTFUL if noisy or not self._tells_metrics else None
+        return self.company.solitude(self._clock(), patience, tells=self._tells_metrics)
 
     def launch(
         self, reader: Reader, ask: Ask, choice: Choice, attempt: int, evidence: Evidence = Evidence.BESIDE
@@ -228,7 +219,7 @@ class Station:
         )
         if self.reserved_for is reader:
             self.reserved_for = None
-        self._quiet = False
+        self.company.changed()
         self.flights.add(flight)
         flight.task = asyncio.create_task(self._fly(flight), name=f"ask {self.name} {ask.request_id}")
         # a task cancelled before its first step never runs its `finally`
@@ -450,12 +441,15 @@ class Station:
                 self._died()
             return
         self._silent_since = None
-        if self.reserved_for is not None and not self.flights and self._noisy_since is None:
-            self._noisy_since = now
+        if self.reserved_for is not None and not self.flights:
+            self.company.kept_free(now)
         if not (probed.ok and self._tells_metrics):
             return
         self.vitals = parse_metrics(probed.text)
-        self._count_strangers(max(ours, len(self.flights)))
+        self.company.looked(self.vitals, max(ours, len(self.flights)))
+        for flight in self.flights:
+            if flight.alone and (held_by(self.vitals) or 0) > 1:
+                flight.evidence = Evidence.DOUBTFUL
         self._progress = self._progress.seen(self.vitals, len(self.flights), now)
         self.admission.looked(self.vitals.running, self.vitals.waiting, len(self.flights))
         oldest = max((now - flight.since for flight in self.flights), default=0.0)
@@ -464,21 +458,6 @@ class Station:
             for flight in list(self.flights):
                 flight.take_back("hung")
         self._changed()
-
-    def _count_strangers(self, ours: int) -> None:
-        """Whether other runs have pages here, by the server's own numbers. A request of ours that was just taken
-        back is still in them, so it takes two looks to say so."""
-        if self.vitals.running is None and self.vitals.waiting is None:
-            self.shared, self._quiet = True, True  # it does not tell: it may always be
-            return
-        held = (self.vitals.running or 0) + (self.vitals.waiting or 0)
-        self._strangers = self._strangers + 1 if held > ours else 0
-        self.shared = self.shared or self._strangers > 1
-        if not held and not ours:
-            self._quiet, self._noisy_since = True, None
-        for flight in self.flights:
-            if flight.alone and held > 1:
-                flight.evidence = Evidence.DOUBTFUL
 
     async def aclose(self) -> None:
         tasks: list[asyncio.Task[None] | asyncio.Task[bool]] = [f.task for f in self.flights if f.task is not None]

@@ -1,0 +1,67 @@
+"""Who else has pages at a server: what must be known before a page can be said to be alone there.
+
+Here belongs what is concluded from looks at the server's own numbers, pure. Not here: the looking (station.py), and
+what a death then says against a page (failover.py).
+
+Other runs send to the same server, and no run knows of the others: a page that is alone by one's own count may stand
+beside the page of another run that kills the server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ocr_pipeline.ocr.fleet.failover import Evidence
+from ocr_pipeline.ocr.fleet.vitals import Vitals
+
+
+@dataclass(slots=True)
+class Company:
+    """One server's. Times are the fleet's clock, in seconds."""
+
+    shared: bool = False  # pages that are not ours were seen there, or the server never tells
+    _empty: bool = False  # the last look showed no page there, and none was sent since
+    _kept_free_since: float | None = None  # none of ours was there since, and no look showed the server empty
+    _strangers: int = 0  # looks in a row that showed pages that are not ours
+
+    def changed(self) -> None:
+        """A page of ours was sent, or the server begins to be kept free: what was seen before says nothing now."""
+        self._empty = False
+
+    def kept_free(self, now: float) -> None:
+        """A look is made while the server is kept free for one page, whatever comes of the look."""
+        if self._kept_free_since is None:
+            self._kept_free_since = now
+
+    def looked(self, vitals: Vitals, ours: int) -> None:
+        """What a look said, with so many of our pages there. A request that was just taken back is still counted by
+        the server, so it takes two looks in a row to see strangers."""
+        held = held_by(vitals)
+        if held is None:
+            self.shared, self._empty = True, not ours
+            return
+        self._strangers = self._strangers + 1 if held > ours else 0
+        self.shared = self.shared or self._strangers > 1
+        self._empty = not held and not ours
+        if self._empty:
+            self._kept_free_since = None
+
+    def solitude(self, now: float, patience: float, *, tells: bool) -> Evidence | None:
+        """What a death would say against a page sent now, with none of ours there; None: not alone yet.
+
+        A server that is never empty for `patience` seconds, or tells nothing, gets the page all the same: it is then
+        alone by our count only.
+        """
+        if not tells:
+            return Evidence.DOUBTFUL
+        if self._empty:
+            return Evidence.DOUBTFUL if self.shared else Evidence.PROVED
+        never = self._kept_free_since is not None and now - self._kept_free_since >= patience
+        return Evidence.DOUBTFUL if never else None
+
+
+def held_by(vitals: Vitals) -> float | None:
+    """Pages at the server, running and waiting; None where it does not tell."""
+    if vitals.running is None and vitals.waiting is None:
+        return None
+    return (vitals.running or 0.0) + (vitals.waiting or 0.0)
