@@ -47,6 +47,7 @@ def command(key: str, yes: bool, as_json: bool) -> int:
         found = traces(lake, warehouse, key)
         if at_work := _at_work(settings, dagster, found.batches):
             raise click.UsageError(f"{at_work}: it would bring the document back; wait until it is over, or end it")
+        lake.delete([key])  # where a bucket's lock forbids it, nothing else may go either
         runs = forgetting.forget_batches(dagster, found.batches)
         done = purge(lake, warehouse, found)
         with BatchIndex(lake, wiring.intake(settings).index) as index:
@@ -62,7 +63,7 @@ def command(key: str, yes: bool, as_json: bool) -> int:
         terminal().print(
             f"{done.document_id}: {done.rows.documents} document, {done.rows.pages} page, {done.rows.regions} region "
             f"and {done.rows.attempts} attempt rows, {done.objects} objects; {done.parquet_files} Parquet files "
-            f"written again; {runs} runs of Dagster; found afterwards: {', '.join(done.left) or 'nothing'}",
+            f"written again; runs forgotten in Dagster: {runs}; found afterwards: {', '.join(done.left) or 'nothing'}",
             markup=False,
         )
     return 1 if done.left else 0

@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -19,17 +21,26 @@ import pytest
 from pydantic import AliasChoices, SecretStr
 
 from ocr_pipeline import samples
-from ocr_pipeline.records import REASONS
+from ocr_pipeline.lake import transcripts
+from ocr_pipeline.lake.storage import open_storage
+from ocr_pipeline.records import REASONS, PageStatus, Reason
 from ocr_pipeline.settings import Settings
+from ocr_pipeline.upkeep.compare import recipes
+from ocr_pipeline_tests.simulator.fleet import Fleet
 
 README = Path(__file__).parents[2] / "README.md"
 COMMANDS = (
     "status two-col",
     "search oak table",
+    "compare {older} {recipe}",
     "retry --reason empty_text --since 7d",
     "rebuild-warehouse",
     "purge inbox/samples/form.pdf --yes",
 )
+OLDER = "0123456789abcdef"
+"""A recipe that the test makes up beside the one that read the samples: it lost the end of one page, and looped on
+another."""
+
 VIEWS = (
     (
         "what failed, why, and how to run it again",
@@ -40,18 +51,40 @@ VIEWS = (
         "SELECT parse_filename(source_uri) AS document, page_count, status FROM ocr.current_documents WHERE status = 'ok' ORDER BY ALL",
     ),
     (
+        "their pages",
+        "SELECT parse_filename(source_uri) AS document, page_number, status, left(markdown, 30) AS begins FROM ocr.current_pages WHERE status <> 'failed' ORDER BY ALL",
+    ),
+    (
         "how well OCR agrees with the PDFs' own text, by backend and day",
         "SELECT backend, pages, mean_agreement FROM ocr.agreement ORDER BY ALL",
     ),
+)
+FLEET_VIEWS = (
     (
-        "speed by backend and hour (also median, p95, p99, tokens/s)",
-        "SELECT backend, requests, pages, faults FROM ocr.backend_speed ORDER BY ALL",
+        "speed by backend and hour",
+        "SELECT backend, requests, pages, faults, pages_per_second, tokens_per_second, median_seconds, p95_seconds, p99_seconds FROM ocr.backend_speed ORDER BY ALL",
     ),
     (
         "cost by backend and month; prices come from the backends file",
-        "SELECT backend, pages, usd_per_1000_pages_owned FROM ocr.backend_cost ORDER BY ALL",
+        "SELECT backend, pages, usd_per_month, usd_per_1000_pages_owned, usd_per_1000_pages_busy FROM ocr.backend_cost ORDER BY ALL",
+    ),
+    (
+        "cost by document",
+        "SELECT parse_filename(source_uri) AS document, backend, requests, pages, usd FROM ocr.document_cost ORDER BY ALL",
     ),
 )
+MEASURED = frozenset(f"{name}_seconds" for name in ("median", "p95", "p99")) | {
+    "pages_per_second",
+    "tokens_per_second",
+    "usd_per_1000_pages_busy",
+    "usd",
+}
+"""Columns that hang on the machine's time: in the README a number is an ellipsis. None may be empty."""
+
+PRICES = {
+    "rtx4090": "power_usd_per_month = 40",
+    "spark": "power_usd_per_month = 45\nhardware_usd = 5000\nhardware_months = 36",
+}
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +100,33 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def fleet_data(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same samples, one of them urgent, read by two simulated servers with the user's prices."""
+    folder = tmp_path_factory.mktemp("readme-fleet")
+    shutil.copytree(data / "samples", folder / "samples")
+    (folder / "samples" / "two-columns.pdf").unlink()
+    urgent = folder / "data" / "lake" / "inbox" / "urgent"
+    urgent.mkdir(parents=True)
+    shutil.copy(data / "samples" / "two-columns.pdf", urgent)
+    with Fleet(
+        rtx4090={"profile": "rtx-4090", "seconds_per_page": 0.2, "mean_tokens": 200},
+        spark={"profile": "dgx-spark", "seconds_per_page": 0.4, "mean_tokens": 200},
+    ) as fleet:
+        written = fleet.backends_toml()
+        for name, price in PRICES.items():
+            written = written.replace(f'name = "{name}"\n', f'name = "{name}"\n{price}\n')
+        (folder / "backends.toml").write_text(written)
+        backends = {"OCR_BACKENDS": str(folder / "backends.toml")}
+        assert run(folder, "ingest", "samples", **backends).returncode == 1
+        assert run(folder, "ingest", str(urgent), **backends).returncode == 0
+    return folder
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "ocr_pipeline", *arguments],
-        env={**os.environ, "OCR_DATA": str(folder / "data"), "OCR_CPU_ENGINE": "text_layer"},
+        env={**os.environ, "OCR_DATA": str(folder / "data"), "OCR_CPU_ENGINE": "text_layer", **environment},
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -89,23 +145,51 @@ def steady(text: str, folder: Path) -> str:
 
 
 def commands(folder: Path) -> str:
+    recipe = an_older_recipe(folder)
     shown = []
-    for command in COMMANDS:
+    for template in COMMANDS:
+        command = template.format(older=OLDER, recipe=recipe)
         out = steady(run(folder, *command.split()).stdout, folder)
         shown.append(f"```\n$ ocr-pipeline {command}\n{out.rstrip()}\n```")
     return "\n\n".join(shown)
 
 
-def views(folder: Path) -> str:
+def an_older_recipe(folder: Path) -> str:
+    """Transcripts of `OLDER` beside those that are there; returns the recipe that is there."""
+    lake = open_storage(str(folder / "data" / "lake"))
+    (recipe,) = recipes(lake)
+    for transcript in list(transcripts.load(lake, recipe)):
+        older = replace(transcript, recipe_id=OLDER)
+        if "Oak table" in older.text:
+            older = replace(older, text=json.dumps(json.loads(older.text)[:-4]))
+        if "Running costs" in older.text:
+            older = replace(older, status=PageStatus.FAILED, reason=Reason.REPETITION, text="")
+        transcripts.write(lake, older)
+    return recipe
+
+
+def views(folder: Path, queries: Sequence[tuple[str, str]] = VIEWS) -> str:
     shown = []
     with duckdb.connect(str(folder / "data" / "warehouse.duckdb"), read_only=True) as connection:
-        for told, query in VIEWS:
+        for told, query in queries:
             relation = connection.sql(query)
-            rows = [[str("" if value is None else value) for value in row] for row in relation.fetchall()]
+            rows = [
+                [cell(name, value) for name, value in zip(relation.columns, row, strict=True)]
+                for row in relation.fetchall()
+            ]
             table = [relation.columns, ["---"] * len(relation.columns), *rows]
             lines = "\n".join("| " + " | ".join(line) + " |" for line in table)
             shown.append(f"{told[0].upper()}{told[1:]}:\n\n```sql\n{query}\n```\n\n{steady(lines, folder)}")
     return "\n\n".join(shown)
+
+
+def cell(column: str, value: object) -> str:
+    if column in MEASURED:
+        assert isinstance(value, float), (column, value)
+        return "…"
+    if isinstance(value, float):
+        return f"{value:.4g}" if value < 1 else f"{value:,.2f}"
+    return " ".join(str("" if value is None else value).replace("|", "\\|").split())
 
 
 def reasons() -> str:
@@ -133,10 +217,11 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
 }
 
 
-def test_every_generated_block_of_the_readme_is_what_the_program_says_now(data: Path) -> None:
+def test_every_generated_block_of_the_readme_is_what_the_program_says_now(data: Path, fleet_data: Path) -> None:
     written = text = README.read_text(encoding="utf-8")
-    for name, make in BLOCKS.items():
-        block = f"<!-- generated: {name} -->\n{make(data)}\n<!-- end -->"
+    blocks = {"fleet views": views(fleet_data, FLEET_VIEWS)} | {name: make(data) for name, make in BLOCKS.items()}
+    for name, made in blocks.items():
+        block = f"<!-- generated: {name} -->\n{made}\n<!-- end -->"
         pattern = re.compile(rf"<!-- generated: {name} -->\n.*?<!-- end -->", re.DOTALL)
         assert pattern.search(text), name
         text = pattern.sub(lambda _, block=block: block, text)  # type: ignore[misc]

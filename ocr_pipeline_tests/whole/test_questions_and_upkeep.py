@@ -1,0 +1,120 @@
+"""Commands on what was read, as people call them: exit codes, one JSON object on stdout, one sentence for a mistake."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ocr_pipeline import cli
+from ocr_pipeline.lake import transcripts
+from ocr_pipeline.lake.storage import open_storage
+from ocr_pipeline.settings import Settings
+from ocr_pipeline.upkeep.compare import recipes
+from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline_tests.pdfs import numbered
+
+
+class Shell:
+    """The command, in this process."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._capfd, self._monkeypatch = capfd, monkeypatch
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit code, stdout, stderr."""
+        self._capfd.readouterr()
+        self._monkeypatch.setattr("sys.argv", ["ocr-pipeline", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = self._capfd.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, out, err
+
+    def json(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        code, out, err = self(*arguments, "--json")
+        assert out.count("\n") == 1, err
+        return code, json.loads(out)
+
+
+@pytest.fixture
+def shell(settings: Settings, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """Two documents have been read: one whole, and one that is damaged."""
+    made = Shell(capfd, monkeypatch)
+    folder = settings.data / "papers"
+    folder.mkdir()
+    (folder / "river.pdf").write_bytes(numbered(2, "river"))
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.7 and no more")
+    code, said = made.json("ingest", str(folder))
+    assert (code, said["documents"], said["pages"]) == (1, 2, 2)
+    return made
+
+
+def test_status_search_and_compare_answer_and_say_when_there_is_nothing(shell: Shell, settings: Settings) -> None:
+    code, said = shell.json("status", "river")
+    assert code == 0
+    (document,) = said["documents"]
+    assert (document["stage"], document["status"], document["pages_done"]) == ("tables", "ok", 2)
+    assert document["run_status"] == "SUCCESS"
+    assert shell.json("status", "nowhere") == (1, {"documents": []})
+
+    code, said = shell.json("search", "page", "2")
+    assert (code, [hit["page_number"] for hit in said["hits"]]) == (0, [2])
+    assert shell.json("search", "xylophone") == (1, {"hits": []})
+    for mistake, told in ((["search"], "words"), (["search", *map(str, range(17))], "at most 16 words")):
+        code, out, err = shell(*mistake)
+        assert (code, out) == (2, "")
+        assert told in err
+
+    lake = open_storage(settings.lake)
+    (recipe,) = recipes(lake)
+    for transcript in list(transcripts.load(lake, recipe)):
+        transcripts.write(lake, replace(transcript, recipe_id="0" * 16))
+    code, said = shell.json("compare", recipe, "0" * 16)
+    assert (code, said["compared"], said["same"], said["pages"]) == (0, 2, 2, [])
+    code, _, err = shell("compare", recipe, "unknown")
+    assert code == 2
+    assert f"{recipe} (2 pages)" in err
+
+
+def test_retry_has_one_shape_whatever_came_of_it(shell: Shell) -> None:
+    keys = {"documents", "pages", "by_status", "failed", "seconds", "batches", "asked"}
+    code, said = shell.json("retry", "--reason", "repetition")
+    assert (code, set(said), said["asked"]) == (0, keys, {"documents": 0, "pages": 0, "left_out": 0})
+    code, said = shell.json("retry", "--reason", "damaged", "--since", "0m")
+    assert (code, set(said), said["batches"]) == (0, keys, [])  # nothing failed in the last 0 minutes
+    code, said = shell.json("retry", "--reason", "damaged", "--leave-to-sensor")
+    assert (code, set(said), len(said["batches"]), said["asked"]["documents"]) == (0, keys, 1, 1)
+    code, said = shell.json("retry", "--reason", "damaged", "--since", "1d")
+    assert (code, set(said), said["documents"]) == (1, keys, 1)
+    assert [entry["reason"] for entry in said["failed"]] == ["damaged"]
+    code, _, err = shell("retry", "--reason", "bad_luck")
+    assert code == 2
+    assert "bad_luck" in err
+
+
+def test_a_rebuild_and_a_purge_say_what_they_did(shell: Shell) -> None:
+    code, said = shell.json("rebuild-warehouse")
+    assert (code, said["documents"], said["pages"]) == (0, 2, 2)
+    code, said = shell.json("purge", "inbox/papers/river.pdf", "--yes")
+    assert (code, said["rows"]["pages"], said["left"], said["found"]) == (0, 2, [], True)
+    code, said = shell.json("purge", "inbox/papers/river.pdf", "--yes")
+    assert (code, said["found"]) == (0, False)
+    for arguments in (["inbox/papers/broken.pdf"], ["river.pdf", "--yes"]):
+        code, out, err = shell("purge", *arguments)
+        assert (code, out) == (2, "")
+        assert "Traceback" not in err
+    assert shell.json("status", "river") == (1, {"documents": []})
+
+
+def test_a_warehouse_that_is_open_elsewhere_is_told_soon(
+    shell: Shell, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("status", "search"):
+        monkeypatch.setattr(f"ocr_pipeline.commands.{name}.WAIT_SECONDS", 0.1)
+        with Warehouse(settings.warehouse).session():
+            code, out, err = shell(name, "river")
+        assert (code, out) == (2, "")
+        assert "open in another program" in err
