@@ -1,7 +1,7 @@
 """How long the review app takes to answer over a large warehouse: `python benchmarks/review.py --documents 100000`.
 
-The rows are made by SQL in a DuckDB file (each page some 1.7 KB of text from a vocabulary of 5,000 words, a hundredth
-of the pages failed), the app is asked over a socket on 127.0.0.1, a new request each time.
+The rows are made by SQL in a DuckDB file (each page 230 words from a vocabulary of 5,000, some 1.7 KB of text, a
+hundredth of the documents with a failed page), the app is asked over a socket on 127.0.0.1, a new request each time.
 Prints seconds of each screen (best, median, worst; CPU of app and client together, the best), and JSON with the same.
 The first search or list after a second of quiet opens the file again: "cold". `--keep FOLDER` keeps the file for a
 second look; a run that finds it there does not make it again.
@@ -79,6 +79,12 @@ SCREENS = {
     "list, first page, cold": "/documents",
     "list, first page": "/documents",
     "list, by name, 1,000 pages on": "/documents?sort=source_uri&order=asc&after={place}",
+    "list, 100 screens on and back": "/documents?sort=source_uri&order=asc&before={place}",
+    "list, worst quality first": "/documents?sort=quality",
+    "list, longest time first": "/documents?sort=seconds",
+    "list, by backend": "/documents?sort=backend",
+    "list, most failed first": "/documents?sort=bad_pages",
+    "list, a backend, low quality": "/documents?backend=dgx-spark&quality_below=0.85",
     "list, a part of a name": "/documents?name=file-4711",
     "list, a reason": "/documents?reason=repetition",
     "pages, worst agreement first": "/pages?sort=agreement",
@@ -87,17 +93,18 @@ SCREENS = {
     "search, a rare word": "/search?q=zirconium",
     "search, a common word": "/search?q=invoice",
     "search, two common words": "/search?q=invoice+total",
+    "search, six common words": "/search?q=invoice+total+a+b+c+d",
     "search, no page has it": "/search?q=unheard-of",
     "one page": "/documents/{document}/pages/1",
     "overview": "/overview",
 }
 
 
-def fill(warehouse: Warehouse, lake: str, documents: int, pages: int) -> None:
+def fill(warehouse: Warehouse, lake: str, documents: int, pages: int, words: int) -> None:
     def work(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(VOCABULARY)
         connection.execute(DOCUMENTS.format(lake=lake, documents=documents, pages=pages))
-        connection.execute(PAGES.format(documents=documents, pages=pages, words=WORDS_A_PAGE))
+        connection.execute(PAGES.format(documents=documents, pages=pages, words=words))
         connection.execute(ATTEMPTS)
 
     warehouse.run(work)
@@ -123,6 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--pages", type=int, default=1, help="a document")
+    parser.add_argument("--words", type=int, default=WORDS_A_PAGE, help="a page")
     parser.add_argument("--times", type=int, default=5, help="each screen is asked")
     parser.add_argument("--keep", type=Path, help="folder of the warehouse; made anew only where it has none")
     parser.add_argument("--json", type=Path, help="write the figures there too")
@@ -131,7 +139,7 @@ def main() -> None:
         folder = arguments.keep or Path(scratch)
         warehouse = Warehouse(str(folder / "warehouse.duckdb"))
         if not (folder / "warehouse.duckdb").exists():
-            fill(warehouse, str(folder / "lake"), arguments.documents, arguments.pages)
+            fill(warehouse, str(folder / "lake"), arguments.documents, arguments.pages, arguments.words)
         with warehouse.read() as connection:
             counted = connection.execute("SELECT count(*), sum(length(markdown)) FROM ocr.pages").fetchone()
             place = connection.execute(
