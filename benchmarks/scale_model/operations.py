@@ -34,22 +34,22 @@ A_DOCUMENT: Mapping[Kind, float] = {
     ("A", "write pages/reading.json"): 1,
     ("B", "look at inbox/*.pdf"): 2,
     ("B", "read inbox/*.pdf"): 1,
-    ("B", "read pages/rendered.json"): 3,
-    ("B", "read pages/reading.json"): 2,
+    ("B", "read pages/rendered.json"): 2,
+    ("B", "read pages/reading.json"): 1,
 }
 A_BATCH: Mapping[Kind, float] = {
     ("A", "write batches/*.json"): 1,
     ("A", "write tables/*.parquet"): 4,
     ("A", "write tables/*.json"): 1,
-    ("B", "read batches/*.json"): 4,
-    ("B", "read tables/*.json"): 1,
-    ("B", "read tables/*.parquet"): 4,
-    ("B", "read pages/rendered.json"): 1,  # the preview of a page, for Dagster's UI
-    ("B", "read pages/*.jpg"): 1,
+    ("A", "list pages/"): 1,
+    ("B", "read batches/*.json"): 5,
+    ("B", "read tables/*.json"): 3,
+    ("B", "read tables/*.parquet"): 9,
+    ("B", "read pages/*.jpg"): 1,  # the preview of a page, for Dagster's UI
     ("B", "read markdown/*.md"): 1,
 }
-BY_COMMAND: Mapping[Kind, float] = {("B", "look at inbox/*.pdf"): 4}  # a document: before and after it is put
-A_COMMAND: Mapping[Kind, float] = {("A", "list batches/"): 2}
+BY_COMMAND: Mapping[Kind, float] = {("B", "look at inbox/*.pdf"): 3}  # a document: before and after it is put
+A_COMMAND: Mapping[Kind, float] = {("A", "list batches/"): 3}
 
 
 def operations(work: Work) -> Counter[Kind]:
