@@ -17,6 +17,7 @@ from dagster_duckdb import DuckDBResource
 from ocr_pipeline import wiring
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.pdf.renderer import poppler_installed
 from ocr_pipeline.runs.liveness import stamp
 from ocr_pipeline.runs.locks import held, lock_of
 from ocr_pipeline.settings import CpuEngine, Settings, TextLayer
@@ -42,6 +43,8 @@ class OcrResource(dg.ConfigurableResource[OcrService]):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[OcrService]:
+        if not poppler_installed() and context.log is not None:
+            context.log.warning("poppler is not installed: pages are drawn by PDFium alone (apt install poppler-utils)")
         service = wiring.ocr_service(
             Settings().model_copy(
                 update={

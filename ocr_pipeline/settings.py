@@ -36,7 +36,7 @@ class TextLayer(StrEnum):
 
 
 class CpuEngine(StrEnum):
-    AUTO = "auto"  # tesseract where it is installed and measured no worse, else rapidocr
+    AUTO = "auto"  # rapidocr, which measured best (`ocr/cpu.py`)
     RAPIDOCR = "rapidocr"
     TESSERACT = "tesseract"
     TEXT_LAYER = "text_layer"  # no OCR at all: what born-digital PDFs say of themselves
@@ -52,7 +52,9 @@ WAREHOUSE = "warehouse.duckdb"
 class Settings(BaseSettings):
     """All settings. Sizes in bytes, times in seconds."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+    )
 
     data: Path = _env("OCR_DATA", default=Path("data"), description="root of the embedded defaults")
     lake: str = _env("OCR_LAKE", default="", description="local folder or s3://bucket/prefix")

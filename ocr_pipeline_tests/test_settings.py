@@ -28,6 +28,14 @@ def test_paths_are_absolute_for_all_who_use_them_and_so_is_the_home_folder(
     assert (Settings().lake, Settings().warehouse) == ("s3://bucket/~/prefix", "md:ocr")
 
 
+def test_an_empty_variable_is_none_and_hides_nothing_of_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("OCR_DATA=from-the-file\nOCR_INBOX=\n")
+    monkeypatch.setenv("OCR_DATA", "")
+    settings = Settings()
+    assert (settings.data, settings.inbox) == (Path.cwd() / "from-the-file", "inbox/")
+    assert settings.in_force()["OCR_DATA"] == (str(settings.data), ".env")
+
+
 @pytest.mark.parametrize("inbox", ["batches", "pages/", "/markdown/mine", "tables/x", "..", "a/../b", "/"])
 def test_an_inbox_among_our_own_objects_or_outside_the_lake_is_refused(
     monkeypatch: pytest.MonkeyPatch, inbox: str

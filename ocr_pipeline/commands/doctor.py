@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -13,11 +17,17 @@ from rich.console import Console
 from ocr_pipeline import samples, wiring
 from ocr_pipeline.lake.check import check
 from ocr_pipeline.lake.storage import StorageError
+from ocr_pipeline.ocr.cpu import cpu_transcriber
+from ocr_pipeline.ocr.engines.engine import EngineError
 from ocr_pipeline.ocr.vllm.backends import ConfigError, geometry
 from ocr_pipeline.pdf.renderer import Limits, RenderedPage, Renderer, poppler_installed
 from ocr_pipeline.records import Geometry
+from ocr_pipeline.runs import instance
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.warehouse.errors import WarehouseError
+
+WAIT_SECONDS = 5.0
+"""For a DuckDB file that is open elsewhere: whoever asks what is wrong is told so, and does not wait with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +46,50 @@ class Finding:
 def command(as_json: bool) -> int:
     """Check lake, warehouse and every backend; each failure with its mend. Exit code 0, or 1 when one fails."""
     settings = Settings()
-    findings = [*renderers(), *lake(settings), *warehouse(settings), *backends(settings)]
+    findings = []
+    if not as_json:
+        console = Console(soft_wrap=True, highlight=False)
+        console.print("[bold]settings in force[/]")
+        for name, (value, source) in settings.in_force().items():
+            console.print(f"  {name} = {value}  ({source})", markup=False)
+        console.print("[bold]checks[/]")
+    for finding in _checks(settings):
+        findings.append(finding)
+        if not as_json:
+            _show(finding, console)  # at once: a server that hangs must not hide what was found before
     failed = any(not finding.ok and not finding.warning for finding in findings)
     if as_json:
         listed = settings.in_force()
         click.echo(json.dumps({"ok": not failed, "checks": [asdict(f) for f in findings], "settings": listed}))
-        return int(failed)
-    console = Console(soft_wrap=True, highlight=False)
-    console.print("[bold]settings in force[/]")
-    for name, (value, source) in settings.in_force().items():
-        console.print(f"  {name} = {value}  ({source})", markup=False)
-    console.print("[bold]checks[/]")
-    for finding in findings:
-        mark = "[green]ok  [/]" if finding.ok else "[yellow]warn[/]" if finding.warning else "[red]FAIL[/]"
-        console.print(f"{mark} {finding.name}:", end=" ")
-        console.print(finding.detail, markup=False)
-        if finding.mend and not finding.ok:
-            console.print(f"     mend: {finding.mend}", markup=False)
     return int(failed)
 
 
-def renderers() -> list[Finding]:
+def _checks(settings: Settings) -> Iterator[Finding]:
+    for check in (renderers, lake, history, warehouse, engine, backends):
+        yield from check(settings)
+
+
+def _show(finding: Finding, console: Console) -> None:
+    mark = "[green]ok  [/]" if finding.ok else "[yellow]warn[/]" if finding.warning else "[red]FAIL[/]"
+    console.print(f"{mark} {finding.name}:", end=" ")
+    console.print(finding.detail, markup=False)
+    if finding.mend and not finding.ok:
+        console.print(f"     mend: {finding.mend}", markup=False)
+
+
+def renderers(settings: Settings) -> list[Finding]:
     if poppler_installed():
         return [Finding("poppler", True, shutil.which("pdftoppm") or "")]
     mend = "install poppler-utils (Debian, Ubuntu), poppler (Homebrew): it opens PDFs that PDFium cannot"
     return [Finding("poppler", False, "not installed, pages are drawn by PDFium alone", mend, warning=True)]
+
+
+def history(settings: Settings) -> list[Finding]:
+    """Where Dagster keeps its history."""
+    try:
+        return [Finding("history", True, str(instance.home(settings)))]
+    except instance.HomeError as error:
+        return [Finding("history", False, str(error), "see OCR_DATA and DAGSTER_HOME in the README")]
 
 
 def lake(settings: Settings) -> list[Finding]:
@@ -73,29 +102,50 @@ def lake(settings: Settings) -> list[Finding]:
 
 def warehouse(settings: Settings) -> list[Finding]:
     try:
-        with wiring.warehouse(settings).read() as connection:
+        opened = wiring.warehouse(settings, wait_seconds=WAIT_SECONDS)
+        if opened.path is not None:
+            _try_writing_beside(opened.path)
+        with opened.read() as connection:
             row = connection.execute("SELECT count(*) FROM ocr.documents").fetchone()
-    except WarehouseError as error:
+    except (WarehouseError, OSError) as error:
         return [Finding("warehouse", False, str(error), "see OCR_WAREHOUSE and MOTHERDUCK_TOKEN in the README")]
     return [Finding("warehouse", True, f"{settings.warehouse}: {row[0] if row else 0} documents")]
 
 
-def backends(settings: Settings) -> list[Finding]:
-    """Each GPU server's preflight; without a backends file the CPU engine."""
+def _try_writing_beside(path: Path) -> None:
+    """A load makes a lock and a log beside the file, and the folder where it is missing. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(f"{path} cannot be written: give this user the right")
+
+
+def engine(settings: Settings) -> list[Finding]:
+    """The CPU engine: what reads where no GPU server is configured, or none is left."""
+    role = "where all GPU servers are away" if settings.backends else "OCR_BACKENDS is not set"
+    try:
+        cpu_transcriber(settings.cpu_engine)
+    except EngineError as error:
+        return [Finding("engine", False, str(error), "see OCR_CPU_ENGINE in the README")]
+    return [Finding("engine", True, f"{settings.cpu_engine} on the CPU ({role})")]
+
+
+def backends(settings: Settings) -> Iterator[Finding]:
+    """Each GPU server's preflight."""
     from ocr_pipeline.ocr.vllm.preflight import preflight
 
     try:
         config = wiring.backends(settings)
     except ConfigError as error:
-        return [Finding("backends", False, str(error), "mend the file that OCR_BACKENDS names")]
+        yield Finding("backends", False, str(error), "mend the file that OCR_BACKENDS names")
+        return
     if config is None:
-        return [Finding("engine", True, f"{settings.cpu_engine} on the CPU (OCR_BACKENDS is not set)")]
+        return
     page = sample_page(geometry(config))
-    found = []
     for backend in config.backends:
-        checks = asyncio.run(preflight(backend, page))
-        found += [Finding(f"{backend.name}: {check.name}", check.ok, check.detail, check.mend) for check in checks]
-    return found
+        for check in asyncio.run(preflight(backend, page)):
+            yield Finding(f"{backend.name}: {check.name}", check.ok, check.detail, check.mend)
 
 
 def sample_page(size: Geometry) -> bytes:
