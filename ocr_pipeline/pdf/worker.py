@@ -207,6 +207,7 @@ def main() -> None:
     os.close(nothing)
     os.dup2(2, 1)
     set_limits(memory)
+    poppler.ask_once()
     desk = Desk(answers, scratch)
     arriving = Requests(requests, scratch)
     desk.ready()

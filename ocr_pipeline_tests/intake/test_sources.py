@@ -11,8 +11,10 @@ import pytest
 
 from ocr_pipeline.intake import inbox, sources
 from ocr_pipeline.intake.sources import Found, Places, Source, SourceError
+from ocr_pipeline.lake.s3 import PART_BYTES
 from ocr_pipeline.lake.storage import open_storage
 from ocr_pipeline.records import Reason
+from ocr_pipeline_tests.storages import RunningStore
 
 PDF = b"%PDF-1.7 a small one"
 
@@ -168,3 +170,22 @@ def test_unchanged_bytes_are_not_written_again(tmp_path: Path) -> None:
     assert inbox.put(lake, source) == first
     (tmp_path / "a.pdf").write_bytes(PDF + b"!")
     assert inbox.put(lake, source) != first
+
+
+def test_unchanged_bytes_are_not_sent_to_a_bucket_again_however_many_parts_they_were_sent_in(
+    moto: RunningStore, tmp_path: Path
+) -> None:
+    lake = open_storage(moto.new_lake(), moto.options)
+    for name, size in (("none", 0), ("small", 1000), ("one part", PART_BYTES), ("two parts", PART_BYTES + 1)):
+        path = tmp_path / f"{name}.pdf"
+        path.write_bytes(os.urandom(size))
+        source = Source(path, f"inbox/{name}.pdf")
+        lake.upload(source.key, path)
+        sent: list[str] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lake, "upload", lambda key, path, sent=sent: sent.append(key))
+            inbox.put(lake, source)
+            assert sent == []
+            path.write_bytes(os.urandom(size)[:-1] + b"!" if size else b"")
+            inbox.put(lake, source)
+        assert sent == ([source.key] if size else [])

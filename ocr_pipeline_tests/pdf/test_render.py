@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from ocr_pipeline.pdf.renderer import BLANK_INK, PageFault, RenderedPage, Renderer
+from ocr_pipeline.pdf.renderer import BLANK_INK, Limits, PageFault, RenderedPage, Renderer, poppler_installed
 from ocr_pipeline.records import Geometry, PageStatus, Reason
 
 from . import pdfs
@@ -238,3 +240,27 @@ def test_a_page_that_is_not_there_is_a_fault_and_not_an_error(
     assert isinstance(there, RenderedPage)
     assert isinstance(missing, PageFault)
     assert (missing.reason, missing.status) == (Reason.RENDER_FAILED, PageStatus.FAILED)
+
+
+def test_poppler_is_asked_once_about_a_file_and_once_for_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, geometry: Geometry
+) -> None:
+    if not poppler_installed():
+        pytest.skip("poppler is not installed here")
+    log = tmp_path / "log"
+    for program in ("pdfinfo", "pdftoppm"):
+        wrapper = tmp_path / "bin" / program
+        wrapper.parent.mkdir(exist_ok=True)
+        wrapper.write_text(f'#!/bin/sh\necho "{program} $1" >> {log}\nexec {shutil.which(program)} "$@"\n')
+        wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    path = pdfs.book(tmp_path / "book.pdf", [[f"page {number}"] for number in range(6)])
+    with Renderer(Limits()) as renderer:
+        renderer.inspect(path)
+        pages = [*renderer.render(path, 1, 3, geometry), *renderer.render(path, 4, 6, geometry)]
+        assert [page.number for page in pages if isinstance(page, RenderedPage)] == [1, 2, 3, 4, 5, 6]
+        calls = log.read_text().splitlines()
+        assert sorted(call.split()[0] for call in calls if "-v" not in call) == ["pdfinfo", "pdftoppm", "pdftoppm"]
+        assert len(calls) == 4
+        pdfs.book(path, [["another file"]])
+        assert renderer.inspect(path).page_count == 1
