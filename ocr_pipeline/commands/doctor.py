@@ -65,8 +65,8 @@ def command(as_json: bool) -> int:
 
 
 def _checks(settings: Settings) -> Iterator[Finding]:
-    for check in (renderers, lake, history, warehouse, engine, backends):
-        yield from check(settings)
+    for of in (renderers, lake, history, warehouse, engine, backends):
+        yield from of(settings)
 
 
 def _show(finding: Finding, console: Console) -> None:
@@ -144,8 +144,8 @@ def backends(settings: Settings) -> Iterator[Finding]:
         return
     page = sample_page(geometry(config))
     for backend in config.backends:
-        for check in asyncio.run(preflight(backend, page)):
-            yield Finding(f"{backend.name}: {check.name}", check.ok, check.detail, check.mend)
+        for one in asyncio.run(preflight(backend, page)):
+            yield Finding(f"{backend.name}: {one.name}", one.ok, one.detail, one.mend)
 
 
 def sample_page(size: Geometry) -> bytes:
