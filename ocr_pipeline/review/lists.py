@@ -16,6 +16,7 @@ from ocr_pipeline.records import DocumentStatus, PageStatus
 from ocr_pipeline.review import links, page_list, questions
 from ocr_pipeline.review.context import context
 from ocr_pipeline.warehouse import listing
+from ocr_pipeline.warehouse.search import Hit, TooManyWords
 from ocr_pipeline.warehouse.search import search as search_text
 
 PAGEFUL = 50
@@ -99,9 +100,13 @@ def search(request: Request) -> Response:
     """`/search?q=`: pages that hold every word, best first."""
     app = context(request)
     words = request.query_params.get("q", "")[:500].replace("\0", " ")
-    with app.tables.read():
-        hits = search_text(app.warehouse, words, limit=HITS)
-    return app.screen(request, "search.html", words=words, wanted=words.split(), hits=hits, most=HITS)
+    hits, refused = list[Hit](), None
+    try:
+        with app.tables.read():
+            hits = search_text(app.warehouse, words, limit=HITS)
+    except TooManyWords as why:
+        refused = str(why)
+    return app.screen(request, "search.html", words=words, wanted=words.split(), hits=hits, most=HITS, refused=refused)
 
 
 # (title, sort or None, CSS class)

@@ -250,6 +250,12 @@ def test_search_finds_pages_by_all_their_words_and_jumps_to_them(client: httpx.C
     assert client.get("/search").status_code == 200
 
 
+def test_a_search_of_too_many_words_is_told_so(client: httpx.Client) -> None:
+    answer = client.get("/search", params={"q": " ".join(f"w{number}" for number in range(17))})
+    assert answer.status_code == 200
+    assert "A search takes at most 16 words, 17 were given" in answer.text
+
+
 def test_the_document_screen_shows_its_pages_and_why_some_failed(client: httpx.Client, shelves: Shelves) -> None:
     text = client.get(f"/documents/{shelves.partial}").text
     assert re.findall(r">(\d+ (?:failed|ok))<", text) == ["2 failed", "2 ok"]
