@@ -246,7 +246,11 @@ def test_the_exporter_tells_what_the_tables_hold(scene: Scene) -> None:
 def test_a_hung_and_a_dead_server_are_seen(scene: Scene) -> None:
     """Last in this file: afterwards the scene is spoilt."""
     expressions = {rule["alert"]: rule["expr"] for rule in ALERTS}
-    scene.fleet["rtx4090"].set_faults(hang={"frozen_gauges": True})
+    server = scene.fleet["rtx4090"]
+    server.set_faults(crawl={"factor": 1e-6})  # so that it holds a page beside the traffic's two at the moment it hangs
+    threading.Thread(target=ask_all, args=(server.url, [9999]), kwargs={"timeout": 600}, daemon=True).start()
+    scene.prometheus.wait('vllm:num_requests_running{backend="rtx4090"} > 2')
+    server.set_faults(hang={"frozen_gauges": True})
     # two minutes of the rule are shortened: what is proved is that a hung server's own metrics look as the rule says
     hung = scene.prometheus.wait(expressions["OcrServerHung"].replace("[2m]", "[5s]"))
     assert {sample["metric"]["backend"] for sample in hung} == {"rtx4090"}
