@@ -101,6 +101,11 @@ def _result(command: Command) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def _run(command: Command, result: dict[str, Any]) -> str:
+    """The command that gave this result, with the arguments that it was given."""
+    return " ".join([f"python -m benchmarks.{command.words.split()[0]}", *result["arguments"]])
+
+
 def goal_table(results: dict[Command, dict[str, Any] | None]) -> str:
     rows: list[Sequence[object]] = []
     for command, result in results.items():
@@ -112,7 +117,15 @@ def goal_table(results: dict[Command, dict[str, Any] | None]) -> str:
             verdict = "yes" if goal["met"] else "**no**"
             if result["machine"]["busy"]:
                 verdict += ", busy machine"
-            cells = (goal["what"], goal["asked"], goal["figure"], verdict, goal["note"], load, f"`{command.line}`")
+            cells = (
+                goal["what"],
+                goal["asked"],
+                goal["figure"],
+                verdict,
+                goal["note"],
+                load,
+                f"`{_run(command, result)}`",
+            )
             rows.append(cells)
     return table(("goal", "asked", "figure", "met", "measured on", "load", "command"), rows)
 
@@ -133,9 +146,8 @@ def figures(results: dict[Command, dict[str, Any] | None]) -> str:
         if result is None:
             continue
         busy = f" {BUSY.capitalize()}." if result["machine"]["busy"] else ""
-        parts.append(
-            f"### {result.get('title', result['benchmark'])}\n\n`{command.line}`, about {command.minutes:g} min.{busy}"
-        )
+        told = f"`{_run(command, result)}`, about {command.minutes:g} min.{busy}"
+        parts.append(f"### {result['title']}\n\n{told}")
         parts.append(table(result["columns"], result["rows"]))
         parts += [f"- {line}" for line in result.get("remarks", ())]
     return "\n\n".join(parts)

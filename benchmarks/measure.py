@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -180,7 +181,14 @@ def report(
         print(BUSY)
     RESULTS.mkdir(exist_ok=True)
     told = [{**asdict(goal), "asked": goal.asked, "met": goal.met} for goal in goals]
-    data = {"benchmark": name, "machine": now, "title": title, "goals": told, "columns": list(columns)}
+    data = {
+        "benchmark": name,
+        "machine": now,
+        "title": title,
+        "arguments": sys.argv[1:],
+        "goals": told,
+        "columns": list(columns),
+    }
     data |= {"rows": [list(row) for row in rows], "remarks": list(remarks), **figures}
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(data, indent=1, default=_plain) + "\n")

@@ -20,9 +20,12 @@ def test_the_readme_says_of_each_goal_whether_it_is_met_which_command_says_so_an
     goal = {"what": "cost", "asked": "<= 0.08", "figure": 0.0912, "met": False, "note": "84 pages"}
     machine = {"load_at_start": 3.1, "busy": True}
     slots, cost = driver.Command("slots", "slots", 1), driver.Command("client_cost", "client_cost", 1)
-    table = driver.goal_table({cost: {"machine": machine, "goals": [goal]}, slots: None}).splitlines()
+    table = driver.goal_table(
+        {cost: {"machine": machine, "arguments": ["--pages-up-to", "20"], "goals": [goal]}, slots: None}
+    ).splitlines()
     assert table[2] == (
-        "| cost | <= 0.08 | 0.0912 | **no**, busy machine | 84 pages | 3.1 | `python -m benchmarks.client_cost` |"
+        "| cost | <= 0.08 | 0.0912 | **no**, busy machine | 84 pages | 3.1 | "
+        "`python -m benchmarks.client_cost --pages-up-to 20` |"
     )
     assert "failed" in table[3]
     assert "benchmarks.slots" in table[3]
