@@ -16,9 +16,10 @@ MARKDOWN = "markdown/"
 TABLES = "tables/"
 MANIFESTS = "tables/_manifests/"
 POISONED = "poisoned/"
+UPLOADERS = "uploads-by-sha256/"  # the upload Worker's records, `{"key": …}`: which upload has this content
 PROBE = "doctor/probe"  # written, read and deleted again by `doctor`
 
-OURS = frozenset({BATCHES, PAGES, TRANSCRIPTS, MARKDOWN, TABLES, POISONED, "doctor/"})
+OURS = frozenset({BATCHES, PAGES, TRANSCRIPTS, MARKDOWN, TABLES, POISONED, UPLOADERS, "doctor/"})
 """First parts of the keys of everything that is no upload: the inbox lies in none of them."""
 
 MAX_PART_BYTES = 255  # NAME_MAX of ext4, xfs, apfs

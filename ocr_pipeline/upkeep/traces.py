@@ -8,6 +8,7 @@ that answers 200 requests a second.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -69,6 +70,7 @@ def traces(lake: Storage, warehouse: Warehouse, upload_key: str) -> Traces:
             *(info.key for info in lake.list(keys.figure(upload_key, 0, 0).rsplit("/", 1)[0] + "/")),
             *(key for key, sha in asked if sha not in kept),
             *_poisoned(lake, document_id, images - kept),
+            *_of_the_worker(lake, upload_key),
         ),
         shared=tuple(key for key, sha in asked if sha in kept),
         sharers=tuple(sorted({(batch, document) for batch, document, image in sharers if image in images})),
@@ -154,3 +156,16 @@ def _poisoned(lake: Storage, document_id: str, images: set[str]) -> list[str]:
     about = lake.read_many(key for key in everything if key.endswith("/request.json"))
     folders = {key.rsplit("/", 1)[0] for key, data in about if data is not None and document_id.encode() in data}
     return [key for key in everything if key.rsplit("/", 1)[0] in folders or key.split("/")[2] in images]
+
+
+def _of_the_worker(lake: Storage, upload_key: str) -> list[str]:
+    """The upload Worker's records that name the upload, by its key in the bucket: with the lake's prefix."""
+    found = []
+    for key, data in lake.read_many(info.key for info in lake.list(keys.UPLOADERS)):
+        try:
+            named = json.loads(data or b"{}").get("key", "")
+        except (ValueError, AttributeError):
+            continue  # not the Worker's
+        if f"/{named}".endswith(f"/{upload_key}"):
+            found.append(key)
+    return found

@@ -67,7 +67,7 @@ def test_a_batch_whose_runs_were_forgotten_still_counts_as_loaded_and_is_not_run
     batch = put({"a.pdf": pdf([SECRET]), "b.pdf": pdf(["another"])})
     assert run(batch).success
     assert purge("inbox/a.pdf", "--yes")[0] == 0
-    assert history.unfinished(instance, [batch.name]) == []
+    assert history.unloaded(instance, [batch.name]) == []
     with dg.build_schedule_context(instance=instance) as context:
         assert [type(asked) for asked in reconcile(Settings(), timedelta(0))(context)] == [dg.SkipReason]  # type: ignore[union-attr]
     wanted = AssetRecordsFilter(asset_key=dg.AssetKey("ocr_markdown"), asset_partitions=[batch.name])

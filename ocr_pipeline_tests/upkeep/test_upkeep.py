@@ -339,6 +339,14 @@ def test_a_purge_takes_the_bundles_of_pages_that_killed_a_server(pipeline: Pipel
     assert keys.document_id("inbox/b.pdf") in pipeline.lake.read(left[1].key).decode()
 
 
+def test_a_purge_takes_the_upload_workers_record_of_the_content(pipeline: Pipeline) -> None:
+    pipeline.process(pipeline.cut({"ü a.pdf": numbered(1), "b.pdf": numbered(1, "b")}))
+    for sha, key in (("0" * 64, "ocr/inbox/ü a.pdf"), ("1" * 64, "ocr/inbox/b.pdf")):
+        pipeline.lake.write(f"{keys.UPLOADERS}{sha}", json.dumps({"key": key, "at": 1}).encode())
+    assert pipeline.purge("inbox/ü a.pdf").left == ()
+    assert [info.key for info in pipeline.lake.list(keys.UPLOADERS)] == [f"{keys.UPLOADERS}{'1' * 64}"]
+
+
 def test_what_a_run_that_was_at_work_brought_back_is_found_by_the_next_purge(pipeline: Pipeline) -> None:
     batch = pipeline.cut({"a.pdf": numbered(2), "b.pdf": numbered(1, "b")})
     pipeline.process(batch)
