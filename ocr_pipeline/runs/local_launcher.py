@@ -34,6 +34,7 @@ class LocalRunLauncher(DefaultRunLauncher):
         lock = lock_of(Settings().claims, run.run_id)
         life = life_of(run.run_id, record.dagster_run.tags, started, datetime.now(UTC), lock)
         if life is Life.DEAD:
+            lock.unlink(missing_ok=True)
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the process that worked on this run is gone")
         # the monitor takes every status but RUNNING for a dead run, UNKNOWN too
         return CheckRunHealthResult(WorkerStatus.RUNNING)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 
 def lock_of(folder: Path, name: str) -> Path:
@@ -19,12 +19,13 @@ def lock_of(folder: Path, name: str) -> Path:
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Holds the lock for the length of the block; where this process holds it already, nothing more is done."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Holds the lock for the length of the block. Where this process holds it already, or the file system has no locks
+    or cannot be written, the block goes on without: then the stamp alone must do."""
     lock = FileLock(path, timeout=0)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except Timeout:
+    except OSError:  # filelock's Timeout is one
         yield
         return
     try:
@@ -41,7 +42,7 @@ def is_free(path: Path) -> bool:
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
-    except Timeout:
+    except OSError:
         return False
     lock.release()
     return True

@@ -83,8 +83,10 @@ def test_a_run_of_a_container_that_was_started_again_under_another_name_is_known
     assert launcher.check_run_worker_health(run).status is WorkerStatus.RUNNING
     holder.kill()  # no chance to take anything away
     holder.communicate()
-    assert launcher.check_run_worker_health(run).status is WorkerStatus.NOT_FOUND
     assert reaping.reap(instance, settings.claims) == [run.run_id]
+    assert not path.exists()
+    path.touch()
+    assert launcher.check_run_worker_health(run).status is WorkerStatus.NOT_FOUND
     assert not path.exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -233,6 +234,16 @@ def test_a_lake_that_does_not_answer_fails_the_batch_and_rejects_nothing(
     (tmp_path / "lake").symlink_to("lake")  # a link to itself: every call fails
     with pytest.raises(StorageError):
         service.run(batch)
+
+
+def test_an_engine_that_cannot_be_made_leaves_no_thread_behind(lake: Storage) -> None:
+    def no_engine() -> ScriptedTranscriber:
+        raise ValueError("no such engine")
+
+    before = set(threading.enumerate())
+    with pytest.raises(ValueError, match="no such engine"):
+        OcrService(lake, no_engine, StreamOptions())
+    assert set(threading.enumerate()) == before
 
 
 def test_an_older_batch_run_again_leaves_the_newer_markdown_file_alone(lake: Storage, service: OcrService) -> None:
