@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH = 640.0
+NARROW = 340.0  # for a telephone, where a drawing of `WIDTH` would have letters too small to read
 _LABEL = 190.0  # room for a bar's label
 _VALUE = 110.0  # and for its value
-_ROW = 30.0
+_ROW, _BAR = 30.0, 20.0
+_ABOVE = 16.0  # room for a label above its bar
 _HEIGHT = 190.0  # of columns
 _LEFT, _TOP, _BOTTOM = 52.0, 12.0, 24.0
 _SHORT = 26  # characters of a label that fit
@@ -51,6 +53,8 @@ class Mark:
     y: float
     pieces: tuple[Piece, ...]
     value_x: float
+    label_y: float = 0.0
+    value_y: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +70,30 @@ class Chart:
     height: float
     marks: tuple[Mark, ...]
     ticks: tuple[Tick, ...] = ()
+    row: float = _ROW  # height of a bar with all that belongs to it
+    anchor: str = "end"  # which end of a label stands at its place
 
 
-def bars(rows: Sequence[Row]) -> Chart:
-    """Lying bars, one below the other, to one scale. A number above zero is never drawn thinner than a hair."""
+def bars(rows: Sequence[Row], *, narrow: bool = False) -> Chart:
+    """Lying bars, one below the other, to one scale. A number above zero is never drawn thinner than a hair. `narrow`:
+    with the labels above the bars, not beside them."""
+    width, left, above = (NARROW, 0.0, _ABOVE) if narrow else (WIDTH, _LABEL, 0.0)
     most = max((_sum(row) for row in rows), default=0.0) or 1.0
-    room = WIDTH - _LABEL - _VALUE
+    room, step = width - left - _VALUE, _ROW + above
     marks = []
     for index, row in enumerate(rows):
-        x, y = _LABEL, index * _ROW
+        x, y = left, index * step
         pieces = []
         for kind, value in row.parts:
-            width = _length(value, most, room)
-            if width:
-                pieces.append(Piece(kind, round(x, 2), y + 5, round(width, 2), _ROW - 10))
-                x += width
-        marks.append(Mark(row.label, _short(row.label), row.value, row.href, _LABEL - 8, y, tuple(pieces), x + 6))
-    return Chart(WIDTH, max(1, len(rows)) * _ROW, tuple(marks))
+            length = _length(value, most, room)
+            if length:
+                pieces.append(Piece(kind, round(x, 2), y + 5 + above, round(length, 2), _BAR))
+                x += length
+        label_x, label_y, value_y = max(0.0, left - 8), y + (15 if narrow else 20), y + 20 + above
+        short = row.label if narrow else _short(row.label)
+        marks.append(Mark(row.label, short, row.value, row.href, label_x, y, tuple(pieces), x + 6, label_y, value_y))
+    height = max(1, len(rows)) * step
+    return Chart(width, height, tuple(marks), row=step, anchor="start" if narrow else "end")
 
 
 def columns(rows: Sequence[Row], *, every: int = 1) -> Chart:

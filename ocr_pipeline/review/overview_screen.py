@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from ocr_pipeline.review import charts, links
 from ocr_pipeline.review import overview as numbers
-from ocr_pipeline.review.charts import Row, number
+from ocr_pipeline.review.charts import Chart, Row, number
 from ocr_pipeline.review.context import context
 
 _BAD = frozenset({"failed", "skipped"})
@@ -35,16 +35,21 @@ def overview(request: Request) -> Response:
         documents=sum(count for _, count in found.ledger.documents),
         rejected=sum(count for _, count in found.ledger.rejected),
         ledger=found.ledger,
-        ledger_chart=charts.bars(_ledger(found.ledger)),
+        ledger_chart=_both(_ledger(found.ledger)),
         periods=found.periods,
         periods_chart=charts.columns(_periods(found.periods), every=max(1, len(found.periods) // 7)),
         backends=found.backends,
-        speed_chart=charts.bars(_speed(found.backends)),
-        cost_chart=charts.bars(_cost(found.backends)) if priced else None,
+        speed_chart=_both(_speed(found.backends)),
+        cost_chart=_both(_cost(found.backends)) if priced else None,
         agreement=found.agreement,
         agreement_chart=charts.columns(_agreement(found.agreement), every=4),
         in_layer=sum(found.agreement.buckets),
     )
+
+
+def _both(rows: list[Row]) -> tuple[Chart, Chart]:
+    """For a wide window and for a narrow one."""
+    return charts.bars(rows), charts.bars(rows, narrow=True)
 
 
 def _ledger(ledger: numbers.Ledger) -> list[Row]:

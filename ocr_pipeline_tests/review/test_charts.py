@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocr_pipeline.review.charts import WIDTH, Row, bars, columns, nice, number
+from ocr_pipeline.review.charts import Row, bars, columns, nice, number
 from ocr_pipeline.review.overview import MAX_COLUMNS, in_periods
 
 NUMBERS = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(0, 10**9).map(float))
@@ -20,12 +20,21 @@ NUMBERS = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(
 @given(st.lists(st.lists(NUMBERS, max_size=3), max_size=30))
 def test_every_mark_lies_on_the_drawing_whatever_the_numbers(values: list[list[float]]) -> None:
     rows = [Row("a", "b", "/", tuple(("ok", value) for value in row)) for row in values]
-    for chart in (bars(rows), columns(rows)):
+    for chart in (bars(rows), bars(rows, narrow=True), columns(rows)):
         assert len(chart.marks) == len(rows)
         for piece in (piece for mark in chart.marks for piece in mark.pieces):
             assert all(math.isfinite(value) for value in (piece.x, piece.y, piece.width, piece.height))
-            assert -5 <= piece.x <= piece.x + piece.width <= WIDTH + 5
+            assert -5 <= piece.x <= piece.x + piece.width <= chart.width + 5
             assert -5 <= piece.y <= piece.y + piece.height <= chart.height + 5
+
+
+def test_in_a_narrow_chart_whole_labels_stand_above_their_bars() -> None:
+    chart = bars([Row("failed: a reason with a long name", "1 page", "/", (("failed", 1),))] * 2, narrow=True)
+    for mark in chart.marks:
+        assert mark.short == mark.label
+        assert mark.y < mark.label_y < mark.pieces[0].y
+        assert mark.pieces[0].y + mark.pieces[0].height <= mark.y + chart.row
+    assert chart.height == 2 * chart.row
 
 
 def test_bars_are_to_one_scale_and_a_single_page_among_a_million_is_still_seen() -> None:
