@@ -1,7 +1,7 @@
 """Peak memory of a long PDF against a short one: `python -m benchmarks.memory [--pages 3000]`.
 
-Both go through the command with the engine that costs nothing (`OCR_CPU_ENGINE=text_layer`), so that what is measured
-is ours: the main process, and beside it the render workers with poppler.
+Both go through the command, all hops, against two simulated servers, whose answers have regions and as much text as a
+full page: the main process is measured, and beside it the render workers with poppler. The servers are not its children.
 """
 
 from __future__ import annotations
@@ -42,10 +42,8 @@ def main() -> None:
 
 
 def measured(pages: int) -> Spent:
-    with pipeline.scratch() as folder:
-        return pipeline.ingest(
-            folder, [papers.digital(pages, "memory")], None, timeout=1500, OCR_CPU_ENGINE="text_layer"
-        )
+    with pipeline.fleet(0.05) as servers, pipeline.scratch() as folder:
+        return pipeline.ingest(folder, [papers.digital(pages, "memory")], pipeline.backends_toml(servers), timeout=1500)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ocr_pipeline.flow import documents, reading, rendered
+from ocr_pipeline.flow.memory import give_back
 from ocr_pipeline.flow.reading import Reading
 from ocr_pipeline.flow.rendered import RenderedDocument
 from ocr_pipeline.lake import keys
@@ -20,6 +21,9 @@ PIECE = 500
 
 _READ_AHEAD = 8
 """Documents whose records are fetched side by side."""
+
+_LONG = 4_000_000
+"""Bytes of a document's records above which their memory is given back at once, below all that follows."""
 
 
 class NotMade(Exception):
@@ -74,8 +78,11 @@ def _records(lake: Storage, batch: Batch, uploads: Sequence[Upload]) -> Iterator
             if document is None or text is None:
                 hop = "rendered_pages" if document is None else "ocr_markdown"
                 raise NotMade(f"batch {batch.name}: {hop} has no record of {upload.key!r}; materialise {hop} first")
+            long = len(document) + len(text) > _LONG
             opened = rendered.from_json(document)
             del document  # the raw bytes are as large as what is made of them
             transcripts = reading.from_json(text)
             del text
+            if long:
+                give_back()
             yield opened, transcripts

@@ -134,6 +134,12 @@ class Warehouse:
                 connection = opened.enter_context(self._open(read_only=True))
             yield connection
 
+    def use_one_thread(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """For loads: each thread of DuckDB holds row groups of its own. 3,000 pages: 40 MB less, and a fifth less CPU.
+        MotherDuck has threads of its own."""
+        if not self.is_motherduck:
+            connection.execute("SET threads = 1")
+
     def checkpoint(self) -> None:
         """Writes what still stands in the file's log into the file, so that the file alone is everything."""
         if self.path is not None and self.path.exists():

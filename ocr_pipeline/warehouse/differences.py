@@ -24,6 +24,7 @@ def differences(warehouse: Warehouse, batch: str, tables: Source) -> list[str]:
     """
     check_complete(batch, tables)
     with warehouse.read() as connection:
+        warehouse.use_one_thread(connection)
         source = {table: relation(connection, table, tables[table]) for table in TABLES}
         found = [_missing_documents(connection, source["documents"])]
         found += [_differing_rows(connection, table, source) for table in DOCUMENT_TABLES]

@@ -64,7 +64,12 @@ def load_batch(warehouse: Warehouse, batch: str, tables: Source) -> LoadCounts:
     Loading the same rows again changes nothing; newer rows of the same batch (a second run) take the place of its own.
     Raises WarehouseError where `tables` lacks a table or holds rows of another batch.
     """
-    counts = warehouse.run(lambda connection: load_rows(connection, tables, batch=batch))
+
+    def work(connection: duckdb.DuckDBPyConnection) -> LoadCounts:
+        warehouse.use_one_thread(connection)
+        return load_rows(connection, tables, batch=batch)
+
+    counts = warehouse.run(work)
     if warehouse.is_motherduck:
         # With no lock, a deletion and a load may pass each other unseen, each in its own snapshot. Both look again once
         # they are through: whichever is later sees the other.
