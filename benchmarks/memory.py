@@ -1,7 +1,7 @@
 """Peak memory of a long PDF against a short one: `python -m benchmarks.memory [--pages 3000]`.
 
 Both go through the command, all hops, against two simulated servers, whose answers have regions and as much text as a
-full page: the main process is measured, and beside it the render workers with poppler. The servers are not its children.
+full page. Measured are the main process, and beside it the render workers with poppler; the servers are not among them.
 """
 
 from __future__ import annotations
