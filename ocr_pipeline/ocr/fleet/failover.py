@@ -65,6 +65,7 @@ class Troubles:
     strikes: dict[str, int] = field(default_factory=dict)  # server: answers that may be the page's own fault
     timeouts: int = 0
     deaths: int = 0  # of servers with this page in flight
+    deaths_before: int = 0  # of them in an earlier run
     proved: bool = False  # one of them is this page's doing
     doubtful: int = 0  # of them while this page was the only one of ours
     first_at: float | None = None  # of the transient faults since the last text
@@ -112,6 +113,14 @@ class Troubles:
                 words = f"{answer.outcome} {MOST_STRIKES} times while other pages were read"
                 self.refused[server] = f"{words} ({answer.detail})" if answer.detail else words
         self.avoid[server] = (now + wait_after(self.faults[server], answer.retry_after, jitter), answer.outcome)
+
+    def known_as_poisoned(self) -> None:
+        """It is asked again although it killed servers before: one more death is enough."""
+        self.deaths = self.deaths_before = 1
+
+    def acquitted(self) -> None:
+        """No server has died with this page in this run."""
+        self.deaths, self.doubtful = self.deaths_before, 0
 
     def answered(self) -> None:
         """A text came: the troubles on the wire are over, and a page that a server survived alone is cleared."""

@@ -75,10 +75,10 @@ class PageReading:
         self._attempts = list(previous.attempts) if previous is not None else []
         self._sent = max((attempt.attempt for attempt in self._attempts), default=0)
         self._answers: list[Answer] = []
-        self._died_with: list[Station] = []
+        self._died_with: list[tuple[Station, int]] = []  # which of its deaths
         self._events: asyncio.Queue[Flight | GaveUp] = asyncio.Queue()
         if previous is not None and previous.reason is Reason.POISONED:
-            self.troubles.deaths = 1  # somebody asked for it: alone from the start, and one more death is enough
+            self.troubles.known_as_poisoned()  # somebody asked for it: alone from the start
 
     @property
     def asked_before(self) -> bool:
@@ -121,6 +121,14 @@ class PageReading:
 
     def give_up(self, gave_up: GaveUp) -> None:
         self._events.put_nowait(gave_up)
+
+    def acquitted(self) -> bool:
+        """No suspect any more: each server that seemed to die with this page has turned out to live on."""
+        if not self._died_with or not all(station.survived(death) for station, death in self._died_with):
+            return False
+        self._died_with.clear()
+        self.troubles.acquitted()
+        return not self.troubles.suspect
 
     # -- the page's life -------------------------------------------------------------------------------------------
 
@@ -196,7 +204,7 @@ class PageReading:
                 jitter=jitter,
             )
             if answer.fault is Fault.DEATH:
-                self._died_with.append(station)
+                self._died_with.append((station, flight.deaths + 1))
         self._attempts.append(
             Attempt(
                 document_id=self.document_id,
@@ -220,7 +228,7 @@ class PageReading:
     def _hopeless(self) -> GaveUp | None:
         servers = [backend.name for backend in self._means.config.backends]
         if self.troubles.poisoned:
-            for station in self._died_with:
+            for station, _ in self._died_with:
                 station.admission.absolved()
             detail = f"in flight at {self.troubles.deaths} deaths, alone the last time: {self.troubles.last}"
             return GaveUp(Reason.POISONED, detail)
@@ -296,7 +304,7 @@ class PageReading:
         return replace(transcript, recipe_id=self._means.recipe_id, attempts=attempts)
 
     async def _report_poisoned(self) -> None:
-        backend = self._died_with[-1].backend
+        backend = self._died_with[-1][0].backend
         log.error("page %d of %s killed %s: not sent again", self.page_number, self.document_id, backend.name)
         if self._means.on_poisoned is None:
             return

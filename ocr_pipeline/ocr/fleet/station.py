@@ -132,6 +132,7 @@ class Station:
         self.flights: set[Flight] = set()
         self.reserved_for: Reader | None = None  # a page that is to be alone here
         self.deaths = 0
+        self._survived: set[int] = set()  # of those deaths, by number: it was only the way to the server
         self.company = Company()
         self._called = asyncio.Event()  # the pause between two looks has become another
         self._returned: asyncio.Future[bool | None] | None = None  # since the last death: is it another process?
@@ -352,6 +353,10 @@ class Station:
             return Evidence.DOUBTFUL
         return flight.evidence if restarted else None
 
+    def survived(self, death: int) -> bool:
+        """Whether its n-th death has turned out to be none."""
+        return death in self._survived
+
     def _died(self, seen_by: Flight | None = None) -> None:
         """The server died: whatever is in flight there is lost, and suspect."""
         if self.breaker.condition is Condition.OPEN:
@@ -411,6 +416,7 @@ class Station:
         if self._returned is not None and not self._returned.done():
             self._returned.set_result(restarted)
             if restarted is False:
+                self._survived.add(self.deaths)
                 self.admission.absolved()
 
     async def _still_hangs(self) -> bool:

@@ -26,7 +26,29 @@ def test_of_two_runs_on_one_server_only_the_page_that_kills_it_is_quarantined():
     assert len(first.transcripts["a", 7].attempts) <= 4
 
 
-def test_connections_lost_twice_on_the_way_to_a_server_that_lives_are_held_against_no_page():
+def test_a_connection_lost_on_the_way_to_a_server_that_lives_is_not_held_against_a_page_that_is_alone():
+    with SimulatedServer(**SMALL, seconds_per_page=0.8) as server:
+        server.ready()
+
+        async def scene():
+            async with Tunnel(server.port) as tunnel, fleet_of(one(tunnel.url, slots=8)) as fleet:
+                station = fleet.stations[0]
+                reading = asyncio.create_task(read_all(fleet, document("a", 24)))
+                await until(lambda: station.speed.pages >= 8 and station.vitals.running == 8)
+                await asyncio.to_thread(server.restart)
+                lonely = await alone_at(fleet, server)
+                await tunnel.blip(1.0)
+                return await reading, lonely, station.deaths
+
+        run, lonely, deaths = asyncio.run(scene())
+        assert server.stats().lives == 2
+    assert deaths == 2
+    assert run.statuses == {"ok": 24}
+    outcomes = [(a.choice.split(":")[0], a.outcome) for a in run.transcripts[lonely].attempts]
+    assert ("alone", "connection_lost") in outcomes  # the second loss was felt where it would have been blamed
+
+
+def test_when_only_the_way_to_the_server_was_lost_its_pages_go_on_side_by_side():
     with SimulatedServer(**SMALL, seconds_per_page=0.8) as server:
         server.ready()
 
@@ -36,15 +58,14 @@ def test_connections_lost_twice_on_the_way_to_a_server_that_lives_are_held_again
                 reading = asyncio.create_task(read_all(fleet, document("a", 24)))
                 await until(lambda: station.speed.pages >= 8 and station.vitals.running == 8)
                 await tunnel.blip(1.0)
-                lonely = await alone_at(fleet, server)
-                await tunnel.blip(1.0)
-                return await reading, lonely
+                return await reading, station.deaths, station.admission.ceiling
 
-        run, lonely = asyncio.run(scene())
-        assert server.stats().lives == 1
+        run, deaths, ceiling = asyncio.run(scene())
     assert run.statuses == {"ok": 24}
-    outcomes = [(a.choice.split(":")[0], a.outcome) for a in run.transcripts[lonely].attempts]
-    assert ("alone", "connection_lost") in outcomes  # the second loss was felt where it would have been blamed
+    assert deaths == 1
+    assert run.outcomes["connection_lost"] >= 4
+    assert run.choices["alone"] == 0
+    assert ceiling == 10  # nor is the server thought to bear fewer pages
 
 
 async def alone_at(fleet, server):
