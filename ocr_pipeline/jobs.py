@@ -26,10 +26,14 @@ class RetryConfig(dg.Config):
     since_days: float | None = Field(default=None, description="only what failed in the last days; empty: all")
 
 
-@dg.op(required_resource_keys={"run_stamp"})  # without it a run of two minutes is taken for dead
-def write_retry_batches(context: dg.OpExecutionContext, config: RetryConfig) -> None:
+@dg.op
+def write_retry_batches(
+    context: dg.OpExecutionContext,
+    config: RetryConfig,
+    settings: dg.ResourceParam[Settings],
+    run_stamp: dg.ResourceParam[None],  # without it a run of two minutes is taken for dead
+) -> None:
     """Writes batch lists of just the documents with such failures; the sensor asks for their runs at its next tick."""
-    settings = Settings()
     again = ask_again(
         wiring.lake(settings),
         wiring.warehouse(settings),

@@ -1,9 +1,10 @@
 """Dagster's doors to the lake, to OCR and to the warehouse. What they hand out knows nothing of Dagster.
 
-Fields are what people may see in the UI; secrets are read from the settings when the resource is opened.
+Fields are what people may see in the UI; everything else, secrets too, comes from the settings that `build_defs` was
+given: they are a resource themselves, so that no step reads the environment anew.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: Dagster finds the resources that a resource needs by its fields' types.
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -28,9 +29,10 @@ class LakeResource(dg.ConfigurableResource[Storage]):
     """Object storage: a local folder or an S3 store such as Cloudflare R2."""
 
     url: str
+    settings: dg.ResourceDependency[Settings]
 
     def create_resource(self, context: dg.InitResourceContext) -> Storage:
-        return wiring.lake(Settings().model_copy(update={"lake": self.url}))
+        return wiring.lake(self.settings.model_copy(update={"lake": self.url}))
 
 
 class OcrResource(dg.ConfigurableResource[OcrService]):
@@ -40,13 +42,14 @@ class OcrResource(dg.ConfigurableResource[OcrService]):
     cpu_engine: str = CpuEngine.AUTO.value
     text_layer: str = TextLayer.FALLBACK.value
     outage_wait: float = 900.0
+    settings: dg.ResourceDependency[Settings]
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[OcrService]:
         if not poppler_installed() and context.log is not None:
             context.log.warning("poppler is not installed: pages are drawn by PDFium alone (apt install poppler-utils)")
         service = wiring.ocr_service(
-            Settings().model_copy(
+            self.settings.model_copy(
                 update={
                     "backends": Path(self.backends_file) if self.backends_file else None,
                     "cpu_engine": CpuEngine(self.cpu_engine),
@@ -65,9 +68,10 @@ class WarehouseResource(dg.ConfigurableResource[Warehouse]):
     """DuckDB file or MotherDuck database (`md:name`), opened by dagster-duckdb's resource."""
 
     target: str
+    settings: dg.ResourceDependency[Settings]
 
     def create_resource(self, context: dg.InitResourceContext) -> Warehouse:
-        settings = Settings().model_copy(update={"warehouse": self.target})
+        settings = self.settings.model_copy(update={"warehouse": self.target})
         return wiring.warehouse(settings, connect=through_dagster_duckdb)
 
 
@@ -91,26 +95,31 @@ class RunStamp(dg.ConfigurableResource[None]):
     Dagster's default launcher never notices a dead run; with the stamp the run launcher and the command can.
     """
 
+    settings: dg.ResourceDependency[Settings]
+
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[None]:
         if context.instance is None or context.run is None:
             yield
             return
         run_id = context.run.run_id
-        with held(lock_of(Settings().claims, run_id)):
+        with held(lock_of(self.settings.claims, run_id)):
             context.instance.add_run_tags(run_id, stamp(run_id))
             yield
 
 
 def default_resources(settings: Settings) -> dict[str, object]:
+    given = dg.ResourceDefinition.hardcoded_resource(settings)
     return {
-        "lake": LakeResource(url=settings.lake),
+        "settings": given,
+        "lake": LakeResource(url=settings.lake, settings=given),
         "ocr": OcrResource(
             backends_file=str(settings.backends) if settings.backends else None,
             cpu_engine=settings.cpu_engine.value,
             text_layer=settings.text_layer.value,
             outage_wait=settings.outage_wait,
+            settings=given,
         ),
-        "warehouse": WarehouseResource(target=settings.warehouse),
-        "run_stamp": RunStamp(),
+        "warehouse": WarehouseResource(target=settings.warehouse, settings=given),
+        "run_stamp": RunStamp(settings=given),
     }

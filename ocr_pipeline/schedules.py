@@ -30,6 +30,9 @@ WAIT_FOR_TABLES = 5.0
 """Seconds; a DuckDB file that somebody works with is looked at ten minutes later."""
 
 
+LEFT_OVER = timedelta(days=1)
+"""A hidden file of a local lake that is as old is nobody's any more: no object takes so long to write."""
+
 YOUNG = timedelta(minutes=2)
 """A batch list as young may be the sensor's, which has written it and not yet asked for its run: a tick and what the
 daemon does after it take less. Nothing is lost: the sensor looks again at young lists, and the next sweep is near."""
@@ -95,13 +98,15 @@ def _lost(context: dg.ScheduleEvaluationContext, lake: Storage, settings: Settin
 
 
 @dg.op(
-    required_resource_keys={"run_stamp"},  # without it a run of two minutes is taken for dead
     description="Deletes what OCR_KEEP_IMAGES_DAYS and OCR_KEEP_RECIPES_DAYS say is too old.",
 )
-def forget_what_is_old(context: dg.OpExecutionContext) -> None:
-    settings = Settings()
+def forget_what_is_old(
+    context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings], run_stamp: dg.ResourceParam[None]
+) -> None:
     lake = wiring.lake(settings)
     now = datetime.now(UTC)
+    if leftovers := lake.remove_leftovers("", now - LEFT_OVER):
+        context.log.info(f"{leftovers} files that killed runs had not written to the end deleted")
     if settings.keep_images_days:
         gone = retention.forget_images(lake, timedelta(days=settings.keep_images_days), now)
         context.log.info(f"{gone} page images deleted")
@@ -123,10 +128,11 @@ def forget() -> None:
 
 @dg.op(
     description="Makes the full-text index of the pages again, where there are enough and DuckDB's fts is installed.",
-    required_resource_keys={"run_stamp"},
 )
-def make_the_index(context: dg.OpExecutionContext) -> None:
-    warehouse = wiring.warehouse(Settings())
+def make_the_index(
+    context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings], run_stamp: dg.ResourceParam[None]
+) -> None:
+    warehouse = wiring.warehouse(settings)
     if not search_index.is_worth_it(warehouse):
         context.log.info(f"fewer than {search_index.WORTH_FROM} pages: a search reads them all, no index is made")
         return
@@ -152,7 +158,7 @@ index_daily = dg.ScheduleDefinition(
 
 
 def forget_daily(settings: Settings) -> dg.ScheduleDefinition:
-    wanted = settings.keep_images_days or settings.keep_recipes_days
+    wanted = settings.keep_images_days or settings.keep_recipes_days or not settings.lake.startswith("s3://")
     return dg.ScheduleDefinition(
         name="forget_daily",
         job=forget,

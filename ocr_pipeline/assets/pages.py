@@ -48,6 +48,7 @@ def render_and_read(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Storage],
     ocr: dg.ResourceParam[OcrService],
+    settings: dg.ResourceParam[Settings],
     run_stamp: dg.ResourceParam[None],
 ) -> Iterator[dg.MaterializeResult[None]]:
     batch = batches.read(lake, context.partition_key)
@@ -62,6 +63,6 @@ def render_and_read(
             asset_key=MARKDOWN,
             metadata={
                 **metadata.of_reading(lake, batch, counts, ocr.recipe_id),
-                **metadata.of_review(Settings().review_url, batch.name),
+                **metadata.of_review(settings.review_url, batch.name),
             },
         )

@@ -21,7 +21,10 @@ from ocr_pipeline.settings import Settings
     check_specs=[checks.LEDGER, checks.NOTHING_FAILED],
 )
 def ocr_parquet(
-    context: dg.AssetExecutionContext, lake: dg.ResourceParam[Storage], run_stamp: dg.ResourceParam[None]
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[Storage],
+    settings: dg.ResourceParam[Settings],
+    run_stamp: dg.ResourceParam[None],
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """Documents, pages, regions and attempts of the batch: `tables/<table>/ingest_date=…/<batch>.parquet`."""
     batch = batches.read(lake, context.partition_key)
@@ -29,7 +32,7 @@ def ocr_parquet(
     give_back()
     # the ledger is that of the files, as everyone reads them, not that of what they were made from
     results = published.outcomes(lake, batch)
-    review_url = Settings().review_url
+    review_url = settings.review_url
     yield dg.MaterializeResult(
         metadata={**metadata.of_parquet(results, files, review_url), **metadata.of_review(review_url, batch.name)}
     )

@@ -40,10 +40,10 @@ def load_tables(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[Storage],
     warehouse: dg.ResourceParam[Warehouse],
+    settings: dg.ResourceParam[Settings],
     run_stamp: dg.ResourceParam[None],
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     batch = batches.read(lake, context.partition_key)
-    settings = Settings()
     loaded = loading.load(lake, warehouse, batch, on_r2=wiring.let_motherduck_read_r2(settings, warehouse))
     wiring.set_prices(settings, warehouse)
     give_back()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,13 +68,16 @@ def test_every_asset_is_materialised_with_checks_and_metadata_for_people(put: Pu
 
 
 def test_with_the_address_of_the_review_app_a_batch_links_to_its_pages_and_to_those_that_failed(
-    put: Put, run: RunBatch, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, put: Put, instance: dg.DagsterInstance
 ) -> None:
-    monkeypatch.setenv("OCR_REVIEW_URL", "https://review.example/")
+    with_review = settings.model_copy(update={"review_url": "https://review.example"})
+    job = build_defs(with_review).resolve_job_def("process_batch")
     batch = put({"a.pdf": numbered(1)})
     found = {
         event.asset_key.to_user_string(): event.step_materialization_data.materialization.metadata
-        for event in run(batch).get_asset_materialization_events()
+        for event in job.execute_in_process(
+            instance=instance, partition_key=batch.name
+        ).get_asset_materialization_events()
         if event.asset_key
     }
     for asset in ("ocr_markdown", "ocr_parquet", "pages"):
@@ -169,8 +173,11 @@ def test_a_batch_that_is_not_in_the_tables_as_its_files_say_fails_and_does_not_c
 
 
 def test_the_warehouse_is_opened_by_dagster_duckdb_and_closed_whatever_happens(tmp_path: Path) -> None:
-    resource = WarehouseResource(target=str(tmp_path / "warehouse.duckdb"))
-    warehouse = resource.create_resource(dg.build_init_resource_context())
+    resource = WarehouseResource(
+        target=str(tmp_path / "warehouse.duckdb"), settings=dg.ResourceDefinition.hardcoded_resource(Settings())
+    )
+    with dg.build_resources({"warehouse": resource}) as opened:
+        warehouse: Warehouse = opened.warehouse
     used: list[duckdb.DuckDBPyConnection] = []
 
     def work(connection: duckdb.DuckDBPyConnection) -> None:
@@ -188,3 +195,32 @@ def test_the_warehouse_is_opened_by_dagster_duckdb_and_closed_whatever_happens(t
     for connection in used:
         with pytest.raises(duckdb.ConnectionException):
             connection.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("settings", ["local"], indirect=True)
+def test_definitions_work_with_the_settings_they_were_given_and_not_with_those_of_the_environment(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = Settings(data=tmp_path / "given", settle_seconds=0, lake="", warehouse="")
+    monkeypatch.setenv("OCR_DATA", str(tmp_path / "environment"))
+    lake = wiring.lake(given)
+    lake.write("inbox/a.pdf", numbered(2))
+    (tmp_path / "given" / "lake" / "inbox" / ".tmp-left").write_bytes(b"half")
+    os.utime(tmp_path / "given" / "lake" / "inbox" / ".tmp-left", (1e9, 1e9))
+    defs = build_defs(given)
+    with dg.build_sensor_context(instance=instance) as context:
+        sensed = defs.get_sensor_def("upload_sensor")(context)
+    assert isinstance(sensed, dg.SensorResult)
+    (name,) = [str(request.partition_key) for request in sensed.run_requests or []]
+    instance.add_dynamic_partitions("batches", [name])
+    assert defs.resolve_job_def("process_batch").execute_in_process(instance=instance, partition_key=name).success
+    assert rows(given, "SELECT status, page_count FROM ocr.documents") == [("ok", 2)]
+    lake.write("inbox/b.pdf", numbered(1))
+    with dg.build_schedule_context(instance=instance) as schedule_context:
+        asked = list(defs.get_schedule_def("reconcile")(schedule_context))  # type: ignore[call-overload]
+    assert [type(one) for one in asked] == [dg.RunRequest]
+    config = {"ops": {"write_retry_batches": {"config": {"reasons": ["damaged"]}}}}
+    assert defs.resolve_job_def("retry_failed").execute_in_process(instance=instance, run_config=config).success
+    assert defs.resolve_job_def("forget").execute_in_process(instance=instance).success
+    assert not (tmp_path / "given" / "lake" / "inbox" / ".tmp-left").exists()
+    assert not (tmp_path / "environment").exists()

@@ -31,7 +31,9 @@ def said(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> str
 def test_forgetting_goes_by_itself_only_where_something_is_to_be_forgotten(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert forget_daily(settings).default_status is dg.DefaultScheduleStatus.STOPPED
+    on_a_bucket = settings.model_copy(update={"lake": "s3://docs"})
+    assert forget_daily(on_a_bucket).default_status is dg.DefaultScheduleStatus.STOPPED
+    assert forget_daily(settings).default_status is dg.DefaultScheduleStatus.RUNNING  # leftovers of killed runs
     monkeypatch.setenv("OCR_KEEP_RECIPES_DAYS", "30")
     assert forget_daily(Settings()).default_status is dg.DefaultScheduleStatus.RUNNING
     assert forget_daily(Settings()).job_name == forget.name

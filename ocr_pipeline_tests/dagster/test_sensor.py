@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -15,6 +15,7 @@ from ocr_pipeline import wiring
 from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.intake import looking
 from ocr_pipeline.lake import batches, keys, listing
+from ocr_pipeline.lake.listing import floor
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.runs import history
 from ocr_pipeline.schedules import MAX_FAILED_RUNS, YOUNG, reconcile
@@ -56,6 +57,24 @@ def test_new_uploads_become_a_batch_list_a_partition_and_a_run_request(
     assert instance.has_dynamic_partition("batches", name)
     assert len(result.cursor or "") < 1000
     assert requested(tick(instance, result.cursor)) == []
+
+
+def test_keys_that_sort_by_time_are_found_from_their_end_where_that_is_set(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, lake: Storage, instance: dg.DagsterInstance
+) -> None:
+    monkeypatch.setenv("OCR_LISTING", "ordered")
+    now = datetime.now(UTC)
+    lake.write(f"{floor('inbox/', now)}AAAAAAAAAAAAAAAA-a.pdf", numbered(1))
+    lake.write("inbox/beside.pdf", numbered(1))
+    first = tick(instance)
+    (name,) = requested(first)
+    assert [upload.key[-6:] for upload in batches.read(lake, name).uploads] == ["-a.pdf"]
+    assert set(json.loads(first.cursor or "")) == {"inbox/", "inbox/urgent/"}
+    later = now + timedelta(seconds=1)
+    lake.write(f"{floor('inbox/urgent/', later)}AAAAAAAAAAAAAAAA-b.pdf", numbered(1))
+    second = tick(instance, first.cursor)
+    assert [request.tags.get("dagster/priority") for request in second.run_requests or []] == ["10"]
+    assert requested(tick(instance, second.cursor)) == []
 
 
 def test_urgent_uploads_go_first_in_dagsters_queue(

@@ -1,4 +1,4 @@
-"""A PDF PUT through the real upload Worker on loopback becomes rows with no other action, by sweep and by queue."""
+"""A PDF PUT through the real upload Worker on loopback becomes rows with no other action, by each strategy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ocr_pipeline_tests.whole.dev import dev, until
 pytestmark = [pytest.mark.wrangler, pytest.mark.timeout(400)]
 
 
-@pytest.mark.parametrize("listing", ["sweep", "queue"])
+@pytest.mark.parametrize("listing", ["sweep", "ordered", "queue"])
 def test_a_pdf_put_through_the_worker_arrives_as_rows(
     tmp_path: Path, wrangler: RunningStore, events_queue: StandIn, listing: str
 ) -> None:
