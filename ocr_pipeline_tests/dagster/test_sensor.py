@@ -269,6 +269,36 @@ def test_an_upload_that_is_gone_is_marked_deleted_and_a_new_one_undoes_it(
     assert deleted(settings) == [False]
 
 
+def test_an_upload_in_the_second_of_its_deletion_is_shown_in_whatever_order_their_batches_run(
+    settings: Settings, lake: Storage, instance: dg.DagsterInstance, put: Put, run: RunBatch
+) -> None:
+    assert run(put({"a.pdf": numbered(1)})).success
+    lake.delete(["inbox/a.pdf"])
+    (gone,) = reconciled(instance)
+    lake.write("inbox/a.pdf", numbered(2))
+    cut = {str(request.partition_key) for request in reconciled(instance)} - {gone.partition_key}
+    for name in [*cut, str(gone.partition_key)]:
+        assert run(batches.read(lake, name)).success
+    assert deleted(settings) == [False]
+
+
+@pytest.mark.parametrize("settings", ["local"], indirect=True)
+def test_an_inbox_that_was_away_for_a_moment_hides_nothing_once_it_is_back(
+    settings: Settings, lake: Storage, instance: dg.DagsterInstance, put: Put, run: RunBatch, tmp_path: Path
+) -> None:
+    assert run(put({"a.pdf": numbered(1)})).success
+    inbox = Path(settings.lake) / "inbox"
+    inbox.rename(tmp_path / "away")
+    (gone,) = reconciled(instance)
+    assert run(batches.read(lake, str(gone.partition_key))).success
+    assert deleted(settings) == [True]
+    (tmp_path / "away").rename(inbox)
+    (back,) = reconciled(instance)
+    assert run(batches.read(lake, str(back.partition_key))).success
+    assert deleted(settings) == [False]
+    assert reconciled(instance) == []
+
+
 def deleted(settings: Settings) -> list[bool]:
     with wiring.warehouse(settings).read() as connection:
         return [row[0] for row in connection.execute("SELECT deleted_at IS NOT NULL FROM ocr.documents").fetchall()]
