@@ -83,18 +83,30 @@ class BatchIndex:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         with self._told():
-            self._db = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None)
-            self._db.execute("PRAGMA secure_delete = ON")  # a purge means the name of the file too
-            form, lake = self._one("PRAGMA user_version"), None
-            if form == FORM:
-                lake = self._one("SELECT value FROM notes WHERE name = 'lake'")
-            if form and (form != FORM or lake != storage.uri):
-                for table in ("lists", "uploads", "marks", "notes"):
-                    self._db.execute(f"DROP TABLE IF EXISTS {table}")
-            self._db.executescript(_TABLES)
-            self.note("lake", storage.uri)
+            try:
+                self._open()
+            except sqlite3.OperationalError:  # locked, full, not allowed: no fault of what is in it
+                raise
+            except sqlite3.DatabaseError:
+                if path is None:
+                    raise
+                self._db.close()
+                path.unlink()  # a power cut has torn it, or it is something else
+                self._open()
         self.listed: dict[str, ObjectInfo] = {}
         """The batch lists that the last `refresh` saw, by name, sorted."""
+
+    def _open(self) -> None:
+        self._db = sqlite3.connect(self._path or ":memory:", timeout=60, isolation_level=None)
+        self._db.execute("PRAGMA secure_delete = ON")  # a purge means the name of the file too
+        form, lake = self._one("PRAGMA user_version"), None
+        if form == FORM:
+            lake = self._one("SELECT value FROM notes WHERE name = 'lake'")
+        if form and (form != FORM or lake != self._storage.uri):
+            for table in ("lists", "uploads", "marks", "notes"):
+                self._db.execute(f"DROP TABLE IF EXISTS {table}")
+        self._db.executescript(_TABLES)
+        self._db.execute("INSERT OR REPLACE INTO notes VALUES ('lake', ?)", [self._storage.uri])
 
     def __enter__(self) -> BatchIndex:
         return self

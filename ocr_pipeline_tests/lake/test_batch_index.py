@@ -1,0 +1,93 @@
+"""The local copy of the batch lists: it follows them, and whatever happens to it, it is made anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ocr_pipeline.lake import batches, keys, planner
+from ocr_pipeline.lake.batch_index import BatchIndex
+from ocr_pipeline.lake.local import LocalStorage
+from ocr_pipeline.lake.storage import StorageError
+from ocr_pipeline.records import Batch, Upload
+
+START = datetime(2026, 11, 22, 12, 0, 0, 123457, tzinfo=UTC)
+
+
+def upload(name: str, minute: int = 0, etag: str = "e") -> Upload:
+    return Upload(f"inbox/{name}", etag, 7, START + timedelta(minutes=minute))
+
+
+def written(lake: LocalStorage, *uploads: Upload) -> Batch:
+    batch = Batch(planner.name(uploads), uploads)
+    batches.write(lake, batch)
+    return batch
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> LocalStorage:
+    return LocalStorage(tmp_path / "lake")
+
+
+def known(lake: LocalStorage, path: Path) -> list[str]:
+    with BatchIndex(lake, path) as index:
+        assert index.refresh()
+        return [of_key.key for of_key in index.in_order("inbox/")]
+
+
+def test_an_upload_comes_back_as_it_went_in_and_keys_in_the_order_of_stores(lake: LocalStorage, tmp_path: Path) -> None:
+    names = ["\U0001f4c4.pdf", "\uff5e.pdf", "a/b.pdf", "a.pdf", "Ü \n'\".pdf", "nul\0.pdf"]
+    uploads = [upload(name, number) for number, name in enumerate(names)]
+    written(lake, *uploads)
+    with BatchIndex(lake, tmp_path / "index") as index:
+        index.refresh()
+        assert [of.key for of in index.in_order("inbox/")] == sorted((u.key for u in uploads), key=str.encode)
+        assert {u for of in index.known(u.key for u in uploads).values() for u in of.uploads} == set(uploads)
+        assert list(index.in_order("inbox/", "inbox/\U0001f4c4.pdf")) == []
+
+
+def test_pages_of_keys_follow_each_other_without_a_gap(
+    lake: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocr_pipeline.lake.batch_index.KEYS_AT_ONCE", 3)
+    for minute in range(3):  # three versions of each: a page must not part them
+        written(lake, *(upload(f"{number}.pdf", minute, f"{minute}") for number in range(8)))
+    with BatchIndex(lake, tmp_path / "index") as index:
+        index.refresh()
+        found = list(index.in_order("inbox/"))
+    assert [of.key for of in found] == [f"inbox/{number}.pdf" for number in range(8)]
+    assert {len(of.uploads) for of in found} == {3}
+
+
+def test_a_list_that_a_purge_wrote_anew_or_took_away_is_forgotten(lake: LocalStorage, tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    batch, other = written(lake, upload("a.pdf"), upload("secret-name.pdf")), written(lake, upload("b.pdf", 5))
+    assert known(lake, path) == ["inbox/a.pdf", "inbox/b.pdf", "inbox/secret-name.pdf"]
+    lake.write(keys.batch(batch.name), batches.dump(replace(batch, uploads=batch.uploads[:1])))
+    lake.delete([keys.batch(other.name)])
+    assert known(lake, path) == ["inbox/a.pdf"]
+    assert b"secret-name" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("torn", [b"not a database at all" * 1000, b""])
+def test_a_file_that_is_torn_is_made_anew(lake: LocalStorage, tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "index"
+    written(lake, upload("a.pdf"))
+    path.write_bytes(torn)
+    assert known(lake, path) == ["inbox/a.pdf"]
+
+
+def test_the_copy_of_another_lake_is_not_believed(lake: LocalStorage, tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    written(lake, upload("a.pdf"))
+    assert known(lake, path) == ["inbox/a.pdf"]
+    assert known(LocalStorage(tmp_path / "other lake"), path) == []
+
+
+def test_a_copy_that_cannot_be_kept_says_what_to_do(lake: LocalStorage, tmp_path: Path) -> None:
+    (tmp_path / "index").mkdir()
+    with pytest.raises(StorageError, match="a copy of the batch lists"):
+        BatchIndex(lake, tmp_path / "index")
