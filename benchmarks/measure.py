@@ -43,6 +43,7 @@ class Spent:
     cpu: float  # seconds, the process and all children it waited for
     rss: int  # bytes, peak of the process itself
     children_rss: int  # bytes, peak of the sum of what it started
+    together: int  # bytes, peak of both at one moment
     children: int  # most processes at once below it
     out: str
     err: str
@@ -52,7 +53,7 @@ class Sampler:
     """Peak memory of a process and of what it started, looked at every 50 ms."""
 
     def __init__(self, pid: int) -> None:
-        self.own = self.below = self.count = 0
+        self.own = self.below = self.together = self.count = 0
         self.curve: list[tuple[float, int]] = []  # seconds since the start, bytes of the process itself
         self._pid = pid
         self._over = threading.Event()
@@ -83,6 +84,7 @@ class Sampler:
                     continue
             self.curve.append((time.monotonic() - started, own))
             self.own, self.below = max(self.own, own), max(self.below, sum(sizes))
+            self.together = max(self.together, own + sum(sizes))
             self.count = max(self.count, len(sizes))
 
 
@@ -105,6 +107,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], cwd: Path, timeo
         cpu=usage.ru_utime + usage.ru_stime,
         rss=sampler.own,
         children_rss=sampler.below,
+        together=sampler.together,
         children=sampler.count,
         out=(cwd / "stdout").read_text("utf-8", "replace"),
         err=(cwd / "stderr").read_text("utf-8", "replace"),

@@ -19,8 +19,9 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=3000)
     arguments = parser.parse_args()
     short, long = measured(30), measured(arguments.pages)
-    growth = (long.rss + long.children_rss - short.rss - short.children_rss) / MB
-    peak = (long.rss + long.children_rss) / MB
+    # of a short document the workers are the larger part, of a long one the process: each is held against its own
+    growth = max(long.rss - short.rss, long.together - short.together) / MB
+    peak = long.together / MB
     report(
         "memory",
         "Peak memory, MB",
@@ -28,8 +29,8 @@ def main() -> None:
         [
             ("main process", short.rss / MB, long.rss / MB, "", ""),
             ("render workers and poppler", short.children_rss / MB, long.children_rss / MB, "", ""),
-            ("growth, both together", "", growth, "<= 100", "met" if growth <= 100 else "NOT MET"),
-            ("the whole run", "", peak, "<= 600", "met" if peak <= 600 else "NOT MET"),
+            ("both at one moment", short.together / MB, peak, "<= 600", "met" if peak <= 600 else "NOT MET"),
+            ("growth, of the process or of both", "", growth, "<= 100", "met" if growth <= 100 else "NOT MET"),
             ("CPU s a page", short.cpu / 30, long.cpu / arguments.pages, "", ""),
         ],
         goals=[

@@ -49,12 +49,13 @@ def pieces(lake: Storage, batch: Batch) -> Iterator[DocumentResult | Document]:
     """
     in_order = sorted(batch.uploads, key=lambda upload: keys.document_id(upload.key))
     for document, transcripts in _records(lake, batch, in_order):
-        yield from _pieces(lake, batch, document, transcripts)
+        yield from document_pieces(lake, batch, document, transcripts)
 
 
-def _pieces(
+def document_pieces(
     lake: Storage, batch: Batch, document: RenderedDocument, transcripts: Reading
 ) -> Iterator[DocumentResult | Document]:
+    """The rows of one document: its pages in pieces, then its own row."""
     read = {page.number: page for page in transcripts.pages}
     outlines: list[Page] = []
     for start in range(0, len(document.pages), PIECE):

@@ -27,12 +27,13 @@ from ocr_pipeline.flow.reading import PageReading, Reading, without_raw_attempts
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.flow.rendering import RenderPool, ranges
 from ocr_pipeline.flow.repeating import NOTHING, Kept
+from ocr_pipeline.flow.results import document_pieces
 from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, Storage, StorageError
 from ocr_pipeline.ocr.parsing.parse import parse
 from ocr_pipeline.ocr.quality.verdict import sound_layer
 from ocr_pipeline.pdf import renderer as pdf
-from ocr_pipeline.records import Batch, Geometry, PageImage, PageStatus, Reason, Upload
+from ocr_pipeline.records import Batch, DocumentResult, Geometry, PageImage, PageStatus, Reason, Upload
 
 log = logging.getLogger(__name__)
 
@@ -129,8 +130,12 @@ class BatchStream:
         if again and repeating.was_repeated(self._storage, self._batch.name, drawn.upload):
             return  # the rows are the retry's, and so is the markdown file
         if drawn.reason is None:
-            rows = documents.result(self._batch, drawn, result, result.recipe_id, self._storage.uri_of)
-            self._storage.write(keys.markdown(drawn.upload.key), documents.markdown_file(rows).encode())
+            # in pieces: the rows of a long document are several times its text
+            parts = document_pieces(self._storage, self._batch, drawn, result)
+            texts = [
+                documents.markdown_file(part).removesuffix("\n") for part in parts if isinstance(part, DocumentResult)
+            ]
+            self._storage.write(keys.markdown(drawn.upload.key), ("\n\n".join(texts) + "\n").encode())
         else:
             self._storage.delete([keys.markdown(drawn.upload.key)])  # of an earlier upload that could be read
 

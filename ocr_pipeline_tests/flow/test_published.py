@@ -15,15 +15,17 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from ocr_pipeline.flow import published
+from ocr_pipeline.flow import documents, published, reading, rendered
 from ocr_pipeline.flow.loading import load
 from ocr_pipeline.flow.published import addresses, outcomes, publish, read_manifest, read_tables
-from ocr_pipeline.flow.results import PIECE, results
+from ocr_pipeline.flow.reading import Reading
+from ocr_pipeline.flow.rendered import RenderedDocument
+from ocr_pipeline.flow.results import PIECE, document_pieces, results
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import Storage, open_storage
-from ocr_pipeline.records import Batch, PageImage, Reason
+from ocr_pipeline.records import Batch, DocumentResult, PageImage, Reason
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.differences import differences
 from ocr_pipeline.warehouse.errors import WarehouseError
@@ -68,17 +70,17 @@ def read(lake: Storage, files: dict[str, bytes]) -> Batch:
     return batch
 
 
+def records(lake: Storage, batch: Batch) -> tuple[RenderedDocument, Reading]:
+    """Of the batch's one document."""
+    identity = keys.document_id(batch.uploads[0].key)
+    document = rendered.read(lake, batch.name, identity)
+    assert document is not None
+    return document, reading.from_json(lake.read(keys.reading(batch.name, identity)))
+
+
 def longer(lake: Storage, batch: Batch, pages: int) -> None:
     """Makes the records of the batch's one document those of a PDF of so many pages, without drawing them."""
-    (upload,) = batch.uploads
-    identity = keys.document_id(upload.key)
-    from ocr_pipeline.flow import reading, rendered
-
-    document, transcripts = (
-        rendered.read(lake, batch.name, identity),
-        reading.from_json(lake.read(keys.reading(batch.name, identity))),
-    )
-    assert document is not None
+    document, transcripts = records(lake, batch)
     first, read_first = document.pages[0], transcripts.pages[0]
     assert read_first.transcript is not None
     drawn, said = [], []
@@ -110,6 +112,18 @@ def test_a_document_longer_than_a_piece_gives_the_same_rows_and_a_second_time_th
     for name, table in read_tables(lake, manifest).items():
         assert table.equals(expected[name])
     assert publish(lake, batch) == manifest
+    document, transcripts = records(lake, batch)
+    parts = [part for part in document_pieces(lake, batch, document, transcripts) if isinstance(part, DocumentResult)]
+    assert [len(part.pages) for part in parts] == [PIECE, PIECE, 7]
+
+
+def test_the_markdown_file_of_a_document_in_pieces_is_that_of_its_pages_in_one(
+    lake: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocr_pipeline.flow.results.PIECE", 2)
+    batch = read(lake, {"a.pdf": numbered(5)})
+    (whole,) = results(lake, batch)
+    assert lake.read(keys.markdown("inbox/a.pdf")).decode() == documents.markdown_file(whole)
 
 
 def test_outcomes_are_told_by_the_files_in_the_order_of_the_list_without_text(lake: Storage) -> None:

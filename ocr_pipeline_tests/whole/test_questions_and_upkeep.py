@@ -109,6 +109,43 @@ def test_a_rebuild_and_a_purge_say_what_they_did(shell: Shell) -> None:
     assert shell.json("status", "river") == (1, {"documents": []})
 
 
+BACKENDS = """
+[[backend]]
+name = "double"
+url = "http://gpu-a.example:8000"
+gpu = "rtx-4090"
+model = "deepseek-ai/DeepSeek-OCR"
+power_usd_per_month = 40.0
+"""
+
+
+def test_a_rebuild_takes_nothing_away_by_mistake_and_brings_prices_back(
+    shell: Shell, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("OCR_LAKE", str(settings.data / "another-lake"))
+        code, out, err = shell("rebuild-warehouse", "--json")
+        assert (code, out) == (1, "")
+        assert "is OCR_LAKE the right lake?" in err
+        assert "The tables are as they were." in err
+    assert shell.json("search", "page", "2")[0] == 0
+
+    file = settings.data / "backends.toml"
+    file.write_text(BACKENDS)
+    prices = "SELECT backend, power_usd_per_month FROM ocr.backend_costs"
+    with monkeypatch.context() as with_servers:
+        with_servers.setenv("OCR_BACKENDS", str(file))
+        assert shell.json("rebuild-warehouse")[0] == 0
+    assert shell.json("rebuild-warehouse")[0] == 0  # on a machine that knows no servers, and no prices
+    with Warehouse(settings.warehouse).read() as connection:
+        assert connection.execute(prices).fetchall() == [("double", 40.0)]
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("OCR_LAKE", str(settings.data / "another-lake"))
+        code, said = shell.json("rebuild-warehouse", "--force")
+    assert (code, said["documents"], len(said["missing_batches"])) == (0, 0, 1)
+
+
 def test_a_warehouse_that_is_open_elsewhere_is_told_soon(
     shell: Shell, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
