@@ -36,7 +36,7 @@ from ocr_pipeline.records import (
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.listing import DocumentFilter, documents
 from ocr_pipeline.warehouse.load import load_batch
-from ocr_pipeline.warehouse.parquet import from_bytes, to_bytes
+from ocr_pipeline.warehouse.parquet import to_bytes
 from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline.warehouse.search import search
@@ -128,8 +128,9 @@ def write_batch(folder: Path, number: int, documents_a_batch: int, regions: int)
     batch = f"batch-{number:05}"
     first = number * documents_a_batch
     tables = to_tables(document(n, batch, regions) for n in range(first, first + documents_a_batch))
-    paths = {name: folder / f"{batch}.{name}.parquet" for name in TABLES}
+    paths = {name: folder / name / "ingest_date=2026-01-01" / f"{batch}.parquet" for name in TABLES}
     for name, table in tables.items():
+        paths[name].parent.mkdir(parents=True, exist_ok=True)
         paths[name].write_bytes(to_bytes(name, table))
     return paths
 
@@ -138,12 +139,15 @@ def plain_load(path: Path, files: dict[str, Path]) -> None:
     with contextlib.closing(duckdb.connect(str(path))) as connection:
         connection.begin()
         for name in TABLES:
-            connection.execute(f"INSERT INTO ocr.{name} SELECT * FROM read_parquet(?)", [str(files[name])])
+            hive = "hive_partitioning = true" if name in ("documents", "pages") else "hive_partitioning = false"
+            connection.execute(
+                f"INSERT INTO ocr.{name} BY NAME SELECT * FROM read_parquet(?, {hive})", [str(files[name])]
+            )
         connection.commit()
 
 
 def our_load(warehouse: Warehouse, files: dict[str, Path], batch: str) -> None:
-    load_batch(warehouse, batch, {name: from_bytes(name, files[name].read_bytes()) for name in TABLES})
+    load_batch(warehouse, batch, {name: str(files[name]) for name in TABLES})
 
 
 def timed(work: Callable[[], object]) -> float:
