@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ocr_pipeline.flow.published import Manifest, read_manifest
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.warehouse import parquet
 
 
 def manifests(lake: Storage) -> Iterator[Manifest]:
@@ -22,4 +21,4 @@ def manifests(lake: Storage) -> Iterator[Manifest]:
 def columns(lake: Storage, manifest: Manifest, table: str, *names: str) -> pa.Table | None:
     """Columns of one table of the batch, the others are not decoded; None where the batch has no such file."""
     file = manifest.tables.get(table)
-    return pq.read_table(io.BytesIO(lake.read(file.key)), columns=list(names)) if file is not None else None
+    return parquet.from_bytes(table, lake.read(file.key), names) if file is not None else None
