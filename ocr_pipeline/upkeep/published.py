@@ -19,6 +19,6 @@ def manifests(lake: Storage) -> Iterator[Manifest]:
 
 
 def columns(lake: Storage, manifest: Manifest, table: str, *names: str) -> pa.Table | None:
-    """These columns of one table of the batch, in this order, the others not decoded; None where it has no such file."""
+    """These columns of one table of the batch, in this order, no others decoded; None where it has no such file."""
     file = manifest.tables.get(table)
     return parquet.from_bytes(table, lake.read(file.key), names).select(list(names)) if file is not None else None
