@@ -42,8 +42,8 @@ class Spent:
     wall: float  # seconds
     cpu: float  # seconds, the process and all children it waited for
     rss: int  # bytes, peak of the process itself
-    children_rss: int  # bytes, peak of the sum of what it started
-    together: int  # bytes, peak of both at one moment
+    children_rss: int  # bytes, peak of the sum of what it started; what processes share counts once (PSS)
+    together: int  # bytes, peak of both at one moment, in the same way
     children: int  # most processes at once below it
     out: str
     err: str
@@ -72,19 +72,19 @@ class Sampler:
             return
         while not self._over.wait(SAMPLE_SECONDS):
             try:
-                own = process.memory_info().rss
+                own = process.memory_full_info()
                 children = process.children(recursive=True)
             except psutil.Error:
                 return
             sizes = []
             for child in children:
                 try:
-                    sizes.append(child.memory_info().rss)
+                    sizes.append(child.memory_full_info().pss)
                 except psutil.Error:
                     continue
-            self.curve.append((time.monotonic() - started, own))
-            self.own, self.below = max(self.own, own), max(self.below, sum(sizes))
-            self.together = max(self.together, own + sum(sizes))
+            self.curve.append((time.monotonic() - started, own.rss))
+            self.own, self.below = max(self.own, own.rss), max(self.below, sum(sizes))
+            self.together = max(self.together, own.pss + sum(sizes))
             self.count = max(self.count, len(sizes))
 
 

@@ -21,7 +21,7 @@ from ocr_pipeline.pdf.opinions import Opening
 MAX_TEXT = 200_000
 """Characters of a text layer that are kept. A dense page of a newspaper has about 30,000."""
 
-_REOPEN_AFTER = 200
+_REOPEN_AFTER = 50
 """Page loads. PDFium keeps 90 kB of each page that it drew as long as the document is open: 270 MB after 3,000."""
 
 _HEAVY_IMAGE = 1 << 28  # bytes

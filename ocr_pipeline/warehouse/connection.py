@@ -215,12 +215,14 @@ class Warehouse:
         """Lets the log of a large file grow over several loads, up to an eighth of the file, before it is written in.
 
         A checkpoint writes each key's whole index again: 0.8 s at 80,000 pages, and growing with the table, for a load
-        that takes 0.1 s itself. Small files are written at each close, as DuckDB does: the file alone is everything.
+        that takes 0.1 s itself. A small file is written at each commit, and not in the log first: the file alone is
+        everything, and 3,000 pages take 16 MB and a sixth of the time less.
         """
         if self.path is None or not self.path.exists():
             return
         size = self.path.stat().st_size
         if size < 64 * _MB:
+            connection.execute("SET checkpoint_threshold = '1KB'")
             return
         connection.execute("PRAGMA disable_checkpoint_on_shutdown")
         connection.execute(f"SET checkpoint_threshold = '{max(16, min(64, size // _MB // 8))}MB'")
