@@ -50,12 +50,13 @@ class Spent:
 
 
 class Sampler:
-    """Peak memory of a process and of what it started, looked at every 50 ms."""
+    """Peak memory of a process and of what it started, looked at every so many seconds."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, seconds: float) -> None:
         self.own = self.below = self.together = self.count = 0
         self.curve: list[tuple[float, int]] = []  # seconds since the start, bytes of the process itself
         self._pid = pid
+        self._seconds = seconds
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
@@ -70,7 +71,7 @@ class Sampler:
             process = psutil.Process(self._pid)
         except psutil.Error:
             return
-        while not self._over.wait(SAMPLE_SECONDS):
+        while not self._over.wait(self._seconds):
             try:
                 own = process.memory_full_info()
                 children = process.children(recursive=True)
@@ -88,14 +89,20 @@ class Sampler:
             self.count = max(self.count, len(sizes))
 
 
-def run(command: Sequence[str], environment: Mapping[str, str], cwd: Path, timeout: float = 900) -> Spent:
-    """Runs a process to its end; it is killed after `timeout` seconds."""
+def run(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    cwd: Path,
+    timeout: float = 900,
+    sample_seconds: float = SAMPLE_SECONDS,
+) -> Spent:
+    """Runs a process to its end; it is killed after `timeout` seconds. Memory is looked at each `sample_seconds`."""
     started = time.monotonic()
     with (cwd / "stdout").open("wb") as out, (cwd / "stderr").open("wb") as err:
         process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=out, stderr=err, cwd=cwd)
         timer = threading.Timer(timeout, process.kill)
         timer.start()
-        sampler = Sampler(process.pid)
+        sampler = Sampler(process.pid, sample_seconds)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         timer.cancel()
@@ -105,7 +112,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], cwd: Path, timeo
         code=process.returncode,
         wall=wall,
         cpu=usage.ru_utime + usage.ru_stime,
-        rss=sampler.own,
+        rss=usage.ru_maxrss * 1024,  # exact, where a look each few hundredths of a second can miss a peak
         children_rss=sampler.below,
         together=sampler.together,
         children=sampler.count,

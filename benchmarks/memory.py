@@ -44,7 +44,13 @@ def main() -> None:
 
 def measured(pages: int) -> Spent:
     with pipeline.fleet(0.05) as servers, pipeline.scratch() as folder:
-        return pipeline.ingest(folder, [papers.digital(pages, "memory")], pipeline.backends_toml(servers), timeout=1500)
+        return pipeline.ingest(
+            folder,
+            [papers.digital(pages, "memory")],
+            pipeline.backends_toml(servers),
+            timeout=1500,
+            sample_seconds=0.01,
+        )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.measure import ROOT, Spent, run
+from benchmarks.measure import ROOT, SAMPLE_SECONDS, Spent, run
 from ocr_pipeline_tests.simulator import Fleet, Tally
 
 SLOTS = {"rtx4090": 4, "spark": 16}
@@ -53,7 +53,13 @@ def scratch() -> Iterator[Path]:
 
 
 def ingest(
-    folder: Path, papers: Sequence[Path], toml: str | None, *, timeout: float = 900, **environment: str
+    folder: Path,
+    papers: Sequence[Path],
+    toml: str | None,
+    *,
+    timeout: float = 900,
+    sample_seconds: float = SAMPLE_SECONDS,
+    **environment: str,
 ) -> Spent:
     """One run of the command in `folder`; raises when a page did not end ok."""
     if toml is not None:
@@ -62,7 +68,11 @@ def ingest(
     environment = {"OCR_DATA": str(folder / "data"), "PYTHONPATH": str(ROOT), **environment}
     command = [sys.executable, "-m", "ocr_pipeline", "ingest", *map(str, papers), "--json"]
     spent = run(
-        [shutil.which("nice") or "nice", "-n", str(max(0, 5 - os.nice(0))), *command], environment, folder, timeout
+        [shutil.which("nice") or "nice", "-n", str(max(0, 5 - os.nice(0))), *command],
+        environment,
+        folder,
+        timeout,
+        sample_seconds,
     )
     try:
         said = json.loads(spent.out)

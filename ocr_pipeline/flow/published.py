@@ -19,7 +19,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from ocr_pipeline.flow import documents
-from ocr_pipeline.flow.memory import use_system_pool
+from ocr_pipeline.flow.memory import hold_little
 from ocr_pipeline.flow.results import PIECE, pieces
 from ocr_pipeline.lake import deletions, keys
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
@@ -63,7 +63,7 @@ def publish(lake: Storage, batch: Batch) -> Manifest:
     Attempts are history: those of the batch's file as it stands, such as an earlier recipe's, stay in it.
     """
     files = {}
-    use_system_pool()
+    hold_little()
     if batch.uploads:
         day = documents.ingest_date(batch)
         with tempfile.TemporaryDirectory(prefix="ocr-parquet-") as folder:
