@@ -277,8 +277,11 @@ CONTENT = st.lists(WORD | st.sampled_from(["1.", "(12)", "1,234.50", "[1]", "202
 def test_every_word_survives_whatever_happened_to_the_tags(blocks: list[tuple[str, str, str, list[str]]]) -> None:
     text = "\n\n".join(damage.format(ref=ref, box=boxes, words=" ".join(words)) for damage, ref, boxes, words in blocks)
     left = iter(re.findall(r"[^\s<>]+", parse_grounding(text + " .").markdown))
-    for word in (word for _, _, _, words in blocks for word in words):
-        assert any(word in found for found in left), (word, text)
+    for damage, _, _, words in blocks:
+        for word in words:
+            if word == "[1]" and re.search(r"<\|det\|>\n?\{words\}", damage):
+                continue  # numbers in brackets at the place of the boxes are boxes
+            assert any(word in found for found in left), (word, text)
 
 
 @given(st.text(max_size=300))
