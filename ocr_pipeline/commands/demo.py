@@ -16,7 +16,7 @@ from ocr_pipeline.settings import Settings
 def command() -> int:
     """Take the sample PDFs through the whole pipeline and say what to look at.
 
-    Exit code 0 when each sample ends as it should, the two that cannot be read included.
+    Exit code 0 when each sample ends as it should, the three that cannot be read included.
     """
     settings = Settings()
     console = terminal()
