@@ -121,7 +121,10 @@ def forget_what_is_old(
         context.log.info(f"{gone} transcripts of old recipes deleted, those of {', '.join(sorted(in_use))} kept")
 
 
-@dg.job(description="Retention: off unless OCR_KEEP_IMAGES_DAYS or OCR_KEEP_RECIPES_DAYS is set.")
+@dg.job(
+    description="What killed runs left half-written goes; page images and old recipes where OCR_KEEP_IMAGES_DAYS or "
+    "OCR_KEEP_RECIPES_DAYS is set."
+)
 def forget() -> None:
     forget_what_is_old()
 

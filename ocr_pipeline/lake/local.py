@@ -13,6 +13,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -39,6 +40,8 @@ NAME_BYTES = 255
 COPY_BYTES = 1 << 20
 CHANGED_RETRIES = 3
 TEMPORARY = ".tmp-"
+_OURS = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{32}}")
+"""Names that this module gives: people may have files that begin alike."""
 
 
 class LocalStorage:
@@ -153,9 +156,12 @@ class LocalStorage:
         for folder, _, names in os.walk(self._path(prefix + "x").rpartition("/")[0]):
             for name in names:
                 path = os.path.join(folder, name)
-                if name.startswith(TEMPORARY) and os.lstat(path).st_mtime < before.timestamp():
-                    os.unlink(path)
-                    removed += 1
+                if not _OURS.fullmatch(name):
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # a write that is at its end this moment
+                    if os.lstat(path).st_mtime < before.timestamp():
+                        os.unlink(path)
+                        removed += 1
         return removed
 
     # ------------------------------------------------------------------------------------------------- keys to files

@@ -88,7 +88,11 @@ def _opens(folder: Path) -> bool:
 
 
 def _is_ours(folder: Path) -> bool:
-    return (folder / MADE).exists() or (folder / CONFIG).resolve() == _config()
+    """Whether the configuration there is this project's: another one, such as deploy/celery's, is never replaced."""
+    config = folder / CONFIG
+    if not config.exists():
+        return (folder / MADE).exists()
+    return config.resolve() == _config() or config.read_bytes() == _config().read_bytes()
 
 
 def _link(folder: Path) -> None:

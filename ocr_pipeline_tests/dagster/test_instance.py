@@ -43,6 +43,14 @@ def test_a_dagster_home_that_is_not_there_is_made_with_our_settings_and_one_of_o
     assert [path.name for path in theirs.iterdir()] == ["dagster.yaml"]
 
 
+def test_a_configuration_that_is_put_into_a_home_of_ours_later_stays(settings: Settings, tmp_path: Path) -> None:
+    ours = Settings(dagster_home=tmp_path / "home")
+    config = instance.home(ours) / "dagster.yaml"
+    config.unlink()
+    config.write_text("telemetry: {enabled: false}\n")
+    assert (instance.home(ours) / "dagster.yaml").read_text() == "telemetry: {enabled: false}\n"
+
+
 def test_a_home_that_cannot_be_made_says_where_and_what_to_do(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(instance.HomeError, match=r"set OCR_DATA or DAGSTER_HOME") as told:

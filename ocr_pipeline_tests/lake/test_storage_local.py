@@ -216,12 +216,15 @@ def test_kill_9_in_the_middle_of_writing_leaves_whole_objects_only(lake: LocalSt
 
 def test_what_a_killed_process_leaves_is_hidden_and_can_be_removed(lake: LocalStorage) -> None:
     lake.write("a/b/x", b"x")
-    leftover = Path(lake.root, "a", "b", ".tmp-0123")
+    leftover = Path(lake.root, "a", "b", f".tmp-{'0123' * 8}")
     leftover.write_bytes(b"half")
+    theirs = leftover.with_name(".tmp-scan.pdf")
+    theirs.write_bytes(b"a file of people")
     assert keys(lake) == ["a/b/x"]
     assert lake.remove_leftovers("a/", before=datetime.now(UTC) - timedelta(days=1)) == 0
     assert lake.remove_leftovers("a/", before=datetime.now(UTC) + timedelta(days=1)) == 1
     assert not leftover.exists()
+    assert theirs.exists()
 
 
 parts = st.text(st.sampled_from("ab-.0é/"), min_size=1, max_size=8)
