@@ -26,6 +26,7 @@ from ocr_pipeline.records import Batch, DocumentResult, Reason, Upload
 from ocr_pipeline.runs import history, instance, reaping, requests
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.errors import NotAsPublished
 
 
 @click.command("ingest")
@@ -133,7 +134,7 @@ def _todo(lake: Storage, warehouse: Warehouse, finished: Collection[str], held: 
 def _asks_again(lake: Storage, batch: Batch) -> bool:
     try:
         results = published.outcomes(lake, batch)
-    except ObjectMissing:
+    except (ObjectMissing, NotAsPublished):  # killed while it was published again: publishing is what mends it
         return True
     return any(page.reason in NOT_THE_PAGES_FAULT for result in results for page in result.pages)
 

@@ -25,7 +25,7 @@ from ocr_pipeline.lake import deletions, keys
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.records import Batch, Deletion, Document, DocumentResult
 from ocr_pipeline.warehouse import parquet
-from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.errors import NotAsPublished, WarehouseError
 from ocr_pipeline.warehouse.history import merged_attempts
 from ocr_pipeline.warehouse.rows import to_outcomes, to_table
 from ocr_pipeline.warehouse.schema import SCHEMA_VERSION, TABLES
@@ -100,7 +100,7 @@ def read_manifest(lake: Storage, batch_name: str) -> Manifest:
 def read_tables(lake: Storage, manifest: Manifest, *, verified: bool = True) -> Mapping[str, pa.Table]:
     """The batch's rows as Arrow tables; empty when it has no files (a batch of deletions).
 
-    Raises WarehouseError with batch and key for a file that is not the one of the manifest (`verified`: also where it
+    Raises NotAsPublished with batch and key for a file that is not the one of the manifest (`verified`: also where it
     can be read all the same, as after a crash between a file and its manifest).
     """
     return {name: _read(lake, manifest, name, verified=verified) for name in manifest.tables}
@@ -110,7 +110,7 @@ def outcomes(lake: Storage, batch: Batch) -> list[DocumentResult]:
     """What became of each upload of the batch and of its pages, as its Parquet files say, in the order of its list.
 
     Without text, regions and attempts. An upload that is not in the files is not in the list. Raises ObjectMissing when
-    the batch is not published.
+    the batch is not published, NotAsPublished when its files are not those of its manifest.
     """
     manifest = read_manifest(lake, batch.name)
     if not manifest.tables:
@@ -127,7 +127,7 @@ def addresses(lake: Storage, manifest: Manifest, *, on_r2: bool = False) -> Iter
     """Where the database reads the batch's files, by table, until the block ends.
 
     `on_r2`: MotherDuck reads them in R2 itself. Otherwise they are files of this machine: the lake's own, or copies.
-    Raises WarehouseError with batch and key for a file that is not the one of the manifest (in R2 by its size alone),
+    Raises NotAsPublished with batch and key for a file that is not the one of the manifest (in R2 by its size alone),
     ObjectMissing for one that is gone.
     """
     with ExitStack() as stack:
@@ -172,8 +172,8 @@ def _read(
         raise WarehouseError(f"batch {manifest.batch}, {file.key}: {error}") from error
 
 
-def _another_file(manifest: Manifest, file: TableFile) -> WarehouseError:
-    return WarehouseError(
+def _another_file(manifest: Manifest, file: TableFile) -> NotAsPublished:
+    return NotAsPublished(
         f"batch {manifest.batch}: {file.key} is not the file that the batch's manifest names (other bytes): "
         "materialise ocr_parquet for the batch again"
     )

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import click
+import pyarrow.parquet as pq
 import pytest
 
 from ocr_pipeline import samples
@@ -106,6 +107,22 @@ def test_what_was_loaded_once_and_is_in_the_tables_no_longer_is_loaded_again(dat
     assert (code, said["pages"]) == (0, 3)
     with Warehouse(str(other)).read() as connection:
         assert connection.execute("SELECT count(*) FROM ocr.pages").fetchone() == (3,)
+
+
+@pytest.mark.parametrize("table", ["documents", "pages"])
+def test_a_batch_whose_second_publishing_was_killed_before_the_manifest_is_published_again(
+    data: Path, folder: Path, table: str
+) -> None:
+    first = ingest(data, folder, **FREE)
+    before = end_state(data)
+    (file,) = (data / "lake" / "tables" / table).rglob("*.parquet")
+    # what a run leaves that wrote its new file and died: the rows are another file's than the manifest's
+    pq.write_table(pq.read_table(file, partitioning=None), file, compression="none")
+    code, said, err = ingest(data, folder, **FREE)
+    assert (code, said["by_status"]) == (1, first[1]["by_status"]), err
+    assert said["failed"] == first[1]["failed"]
+    assert end_state(data) == before
+    assert ingest(data, folder, **FREE)[0] == 1
 
 
 def test_a_file_that_cannot_be_taken_is_a_failure_and_the_rest_goes_on(data: Path, folder: Path) -> None:
