@@ -126,7 +126,8 @@ def outcomes(lake: Storage, batch: Batch) -> list[DocumentResult]:
 def addresses(lake: Storage, manifest: Manifest, *, on_r2: bool = False) -> Iterator[Mapping[str, str]]:
     """Where the database reads the batch's files, by table, until the block ends.
 
-    `on_r2`: MotherDuck reads them in R2 itself. Otherwise they are files of this machine: the lake's own, or copies.
+    `on_r2`: MotherDuck reads them in R2 itself. Otherwise, and where an address would be a pattern to DuckDB, they are
+    files of this machine: the lake's own, or copies.
     Raises NotAsPublished with batch and key for a file that is not the one of the manifest (in R2 by its size alone),
     ObjectMissing for one that is gone.
     """
@@ -134,7 +135,8 @@ def addresses(lake: Storage, manifest: Manifest, *, on_r2: bool = False) -> Iter
         found = {}
         folder: Path | None = None
         for name, file in manifest.tables.items():
-            if on_r2:
+            pattern = bool(_GLOB & set(lake.uri_of(file.key)))
+            if on_r2 and not pattern:
                 info = lake.stat(file.key)
                 if info is None:
                     raise ObjectMissing(lake.uri_of(file.key))
@@ -142,7 +144,7 @@ def addresses(lake: Storage, manifest: Manifest, *, on_r2: bool = False) -> Iter
                     raise _another_file(manifest, file)
                 found[name] = lake.uri_of(file.key).replace("s3://", "r2://", 1)
                 continue
-            if lake.uri.startswith("file:") and not _GLOB & set(lake.uri_of(file.key)):
+            if lake.uri.startswith("file:") and not pattern:
                 path = Path(lake.uri_of(file.key))
             else:
                 folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ocr-parquet-")))

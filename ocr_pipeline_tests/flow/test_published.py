@@ -26,9 +26,11 @@ from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import Storage, open_storage
 from ocr_pipeline.records import Batch, DocumentResult, PageImage, Reason
+from ocr_pipeline.upkeep.rebuild import rebuild_warehouse
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.differences import differences
 from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.load import load_batch
 from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
@@ -236,6 +238,31 @@ def test_a_lake_whose_path_is_a_pattern_to_duckdb_is_loaded_all_the_same(tmp_pat
     batch = read(lake, {"a.pdf": numbered(2)})
     publish(lake, batch)
     assert load(lake, warehouse, batch).differences == ""
+
+
+@pytest.mark.parametrize("folders", ["tenant=acme", "env=prod/Status=x", "status=x/batch=y/ingest_date=2001-01-01"])
+def test_folders_of_the_lakes_path_never_become_columns(tmp_path: Path, warehouse: Warehouse, folders: str) -> None:
+    lake = open_storage(str(tmp_path / folders / "lake"))
+    batch = read(lake, {"a.pdf": numbered(2)})
+    manifest = publish(lake, batch)
+    assert load(lake, warehouse, batch).differences == ""
+    with warehouse.read() as connection:
+        assert connection.execute("SELECT DISTINCT batch, ingest_date, status FROM ocr.documents").fetchall() == [
+            (batch.name, batch.uploads[0].last_modified.date(), "partial")
+        ]
+    rebuild_warehouse(lake, warehouse)
+    with addresses(lake, manifest) as files:
+        assert differences(warehouse, batch.name, files) == []
+
+
+def test_a_store_whose_prefix_is_a_pattern_to_duckdb_is_read_from_copies(
+    store: RunningStore, warehouse: Warehouse
+) -> None:
+    remote = open_storage(f"{store.new_lake()}/env=prod/{{a,b}}", store.options)
+    batch = read(remote, {"a.pdf": numbered(2)})
+    manifest = publish(remote, batch)
+    with addresses(remote, manifest, on_r2=True) as files:
+        assert load_batch(warehouse, batch.name, files).pages == 2
 
 
 def test_a_file_that_is_not_the_one_of_the_manifest_is_refused_with_its_key_and_batch(

@@ -167,6 +167,12 @@ def test_parquet_files_load_by_address_as_their_rows_do(duckdb_file: Warehouse, 
     assert contents(duckdb_file) == contents(by_rows)
 
 
+def test_a_file_outside_a_folder_of_its_date_is_refused_with_its_address(duckdb_file: Warehouse) -> None:
+    addresses = dict.fromkeys(TABLES, "somewhere/else/b1.parquet")
+    with pytest.raises(WarehouseError, match=r"somewhere/else/b1.parquet: .* in a folder named ingest_date=<date>"):
+        load_batch(duckdb_file, "b1", addresses)
+
+
 def test_a_deletion_hides_the_upload_and_a_reload_of_it_does_not_bring_it_back(warehouse: Warehouse) -> None:
     load(warehouse, result("a.pdf", batch="b1", uploaded=10), result("b.pdf", batch="b1", uploaded=10))
     assert mark_deleted(warehouse, {document_id("a.pdf"): instant(20)}) == 1
