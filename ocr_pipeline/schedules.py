@@ -2,7 +2,8 @@
 `index_daily`, the full-text index, and `forget_daily`, retention.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -12,7 +13,7 @@ from ocr_pipeline import wiring
 from ocr_pipeline.intake import sweeping, unloaded
 from ocr_pipeline.jobs import process_batch
 from ocr_pipeline.lake import batches
-from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.lake.storage import Storage, StorageError
 from ocr_pipeline.runs import claims, history, requests
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep import retention
@@ -25,6 +26,10 @@ MAX_FAILED_RUNS = 5
 
 MAX_LOADS = 20
 """The same for a batch that is loaded again and again and never there afterwards."""
+
+TICK_SECONDS = 40.0
+"""From the start of a tick of `reconcile`; then it looks no further for lost batches. Dagster gives it 60 s, and what
+it has asked for counts only when it ends within them."""
 
 WAIT_FOR_TABLES = 5.0
 """Seconds; a DuckDB file that somebody works with is looked at ten minutes later."""
@@ -51,7 +56,12 @@ def reconcile(settings: Settings, young: timedelta = YOUNG) -> dg.ScheduleDefini
         "that has a list but neither a finished nor a live run, or whose rows are in the tables no longer.",
     )
     def ask(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        lake, instance = wiring.lake(settings), context.instance
+        deadline = time.monotonic() + TICK_SECONDS
+
+        def out_of_time() -> bool:
+            return time.monotonic() > deadline
+
+        lake, instance, most = wiring.lake(settings), context.instance, settings.batches_per_tick
         # partitions before lists: the sensor takes a list without a partition for one that nobody runs
         swept = sweeping.sweep_everything(
             lake, wiring.intake(settings), announce=lambda names: requests.add_partitions(instance, names)
@@ -60,39 +70,62 @@ def reconcile(settings: Settings, young: timedelta = YOUNG) -> dg.ScheduleDefini
         now = datetime.now(UTC)
         settled = [name for name, written in swept.lists.items() if name in fresh or now - written > young]
         claimed = claims.claimed(settings.claims)  # a command reads batches ahead of their runs
-        wanted = history.unloaded(instance, settled)
-        wanted += _lost(context, lake, settings, set(settled).difference(wanted))
-        waiting = [n for n in wanted if n not in claimed and history.live_run(instance, n) is None]
-        requests.add_partitions(instance, waiting)
+        never = history.unloaded(instance, settled)
         asked = 0
-        for name in waiting:
-            if asked == settings.batches_per_tick:
-                break
-            failed, succeeded = history.ended_runs(instance, name)
-            if failed >= MAX_FAILED_RUNS or succeeded >= MAX_LOADS:
-                context.log.warning(
-                    f"batch {name} failed {failed} times and was loaded {succeeded} times, and its rows are not in "
-                    "the tables: look at its last run, then start it by hand"
-                )
-                continue
-            last = history.last_run(instance, name)
-            if last is not None and last[1] == DagsterRunStatus.CANCELED.value:
-                continue  # a person ended it; a person starts it
+        for request in _requests(context, lake, [name for name in never if name not in claimed], most):
             asked += 1
-            # the plain run key is used up by the sensor's request; each run that ended allows one more
-            yield requests.request(batches.read(lake, name), run_key=f"{name}#reconcile-{failed + succeeded}")
+            yield request
+        # last, and only for the time that is left: what was just cut waits for no search in old batches
+        if asked < most:
+            gone = _lost(context, lake, settings, set(settled).difference(never, claimed), most - asked, out_of_time)
+            for request in _requests(context, lake, gone, most - asked):
+                asked += 1
+                yield request
         if not asked:
             yield dg.SkipReason(f"{swept.note}; every batch that is not young is finished or at work")
 
     return ask
 
 
-def _lost(context: dg.ScheduleEvaluationContext, lake: Storage, settings: Settings, finished: set[str]) -> list[str]:
+def _requests(
+    context: dg.ScheduleEvaluationContext, lake: Storage, names: Iterable[str], most: int
+) -> Iterator[dg.RunRequest]:
+    """A request for each of these batches that no run works on and no person ended; at most `most`."""
+    instance, asked = context.instance, 0
+    for name in names:
+        if asked == most:
+            return
+        if history.live_run(instance, name) is not None:
+            continue
+        failed, succeeded = history.ended_runs(instance, name)
+        if failed >= MAX_FAILED_RUNS or succeeded >= MAX_LOADS:
+            context.log.warning(
+                f"batch {name} failed {failed} times and was loaded {succeeded} times, and its rows are not in "
+                "the tables: look at its last run, then start it by hand"
+            )
+            continue
+        last = history.last_run(instance, name)
+        if last is not None and last[1] == DagsterRunStatus.CANCELED.value:
+            continue  # a person ended it; a person starts it
+        requests.add_partitions(instance, [name])
+        asked += 1
+        # the plain run key is used up by the sensor's request; each run that ended allows one more
+        yield requests.request(batches.read(lake, name), run_key=f"{name}#reconcile-{failed + succeeded}")
+
+
+def _lost(
+    context: dg.ScheduleEvaluationContext,
+    lake: Storage,
+    settings: Settings,
+    finished: set[str],
+    most: int,
+    out_of_time: Callable[[], bool],
+) -> list[str]:
     """Batches that were loaded once and have no row in the tables of today."""
     try:
         warehouse = wiring.warehouse(settings, wait_seconds=WAIT_FOR_TABLES)
-        return unloaded.lost(lake, warehouse, finished, settings.batches_per_tick)
-    except WarehouseError as error:
+        return unloaded.lost(lake, warehouse, wiring.intake(settings), finished, most, out_of_time)
+    except (WarehouseError, StorageError) as error:
         context.log.info(f"the tables were not looked at this time: {error}")
         return []
 

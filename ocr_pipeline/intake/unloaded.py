@@ -6,13 +6,24 @@ which asks for no page. Not here: what the history says (`runs/history.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
 
-from ocr_pipeline.lake import batches, keys
-from ocr_pipeline.lake.storage import ObjectMissing, Storage
+import duckdb
+
+from ocr_pipeline.intake.options import IntakeOptions
+from ocr_pipeline.lake import keys
+from ocr_pipeline.lake.batch_index import BatchIndex
+from ocr_pipeline.lake.standing import any_stands
+from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch, Upload
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.present import Loadable, not_there, present_batches
+
+LOOKED_AT = 500
+"""Batches without a row that one look takes up: of 200 documents each they are 100,000 uploads (about 50 MB)."""
+
+PLACE = "the look for lost batches goes on behind"
 
 
 def not_in_tables(warehouse: Warehouse, held: Mapping[Upload, Batch]) -> set[str]:
@@ -22,36 +33,60 @@ def not_in_tables(warehouse: Warehouse, held: Mapping[Upload, Batch]) -> set[str
     """
     if not held:
         return set()
-    documents = {
-        keys.document_id(upload.key): Loadable(upload.last_modified, upload.etag, batch.name)
-        for upload, batch in held.items()
-    }
     with warehouse.read() as connection:
-        missing = not_there(connection, documents)
-    return {batch.name for upload, batch in held.items() if keys.document_id(upload.key) in missing}
+        return set(_missing(connection, ((upload, batch.name) for upload, batch in held.items())))
 
 
-def lost(storage: Storage, warehouse: Warehouse, names: Iterable[str], most: int) -> list[str]:
-    """Of `names`, batches of which the tables have no row and should; at most `most`, the oldest first.
+def lost(
+    storage: Storage,
+    warehouse: Warehouse,
+    options: IntakeOptions,
+    names: Iterable[str],
+    most: int,
+    out_of_time: Callable[[], bool] = lambda: False,
+) -> list[str]:
+    """Of `names`, batches of which the tables have no row and should; at most `most`.
 
     A batch is left alone when newer uploads took the place of all of its own, or when its uploads are gone from the
-    inbox: what people deleted must not come back. Raises WarehouseError.
+    inbox: what people deleted must not come back. Such batches only grow in number, so each look takes up some of
+    them, and the next one goes on behind: the lists are those of the index, the tables are asked once, and the lake
+    only for what they do not have. Raises WarehouseError, and StorageError where the index cannot be used.
     """
-    with warehouse.read() as connection:
-        here = present_batches(connection)
+    if out_of_time():
+        return []
     found: list[str] = []
-    for name in sorted(set(names) - here):
-        if len(found) == most:
-            break
-        try:
-            batch = batches.read(storage, name)
-        except ObjectMissing:
-            continue
-        if not_in_tables(warehouse, {upload: batch for upload in batch.uploads if _stands(storage, upload)}):
-            found.append(name)
+    with BatchIndex(storage, options.index) as index:
+        place = index.noted(PLACE)
+        # the connection is closed before the lake is asked: nobody can load into a DuckDB file meanwhile
+        with warehouse.read() as connection:
+            turn = _behind(place, sorted(set(names) - present_batches(connection)))[:LOOKED_AT]
+            uploads = index.uploads_of(turn)
+            missing = _missing(connection, ((upload, name) for name in uploads for upload in uploads[name]))
+        for name in turn:
+            place = name
+            if name not in missing:
+                continue
+            known = index.known(upload.key for upload in missing[name])
+            if any_stands(storage, [upload for upload in missing[name] if known[upload.key].taken(upload)]):
+                found.append(name)
+            if len(found) == most or out_of_time():  # asked after a batch: each look comes a step further
+                break
+        index.note(PLACE, place)
     return found
 
 
-def _stands(storage: Storage, upload: Upload) -> bool:
-    now = storage.stat(upload.key)
-    return now is not None and now.etag == upload.etag
+def _behind(place: str | None, names: list[str]) -> list[str]:
+    """The sorted names in a circle, from the first one behind `place`."""
+    start = bisect_right(names, place or "")
+    return names[start:] + names[:start]
+
+
+def _missing(connection: duckdb.DuckDBPyConnection, held: Iterable[tuple[Upload, str]]) -> dict[str, list[Upload]]:
+    """By the name of the batch, the uploads of which the tables have neither its row nor a newer one."""
+    asked = {
+        Loadable(keys.document_id(upload.key), upload.last_modified, upload.etag, name): upload for upload, name in held
+    }
+    found: dict[str, list[Upload]] = {}
+    for document in not_there(connection, asked.keys()):
+        found.setdefault(document.batch, []).append(asked[document])
+    return found

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -140,8 +140,7 @@ class BatchIndex:
         found = {}
         with self._told():
             for some in _groups(sorted(set(wanted)), KEYS_AT_ONCE):
-                marks = ",".join("?" * len(some))
-                found.update({known.key: known for known in self._read(f"key IN ({marks})", list(some))})
+                found.update({known.key: known for known in self._read(f"key IN ({_marks(some)})", list(some))})
         return found
 
     def in_order(self, prefix: str, after: str | None = None) -> Iterator[Known]:
@@ -163,6 +162,26 @@ class BatchIndex:
             if end is None:
                 return
             last = end
+
+    def uploads_of(self, names: Iterable[str]) -> dict[str, list[Upload]]:
+        """The uploads in each of these batch lists.
+
+        Lists of deletions alone, and lists that are not read yet, are left out. A pass over all uploads for each
+        `KEYS_AT_ONCE` names (there is no index by list: it would be as large as the table).
+        """
+        found: dict[str, list[Upload]] = {}
+        for some in _groups(sorted(set(names)), KEYS_AT_ONCE):
+            with self._told():
+                by_number = dict(
+                    self._db.execute(f"SELECT id, name FROM lists WHERE name IN ({_marks(some)})", some).fetchall()
+                )
+                rows = self._db.execute(
+                    f"SELECT list, key, etag, size, modified FROM uploads WHERE list IN ({_marks(by_number)})",
+                    list(by_number),
+                ).fetchall()
+            for number, key, etag, size, modified in rows:
+                found.setdefault(by_number[number], []).append(Upload(key, etag, size, _time(modified)))
+        return found
 
     def note(self, name: str, value: str | None) -> None:
         """Keeps a word beside the index: it goes when the index goes."""
@@ -256,6 +275,10 @@ def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
     remaining = iter(items)
     while group := list(islice(remaining, size)):
         yield group
+
+
+def _marks(values: Collection[Any]) -> str:
+    return ",".join("?" * len(values))
 
 
 def _number(time: datetime | None) -> int | None:

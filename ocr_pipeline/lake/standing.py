@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError, side_by_side
+from ocr_pipeline.records import Upload
 
 PROBE = keys.batch("does-the-lake-answer")
 
@@ -40,3 +41,17 @@ def standing(storage: Storage, wanted: Iterable[str]) -> Standing:
         else:
             found.there[key] = answer
     return found
+
+
+def stands(storage: Storage, upload: Upload) -> bool:
+    """Whether the upload is still what its key holds; False where the store does not give that one object."""
+    try:
+        there = storage.stat(upload.key)
+    except StorageError:
+        return False
+    return there is not None and there.etag == upload.etag
+
+
+def any_stands(storage: Storage, uploads: Iterable[Upload]) -> bool:
+    """Whether one of the uploads `stands`: asked side by side, up to the first that does."""
+    return any(side_by_side(lambda upload: stands(storage, upload), uploads))

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ocr_pipeline.lake import batches, keys, planner
-from ocr_pipeline.lake.storage import ObjectMissing, Storage, StorageError
+from ocr_pipeline.lake.standing import stands
+from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.records import Batch, Reason, Upload
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.failed import failed_by_document
@@ -52,7 +53,7 @@ def ask_again(
         if batch_name not in lists:
             lists[batch_name] = _list(lake, batch_name)
         upload = _upload_of(lists[batch_name], document_id)
-        if upload is None or not _stands(lake, upload):
+        if upload is None or not stands(lake, upload):
             gone += 1
             continue
         uploads[upload] = batch_name
@@ -65,15 +66,6 @@ def ask_again(
     for batch in made:
         batches.write(lake, batch)
     return Again(tuple(made), len(uploads), pages, gone)
-
-
-def _stands(lake: Storage, upload: Upload) -> bool:
-    """Whether the upload is still there; one object that the lake does not give keeps no other from being asked."""
-    try:
-        there = lake.stat(upload.key)
-    except StorageError:
-        return False
-    return there is not None and there.etag == upload.etag
 
 
 def _list(lake: Storage, name: str) -> Batch | None:

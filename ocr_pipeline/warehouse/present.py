@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,19 +13,28 @@ import duckdb
 class Loadable:
     """A document as a batch holds it."""
 
+    document_id: str
     uploaded_at: datetime
     etag: str
     batch: str
 
 
-def not_there(connection: duckdb.DuckDBPyConnection, documents: Mapping[str, Loadable]) -> set[str]:
-    """Of these document ids, those that the tables hold neither from this batch nor from one that goes before it."""
+def not_there(connection: duckdb.DuckDBPyConnection, documents: Collection[Loadable]) -> set[Loadable]:
+    """Of these documents, those that the tables hold neither from this batch nor from one that goes before it.
+
+    One question, however many there are; several may be versions of one document.
+    """
     rows = connection.execute(
         "SELECT document_id, uploaded_at, etag, batch FROM ocr.documents"
         " WHERE document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))",
-        [list(documents)],
+        [list({asked.document_id for asked in documents})],
     ).fetchall()
-    return documents.keys() - {key for key, *row in rows if _goes_before(Loadable(*row), documents[key])}
+    held = {row[0]: Loadable(*row) for row in rows}
+
+    def there(asked: Loadable) -> bool:
+        return asked.document_id in held and _goes_before(held[asked.document_id], asked)
+
+    return {asked for asked in documents if not there(asked)}
 
 
 def _goes_before(row: Loadable, asked: Loadable) -> bool:

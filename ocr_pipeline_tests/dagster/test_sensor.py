@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
-from ocr_pipeline import wiring
+from ocr_pipeline import schedules, wiring
 from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.intake import looking
 from ocr_pipeline.lake import batches, keys, listing
@@ -235,6 +235,26 @@ def test_reconcile_asks_again_for_what_is_in_the_tables_no_longer_but_not_for_wh
     assert run(kept).success
     assert run(newer).success
     assert reconciled(instance) == []
+
+
+def test_what_was_just_cut_is_asked_for_also_when_no_time_is_left_to_look_for_lost_batches(
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    lake: Storage,
+    instance: dg.DagsterInstance,
+    put: Put,
+    run: RunBatch,
+) -> None:
+    lost = put({"lost.pdf": numbered(1)})
+    assert run(lost).success
+    Path(settings.warehouse).unlink()
+    lake.write("inbox/fresh.pdf", numbered(2))
+    with monkeypatch.context() as patched:
+        patched.setattr(schedules, "TICK_SECONDS", -1.0)
+        (fresh,) = reconciled(instance)
+    assert [u.key for u in batches.read(lake, str(fresh.partition_key)).uploads] == ["inbox/fresh.pdf"]
+    # in the order in which they are asked for, and the fresh one again: nobody has made its run
+    assert [request.partition_key for request in reconciled(instance)] == [fresh.partition_key, lost.name]
 
 
 def test_reconcile_gives_up_on_a_batch_that_failed_too_often(
