@@ -16,12 +16,12 @@ from ocr_pipeline.warehouse.rebuild import RebuildRefused
 
 @click.command("rebuild-warehouse")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
-@click.option("--force", is_flag=True, help="Go on where nothing is published, or batches with rows have no Parquet.")
+@click.option("--force", is_flag=True, help="Go on where nothing is published, or Parquet is missing or torn.")
 def command(as_json: bool, force: bool) -> int:
     """Make all tables again from the Parquet files in the lake, and put them in the place of the present ones.
 
-    Readers see the old tables until the end. Where batches that have rows now have no Parquet any more, or nothing is
-    published at all, the old tables stay, exit code 1.
+    Readers see the old tables until the end. Where batches that have rows now have no Parquet any more, a batch's
+    Parquet is torn (a run died at it), or nothing is published at all, the old tables stay, exit code 1.
     """
     settings = Settings()
     err = terminal(stderr=True)
@@ -47,5 +47,9 @@ def command(as_json: bool, force: bool) -> int:
             f"{counts.attempts} attempts"
         )
     for name in counts.missing_batches:
-        err.print(f"batch {name} had rows and has no Parquet: materialise ocr_parquet for it")
+        err.print(
+            f"batch {name}: its Parquet is missing or torn, and its rows are left out or old: materialise ocr_parquet "
+            "for it",
+            markup=False,
+        )
     return 0

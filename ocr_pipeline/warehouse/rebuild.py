@@ -37,6 +37,8 @@ class PublishedBatch:
     rows: Source | None  # None: a batch of deletions, with no files
     deletions: Deletions = field(default_factory=dict)
     """What was seen of documents' deletions."""
+    fault: str | None = None
+    """What is wrong and what mends it, where its rows cannot be read now (`rows` is None)."""
 
 
 class Published(Protocol):
@@ -61,7 +63,10 @@ class RebuildCounts:
     regions: int
     attempts: int
     missing_batches: tuple[str, ...] = field(default=())
-    """Batches that had rows before and gave none now (`force`): their Parquet was not among what was read."""
+    """Batches whose Parquet could not be read: not there for rows of before, or not as published (`force`).
+
+    Without `force` only what was published again, and not to its end, while the tables were swapped.
+    """
 
 
 def rebuild(warehouse: Warehouse, published: Published, *, force: bool = False) -> RebuildCounts:
@@ -71,15 +76,16 @@ def rebuild(warehouse: Warehouse, published: Published, *, force: bool = False) 
     swap, one transaction. A DuckDB file is locked for the whole time. On MotherDuck others load meanwhile: what is
     published since goes in before the swap, and what was published during it right after.
 
-    Raises RebuildRefused, before anything is swapped, where nothing is published or batches that have rows now would
-    have none; `force` takes what there is. A rebuild that fails leaves the old tables as they were.
+    Raises RebuildRefused, before anything is swapped, where nothing is published, a batch cannot be read, or batches
+    that have rows now would have none; `force` takes what there is, and of a batch that cannot be read its deletions.
+    A rebuild that fails leaves the old tables as they were.
     """
     with warehouse.session() as connection:
         try:
             done: dict[str, str] = {}
             _make_fresh(connection)
-            _add_new(connection, published, done)
-            rows, missing = with_retries(
+            _add_new(connection, published, done)  # what cannot be read yet has its second chance at the swap
+            rows, unread = with_retries(
                 lambda: _swap(connection, published, done, force=force), remote=warehouse.is_motherduck
             )
         except BaseException:
@@ -95,9 +101,14 @@ def rebuild(warehouse: Warehouse, published: Published, *, force: bool = False) 
                 load_batch(warehouse, name, batch.rows)
             if batch.deletions:
                 mark_deleted(warehouse, batch.deletions)
+            if batch.fault is None:
+                unread.discard(name)
+                done[name] = ""
+            else:
+                unread.add(name)
     if late:
         rows = warehouse.run(_count_rows)
-    return RebuildCounts(batches=len({*done, *late}), **rows, missing_batches=missing)
+    return RebuildCounts(batches=len(done), **rows, missing_batches=tuple(sorted(unread)))
 
 
 def _make_fresh(connection: duckdb.DuckDBPyConnection) -> None:
@@ -108,27 +119,30 @@ def _make_fresh(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _add_new(connection: duckdb.DuckDBPyConnection, published: Published, done: dict[str, str]) -> None:
-    """Every batch that is not in `done` as it stands now, each in a transaction of its own."""
+    """Every batch that is not in `done` as it stands now, each in a transaction of its own. Done is what was read."""
     listing = published.listing()
     for name in _changed(listing, done):
         connection.begin()
         try:
-            _add(connection, published, name)
+            fault = _add(connection, published, name)
             connection.commit()
         except BaseException:
             with contextlib.suppress(duckdb.Error):
                 connection.rollback()
             raise
-        done[name] = listing[name]
+        if fault is None:
+            done[name] = listing[name]
 
 
-def _add(connection: duckdb.DuckDBPyConnection, published: Published, name: str) -> None:
+def _add(connection: duckdb.DuckDBPyConnection, published: Published, name: str) -> str | None:
+    """Puts in what can be read of the batch; returns its fault."""
     with published.batch(name) as batch:
         add_marks(connection, batch.deletions)
         if batch.rows is not None:
             load_rows(connection, batch.rows, into=_FRESH)
             documents = relation(connection, "documents", batch.rows["documents"])
             connection.execute(f"INSERT INTO rebuilt_batches SELECT DISTINCT batch FROM {documents}")
+        return batch.fault
 
 
 def _changed(listing: Mapping[str, str], done: Mapping[str, str]) -> list[str]:
@@ -137,16 +151,16 @@ def _changed(listing: Mapping[str, str], done: Mapping[str, str]) -> list[str]:
 
 def _swap(
     connection: duckdb.DuckDBPyConnection, published: Published, done: dict[str, str], *, force: bool
-) -> tuple[dict[str, int], tuple[str, ...]]:
+) -> tuple[dict[str, int], set[str]]:
+    """The tables' rows afterwards, and the batches that could not be read (`force`)."""
     connection.begin()
     try:
         listing = published.listing()
         late = _changed(listing, done)
-        for name in late:
-            _add(connection, published, name)
+        faults = {name: fault for name in late if (fault := _add(connection, published, name)) is not None}
         missing = _missing(connection)
         if not force:
-            _refuse(len(listing), missing)
+            _refuse(len(listing), missing, faults)
         apply_all_marks(connection, _FRESH["documents"])
         for table in TABLES:
             connection.execute(f"DROP TABLE ocr.{table}")
@@ -157,8 +171,8 @@ def _swap(
         with contextlib.suppress(duckdb.Error):  # a failed commit has rolled back already
             connection.rollback()
         raise
-    done.update({name: listing[name] for name in late})
-    return rows, missing
+    done.update({name: listing[name] for name in late if name not in faults})
+    return rows, {*missing, *faults}
 
 
 def _missing(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
@@ -169,7 +183,10 @@ def _missing(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
     return tuple(batch for (batch,) in rows)
 
 
-def _refuse(found: int, missing: tuple[str, ...]) -> None:
+def _refuse(found: int, missing: tuple[str, ...], faults: Mapping[str, str]) -> None:
+    if faults:
+        others = f" (and {len(faults) - 1} more batches that cannot be read)" if len(faults) > 1 else ""
+        raise RebuildRefused(f"{next(iter(faults.values()))}{others}, or use --force to go on without its rows")
     if missing:
         raise RebuildRefused(
             f"{len(missing)} batches have rows now and no Parquet was found for them ({', '.join(missing[:5])}"

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ocr_pipeline.flow.loading import load
-from ocr_pipeline.flow.published import publish
+from ocr_pipeline.flow.published import publish, read_manifest
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.inbox import upload_of
@@ -31,6 +31,7 @@ from ocr_pipeline.upkeep.whereabouts import Stage, find, pace
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.load import load_batch
+from ocr_pipeline.warehouse.parquet import from_bytes, to_bytes
 from ocr_pipeline.warehouse.rebuild import RebuildRefused
 from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
@@ -268,6 +269,52 @@ def test_a_rebuild_from_another_lake_is_refused_and_takes_nothing_away(pipeline:
     with pytest.raises(RebuildRefused, match="is OCR_LAKE the right lake"):
         rebuild_warehouse(open_storage(str(tmp_path / "another")), pipeline.warehouse)
     assert pipeline.everything() == before
+
+
+def test_a_batch_that_is_published_again_during_a_rebuild_is_read_when_it_is_whole(pipeline: Pipeline) -> None:
+    batch = pipeline.cut({"a.pdf": numbered(2)})
+    pipeline.process(batch)
+    before = pipeline.everything()
+    tear(pipeline, batch)
+    waited = []
+
+    def meanwhile(seconds: float) -> None:
+        waited.append(seconds)
+        publish(pipeline.lake, batch)
+
+    assert rebuild_warehouse(pipeline.lake, pipeline.warehouse, sleep=meanwhile).missing_batches == ()
+    assert len(waited) == 1
+    assert pipeline.everything() == before
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_torn_batch_is_refused_with_its_mend_and_left_out_and_named_where_that_is_asked_for(
+    pipeline: Pipeline, gone: bool
+) -> None:
+    torn = pipeline.cut({"a.pdf": numbered(2)})
+    pipeline.process(torn)
+    pipeline.process(pipeline.cut({"b.pdf": numbered(1, "b")}))
+    before = pipeline.everything()
+    key = tear(pipeline, torn)
+    if gone:
+        pipeline.lake.delete([key])
+    with pytest.raises(RebuildRefused, match=f"batch {torn.name}: .*{key}.*materialise ocr_parquet .* or use --force"):
+        rebuild_warehouse(pipeline.lake, pipeline.warehouse, sleep=lambda seconds: None)
+    assert pipeline.everything() == before
+    counts = rebuild_warehouse(pipeline.lake, pipeline.warehouse, force=True, sleep=lambda seconds: None)
+    assert (counts.batches, counts.missing_batches) == (1, (torn.name,))
+    assert pipeline.rows("SELECT parse_filename(source_uri) FROM ocr.documents") == [("b.pdf",)]
+    publish(pipeline.lake, torn)  # as the message says
+    assert rebuild_warehouse(pipeline.lake, pipeline.warehouse).missing_batches == ()
+    assert pipeline.everything() == before
+
+
+def tear(pipeline: Pipeline, batch: Batch) -> str:
+    """What a run leaves that publishes the batch again and died after a file; returns the file's key."""
+    key = read_manifest(pipeline.lake, batch.name).tables["pages"].key
+    rows = from_bytes("pages", pipeline.lake.read(key))
+    pipeline.lake.write(key, to_bytes("pages", rows.slice(1)))
+    return key
 
 
 def test_a_purge_leaves_nothing_but_what_others_share(pipeline: Pipeline) -> None:

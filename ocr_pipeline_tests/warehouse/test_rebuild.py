@@ -123,6 +123,52 @@ def test_a_lake_with_nothing_published_takes_no_table_away_unless_it_is_told_to(
     assert rebuild(warehouse, Shelf([]), force=True).documents == 0
 
 
+def test_deletions_of_a_batch_that_cannot_be_read_count_all_the_same_where_it_is_left_out(
+    duckdb_file: Warehouse, batches: list[dict[str, pa.Table]]
+) -> None:
+    class Torn(Shelf):
+        @contextlib.contextmanager
+        def batch(self, name: str) -> Iterator[PublishedBatch]:
+            with super().batch(name) as batch:
+                yield PublishedBatch(None, batch.deletions, "torn") if name == "deletions" else batch
+
+    shelf = Torn(batches, {document_id("b.pdf"): instant(30)})
+    with pytest.raises(RebuildRefused, match="torn, or use --force"):
+        rebuild(duckdb_file, shelf)
+    assert leftovers(duckdb_file) == []
+    counts = rebuild(duckdb_file, shelf, force=True)
+    assert (counts.batches, counts.missing_batches) == (len(batches), ("deletions",))
+    assert [row[-2] for row in contents(duckdb_file)["documents"] if row[0] == document_id("b.pdf")] == [instant(30)]
+
+
+@pytest.mark.parametrize("whole_in_the_end", [False, True])
+def test_a_batch_that_is_not_whole_right_after_the_swap_is_named_and_a_whole_one_loaded(
+    warehouse: Warehouse, batches: list[dict[str, pa.Table]], whole_in_the_end: bool
+) -> None:
+    class Late(Shelf):
+        """b1 is published again during the swap; b3 cannot be read before the swap is over."""
+
+        looks = 0
+
+        def listing(self) -> dict[str, str]:
+            self.looks += 1
+            if self.looks == 3:
+                self.publish(batches[0])
+            return super().listing()
+
+        @contextlib.contextmanager
+        def batch(self, name: str) -> Iterator[PublishedBatch]:
+            torn = self.looks == 3 and not whole_in_the_end if name == "b1" else name == "b3" and self.looks < 3
+            with super().batch(name) as batch:
+                yield PublishedBatch(None, fault="torn") if torn else batch
+
+    load_all(warehouse, batches)
+    before = contents(warehouse)
+    counts = rebuild(warehouse, Late(batches), force=True)
+    assert (counts.batches, counts.missing_batches) == (4, () if whole_in_the_end else ("b1",))
+    assert contents(warehouse) == before
+
+
 def test_batches_that_are_published_and_loaded_while_a_rebuild_runs_are_kept() -> None:
     """As on MotherDuck, where nothing locks: the same warehouse without a file, from two sides."""
     unread = to_tables([result("a.pdf", batch="b1", statuses={1: (PageStatus.FAILED, Reason.BACKEND_UNAVAILABLE)})])
