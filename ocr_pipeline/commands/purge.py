@@ -29,7 +29,8 @@ def command(key: str, yes: bool, as_json: bool) -> int:
     """Remove the document of upload KEY (inbox/…) everywhere: rows, Parquet, markdown, images, transcripts, the PDF,
     and Dagster's runs of its batches, whose events show names, a picture and an excerpt.
 
-    Transcripts of page images that another document has too stay. Refused while a run works on one of its batches.
+    Transcripts of page images that another document has too stay. Refused while a run works on one of its batches, or
+    on one with a document that has such a page.
     A document that is gone already is no error. Exit code 1 when something still names it.
     """
     settings = Settings()
@@ -45,7 +46,9 @@ def command(key: str, yes: bool, as_json: bool) -> int:
     reaping.reap(dagster, settings.claims)
     with cutting.alone(settings.data):
         found = traces(lake, warehouse, key)
-        if at_work := _at_work(settings, dagster, found.batches):
+        # records of documents that share a page are written too, in their batches
+        sharing = {batch for batch, _ in found.sharers}
+        if at_work := _at_work(settings, dagster, {*found.batches, *sharing}):
             raise click.UsageError(f"{at_work}: it would bring the document back; wait until it is over, or end it")
         lake.delete([key])  # where a bucket's lock forbids it, nothing else may go either
         runs = forgetting.forget_batches(dagster, found.batches)

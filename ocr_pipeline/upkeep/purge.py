@@ -40,7 +40,7 @@ def purge(lake: Storage, warehouse: Warehouse, found: Traces) -> Purged:
     """Removes the document of `found` (by `traces`, just now) everywhere, the PDF in the inbox too; then looks again.
 
     Transcripts stay where another document's page has the same image; that this document asked for them is taken out.
-    The caller holds the intake, and no run works on the batches that name it.
+    The caller holds the intake, and no run works on the batches that name it or those of `found.sharers`.
     """
     document_id, upload_key = found.document_id, found.upload_key
     lake.delete([upload_key])

@@ -107,6 +107,20 @@ def test_a_purge_is_refused_while_a_run_or_a_command_works_on_the_batch(
     assert lake.stat("inbox/a.pdf") is not None
 
 
+def test_a_purge_is_refused_while_a_batch_is_worked_on_whose_document_has_the_same_page(
+    settings: Settings, instance: dg.DagsterInstance, put: Put, run: RunBatch, lake: Storage
+) -> None:
+    assert run(put({"a.pdf": pdf(["in both"])})).success
+    sharing = put({"b.pdf": pdf(["in both", "its own"])})
+    assert run(sharing).success
+    with claim(settings.claims, [sharing.name]):
+        code, _, told = purge("inbox/a.pdf", "--yes")
+        assert code == 2
+        assert f"works on batch {sharing.name}" in told
+    assert lake.stat("inbox/a.pdf") is not None
+    assert purge("inbox/a.pdf", "--yes")[0] == 0
+
+
 def test_a_second_purge_finds_nothing_and_a_name_outside_the_inbox_or_nobody_to_ask_is_a_mistake(
     settings: Settings, put: Put, run: RunBatch
 ) -> None:
