@@ -27,6 +27,8 @@ MOST_GIVEN = 100_000
 
 NOT_READ = "the batch lists are not all read yet: the next look goes on"
 
+LISTS_FIRST = "events were given back for want of time to read the batch lists"
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -122,6 +124,11 @@ def _pull(
     announce: Announce,
 ) -> Look:
     limits = options.limits
+    if index.noted(LISTS_FIRST):
+        # an event that is given back at each look ends in the dead-letter queue: no further one until all are read
+        if not index.refresh(out_of_time=out_of_time):
+            return Look((), (), cursor, NOT_READ)
+        index.note(LISTS_FIRST, None)
     pulled = queue.pull(storage, options.inbox, out_of_time=out_of_time, most=limits.documents * limits.batches)
     # every upload that was pulled is cut now: what is acknowledged does not come again
     everything = planner.Limits(limits.documents, limits.bytes, 2 * max(1, len(pulled.uploads)))
@@ -131,6 +138,7 @@ def _pull(
         if not complete:
             pulled.give_back([*pulled.deleted, *(upload.key for upload in pulled.uploads)])
             queue.acknowledge(pulled)
+            index.note(LISTS_FIRST, "yes")
             return Look((), (), cursor, NOT_READ)
         plan = cut(storage, pulled.uploads, everything, inbox=options.inbox, announce=announce, index=index)
         gone = mark_deleted(storage, pulled.deleted, index, announce)

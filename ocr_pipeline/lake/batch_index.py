@@ -118,7 +118,8 @@ class BatchIndex:
         """Reads the lists that are not known yet: all, or those that may hold an upload at `since` or later.
 
         One listing, and a read for each list that is new. False when time ran out before the last one: what was read
-        is kept, and the next call goes on.
+        is kept, and the next call goes on. `LISTS_AT_ONCE` are read also when there is no time at all: whoever comes
+        late each time gets through in the end.
         """
         self.listed = dict(batches.objects(self._storage, since))
         floor = "" if since is None else batches.floor(since)
@@ -128,8 +129,8 @@ class BatchIndex:
             if changed:
                 self._forget(changed)
         unread = [name for name in self.listed if name not in known or name in set(changed)]
-        for names in _groups(unread, LISTS_AT_ONCE):
-            if out_of_time():
+        for number, names in enumerate(_groups(unread, LISTS_AT_ONCE)):
+            if number and out_of_time():
                 return False
             read = zip(names, self._storage.read_many(keys.batch(name) for name in names), strict=True)
             self._add((self.listed[name].etag, batches.parse(data)) for name, (_, data) in read if data is not None)

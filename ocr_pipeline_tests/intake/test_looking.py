@@ -92,17 +92,29 @@ def test_a_tick_that_cannot_write_its_list_moves_no_cursor(lake: Storage, option
     assert [u.key for b in looking.look(lake, options, None).batches for u in b.uploads] == ["inbox/a.pdf"]
 
 
+@pytest.fixture
+def lists_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocr_pipeline.lake.batch_index.LISTS_AT_ONCE", 1)
+
+
 @local
-def test_a_look_that_has_no_time_for_the_batch_lists_cuts_nothing_and_keeps_its_cursor(
-    lake: Storage, options: IntakeOptions, tmp_path: Path
+def test_a_look_that_has_no_time_for_the_batch_lists_cuts_nothing_and_the_next_ones_get_through(
+    lake: Storage, options: IntakeOptions, tmp_path: Path, lists_one_by_one: None
 ) -> None:
-    lake.write("inbox/a.pdf", b"x")
-    first = looking.look(lake, options, None)
-    lake.write("inbox/b.pdf", b"x")
+    for name in ("a", "b", "c"):
+        lake.write(f"inbox/{name}.pdf", b"x")
+        cursor = looking.look(lake, options, None).cursor
+    lake.write("inbox/d.pdf", b"x")
     elsewhere = replace(options, data=tmp_path / "another machine")
-    look = looking.look(lake, elsewhere, first.cursor, seconds=-1)
-    assert (look.batches, look.cursor) == ((), first.cursor)
-    assert len(lists(lake)) == 1
+    for _ in range(2):
+        found = looking.look(lake, elsewhere, cursor, seconds=-1)
+        assert (found.batches, found.cursor, found.note) == ((), cursor, looking.NOT_READ)
+    assert len(lists(lake)) == 3
+    found = looking.look(lake, elsewhere, cursor, seconds=-1)
+    assert found.note != looking.NOT_READ
+    for _ in range(4):  # the listing is cut short, too, and goes on from the cursor
+        found = looking.look(lake, elsewhere, found.cursor, seconds=-1)
+    assert taken(lake) == ["inbox/a.pdf", "inbox/b.pdf", "inbox/c.pdf", "inbox/d.pdf"]
 
 
 # --------------------------------------------------------------------------------------------------------------- queue
@@ -221,18 +233,24 @@ def test_one_object_that_the_store_refuses_does_not_hold_up_the_events_beside_it
 
 
 @local
-def test_events_come_again_when_there_was_no_time_to_read_the_batch_lists(
-    lake: Storage, options: IntakeOptions, queue: StandIn, puller: QueuePull, tmp_path: Path
+def test_events_that_found_no_time_for_the_batch_lists_come_again_once_these_are_read(
+    lake: Storage, options: IntakeOptions, queue: StandIn, puller: QueuePull, tmp_path: Path, lists_one_by_one: None
 ) -> None:
-    lake.write("inbox/a.pdf", b"x")
-    looking.look(lake, options, None)
+    for name in ("a", "b", "c", "d", "e", "f"):
+        lake.write(f"inbox/{name}.pdf", b"x")
+        looking.look(lake, options, None)
     lake.delete(["inbox/a.pdf"])
     queue.send_event("docs", "inbox/a.pdf", "DeleteObject")
     elsewhere = replace(options, data=tmp_path / "another machine")
-    assert looking.look(lake, elsewhere, None, queue=puller, seconds=-1).batches == ()
-    queue.now += 61
-    (gone,) = looking.look(lake, elsewhere, None, queue=puller).batches
+    for _ in range(5):
+        found = looking.look(lake, elsewhere, None, queue=puller, seconds=-1)
+        assert (found.batches, found.note) == ((), looking.NOT_READ)
+        queue.now += 61
+    # given back once, and then left in the queue: what comes again too often is a dead letter
+    assert [message.attempts for message in queue.waiting] == [1]
+    (gone,) = looking.look(lake, elsewhere, None, queue=puller, seconds=-1).batches
     assert gone.deleted == ("inbox/a.pdf",)
+    assert (queue.waiting, queue.dead) == ([], [])
 
 
 # --------------------------------------------------------------------------------------------------------------- races

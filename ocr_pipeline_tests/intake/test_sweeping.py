@@ -181,7 +181,7 @@ def test_batch_lists_are_read_once_and_a_sweep_waits_until_all_are(
     monkeypatch.setattr("ocr_pipeline.intake.sweeping.time.monotonic", lambda: float(next(steps)))
     slow = Slow(tmp_path / "lake", [0.0], -1)
     fresh = replace(small, data=tmp_path / "another machine")
-    first = sweeping.sweep_everything(slow, fresh, seconds=1)
+    first = sweeping.sweep_everything(slow, fresh, seconds=0)
     assert (first.batches, first.finished, len(first.lists), slow.read_lists) == ((), False, 5, 2)
     done = sweeping.sweep_everything(slow, fresh, seconds=1000)
     assert (done.batches, done.finished, slow.read_lists) == ((), True, 5)

@@ -72,6 +72,18 @@ def test_a_list_that_a_purge_wrote_anew_or_took_away_is_forgotten(lake: LocalSto
     assert b"secret-name" not in path.read_bytes()
 
 
+def test_a_refresh_that_has_no_time_reads_a_group_of_lists_all_the_same(
+    lake: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listing and lists share one time: an inbox that takes all of it must not keep the lists unread for ever."""
+    monkeypatch.setattr("ocr_pipeline.lake.batch_index.LISTS_AT_ONCE", 2)
+    for number in range(5):
+        written(lake, upload(f"{number}.pdf", number))
+    with BatchIndex(lake, tmp_path / "index") as index:
+        assert [index.refresh(out_of_time=lambda: True) for _ in range(4)] == [False, False, True, True]
+        assert len(list(index.in_order("inbox/"))) == 5
+
+
 @pytest.mark.parametrize("torn", [b"not a database at all" * 1000, b""])
 def test_a_file_that_is_torn_is_made_anew(lake: LocalStorage, tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "index"
