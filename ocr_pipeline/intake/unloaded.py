@@ -21,7 +21,8 @@ from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.present import Loadable, not_there, present_batches
 
 LOOKED_AT = 500
-"""Batches without a row that one look takes up: of 200 documents each they are 100,000 uploads (about 50 MB)."""
+"""Batches without a row that one look takes up. Of 200 documents each, none of them in the tables, beside a million
+uploads in the index: 1.1 s and 140 MB until the lake is asked."""
 
 PLACE = "the look for lost batches goes on behind"
 
