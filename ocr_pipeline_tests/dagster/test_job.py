@@ -205,8 +205,9 @@ def test_definitions_work_with_the_settings_they_were_given_and_not_with_those_o
     monkeypatch.setenv("OCR_DATA", str(tmp_path / "environment"))
     lake = wiring.lake(given)
     lake.write("inbox/a.pdf", numbered(2))
-    (tmp_path / "given" / "lake" / "inbox" / ".tmp-left").write_bytes(b"half")
-    os.utime(tmp_path / "given" / "lake" / "inbox" / ".tmp-left", (1e9, 1e9))
+    left = tmp_path / "given" / "lake" / "inbox" / f".tmp-{'0123' * 8}"
+    left.write_bytes(b"half")
+    os.utime(left, (1e9, 1e9))
     defs = build_defs(given)
     with dg.build_sensor_context(instance=instance) as context:
         sensed = defs.get_sensor_def("upload_sensor")(context)
@@ -222,5 +223,5 @@ def test_definitions_work_with_the_settings_they_were_given_and_not_with_those_o
     config = {"ops": {"write_retry_batches": {"config": {"reasons": ["damaged"]}}}}
     assert defs.resolve_job_def("retry_failed").execute_in_process(instance=instance, run_config=config).success
     assert defs.resolve_job_def("forget").execute_in_process(instance=instance).success
-    assert not (tmp_path / "given" / "lake" / "inbox" / ".tmp-left").exists()
+    assert not left.exists()
     assert not (tmp_path / "environment").exists()
