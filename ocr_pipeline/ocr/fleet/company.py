@@ -1,6 +1,6 @@
 """Who else has pages at a server: what must be known before a page can be said to be alone there.
 
-Here belongs what is concluded from looks at the server's own numbers, pure. Not here: the looking (station.py), and
+Here belongs what is concluded from looks at the server's own numbers, pure. Not here: the looking (watch.py), and
 what a death then says against a page (failover.py).
 
 Other runs send to the same server, and no run knows of the others: a page that is alone by one's own count may stand
@@ -19,6 +19,7 @@ from ocr_pipeline.ocr.fleet.vitals import Vitals
 class Company:
     """One server's. Times are the fleet's clock, in seconds."""
 
+    tells: bool = True  # it lets us read its /metrics
     shared: bool = False  # pages that are not ours were seen there, or the server never tells
     _empty: bool = False  # the last look showed no page there, and none was sent since
     _kept_free_since: float | None = None  # none of ours was there since, and no look showed the server empty
@@ -46,13 +47,13 @@ class Company:
         if self._empty:
             self._kept_free_since = None
 
-    def solitude(self, now: float, patience: float, *, tells: bool) -> Evidence | None:
+    def solitude(self, now: float, patience: float) -> Evidence | None:
         """What a death would say against a page sent now, with none of ours there; None: not alone yet.
 
         A server that is never empty for `patience` seconds, or tells nothing, gets the page all the same: it is then
         alone by our count only.
         """
-        if not tells:
+        if not self.tells:
             return Evidence.DOUBTFUL
         if self._empty:
             return Evidence.DOUBTFUL if self.shared else Evidence.PROVED

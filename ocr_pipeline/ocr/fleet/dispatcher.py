@@ -18,8 +18,9 @@ from ocr_pipeline.ocr.fleet.health import BreakerRules, Condition
 from ocr_pipeline.ocr.fleet.hedging import InFlight, hedges
 from ocr_pipeline.ocr.fleet.page_reading import PageReading
 from ocr_pipeline.ocr.fleet.routing import Choice, DocumentView, choose
-from ocr_pipeline.ocr.fleet.station import Station, Watching
+from ocr_pipeline.ocr.fleet.station import Station
 from ocr_pipeline.ocr.fleet.waiting_line import WaitingLine
+from ocr_pipeline.ocr.fleet.watch import Watch, Watching
 from ocr_pipeline.ocr.vllm.backends import Rules
 from ocr_pipeline.records import Reason
 
@@ -32,6 +33,9 @@ class Tuning:
 
     watching: Watching = field(default_factory=Watching)
     breaker: BreakerRules = field(default_factory=BreakerRules)
+    # Longest wait for a server's return, which tells whether it died or only its connection did: a vLLM that starts
+    # again needs 60 to 120 (measured).
+    back: float = 180.0
     pulse: float = 0.25  # between looks at what time alone changes: late pages, outages, back-offs that are over
     # So long a page that must be alone waits for another server's return before the only one left is emptied for it.
     suspect_patience: float = 30.0
@@ -77,8 +81,10 @@ class Dispatcher:
         now = self._clock()
         if not self._readings:
             self._woke_at = now
-            watches = [asyncio.create_task(s.watch(), name=f"watch {s.name}") for s in self._stations]
-            self._tasks = [*watches, asyncio.create_task(self._pulse(), name="fleet pulse")]
+            self._tasks = [asyncio.create_task(self._pulse(), name="fleet pulse")]
+            for station in self._stations:
+                watch = Watch(station, self._tuning.watching, clock=self._clock, changed=self.dispatch)
+                self._tasks.append(asyncio.create_task(watch.run(), name=f"watch {station.name}"))
         self._readings.add(reading)
         self._documents[reading.document_id] += 1
 

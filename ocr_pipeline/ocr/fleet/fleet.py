@@ -47,7 +47,7 @@ class Fleet:
         self._geometry = geometry(config)
         self._recipe_id = recipe_id(recipe(config.model, self._geometry))
         self.stations = tuple(
-            Station(backend, rules=tuning.breaker, watching=tuning.watching, clock=clock, changed=self._changed)
+            Station(backend, rules=tuning.breaker, back=tuning.back, clock=clock, changed=self._changed)
             for backend in config.backends
         )
         self.dispatcher = Dispatcher(

@@ -1,7 +1,7 @@
 """Whether a server may be asked: a circuit breaker, and the watch that tells a hung server from a slow one.
 
 Here belongs pure state only: values go in with the time, the next state comes out. Not here: what /metrics says
-(vitals.py), asking for it (station.py), and what becomes of the pages (failover.py, dispatcher.py).
+(vitals.py), asking for it (watch.py), and what becomes of the pages (failover.py, dispatcher.py).
 """
 
 from __future__ import annotations

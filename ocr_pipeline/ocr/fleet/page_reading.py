@@ -124,7 +124,7 @@ class PageReading:
 
     def acquitted(self) -> bool:
         """No suspect any more: each server that seemed to die with this page has turned out to live on."""
-        if not self._died_with or not all(station.survived(death) for station, death in self._died_with):
+        if not self._died_with or not all(station.deaths.survived(death) for station, death in self._died_with):
             return False
         self._died_with.clear()
         self.troubles.acquitted()
@@ -177,7 +177,7 @@ class PageReading:
         """What a death says against this page. One that was none is a fault like others."""
         if flight.answer is None or flight.answer.fault is not Fault.DEATH:
             return Evidence.BESIDE
-        evidence = await flight.station.against(flight)
+        evidence = await flight.station.deaths.against(flight.evidence, flight.answer)
         if evidence is None:
             flight.answer = replace(flight.answer, fault=Fault.TRANSIENT)
         return evidence or Evidence.BESIDE

@@ -14,7 +14,7 @@ from functools import cache
 import pytest
 
 from ocr_pipeline.ocr.fleet.fleet import Fleet, Tuning
-from ocr_pipeline.ocr.fleet.station import Watching
+from ocr_pipeline.ocr.fleet.watch import Watching
 from ocr_pipeline.records import PageImage
 from ocr_pipeline_tests.ocr.fleet.runs import Run, document, fleet_of, read_all, two, until
 from ocr_pipeline_tests.ocr.fleet.test_fleet import OnTheCpu

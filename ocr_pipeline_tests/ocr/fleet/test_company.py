@@ -12,8 +12,8 @@ EMPTY = Vitals(running=0, waiting=0)
 PATIENCE = 30.0
 
 
-def solitude(company: Company, now: float = 1.0, *, tells: bool = True) -> Evidence | None:
-    return company.solitude(now, PATIENCE, tells=tells)
+def solitude(company: Company, now: float = 1.0) -> Evidence | None:
+    return company.solitude(now, PATIENCE)
 
 
 def test_a_page_is_alone_only_once_a_look_has_shown_the_server_empty():
@@ -51,6 +51,6 @@ def test_a_server_that_is_never_empty_gets_the_page_when_patience_is_over():
 
 @pytest.mark.parametrize("tells", [False, True])
 def test_a_server_that_does_not_tell_is_taken_for_a_shared_one(tells):
-    company = Company()
+    company = Company(tells=tells)
     company.looked(Vitals(generated=5), ours=0)
-    assert solitude(company, tells=tells) is Evidence.DOUBTFUL
+    assert solitude(company) is Evidence.DOUBTFUL

@@ -38,7 +38,7 @@ def test_a_connection_lost_on_the_way_to_a_server_that_lives_is_not_held_against
                 await asyncio.to_thread(server.restart)
                 lonely = await alone_at(fleet, server)
                 await tunnel.blip(1.0)
-                return await reading, lonely, station.deaths
+                return await reading, lonely, station.deaths.count
 
         run, lonely, deaths = asyncio.run(scene())
         assert server.stats().lives == 2
@@ -58,7 +58,7 @@ def test_when_only_the_way_to_the_server_was_lost_its_pages_go_on_side_by_side()
                 reading = asyncio.create_task(read_all(fleet, document("a", 24)))
                 await until(lambda: station.speed.pages >= 8 and station.vitals.running == 8)
                 await tunnel.blip(1.0)
-                return await reading, station.deaths, station.admission.ceiling
+                return await reading, station.deaths.count, station.admission.ceiling
 
         run, deaths, ceiling = asyncio.run(scene())
     assert run.statuses == {"ok": 24}
@@ -85,7 +85,7 @@ def test_a_server_without_memory_for_its_profiles_number_is_given_fewer_pages_fr
 
         async def scene():
             async with fleet_of(one(server, slots=24)) as fleet:
-                return await read_all(fleet, document("a", 120)), fleet.stations[0].deaths
+                return await read_all(fleet, document("a", 120)), fleet.stations[0].deaths.count
 
         run, deaths = asyncio.run(scene())
         tally = server.stats()

@@ -131,7 +131,7 @@ def test_a_server_that_dies_loses_no_page_and_gets_its_share_when_it_is_back(slo
             await asyncio.to_thread(slow_servers["rtx4090"].start)
             await until(lambda: small.speed.pages >= at_death + 10 and small.in_flight >= 4)
             enough.set()
-            return await reading, small.deaths
+            return await reading, small.deaths.count
 
     run, deaths = asyncio.run(scene())
     assert set(run.statuses) == {"ok"}

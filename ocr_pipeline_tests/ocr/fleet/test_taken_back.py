@@ -55,7 +55,7 @@ def test_after_a_death_with_all_slots_full_the_server_is_filled_again():
             reading = asyncio.create_task(read_all(fleet, backlog(enough)))
             await until(lambda: station.speed.pages >= 16 and station.in_flight >= 16)
             await asyncio.to_thread(server.set_faults, die={"manner": "engine"})
-            await until(lambda: station.deaths == 1 and station.in_flight == 0)
+            await until(lambda: station.deaths.count == 1 and station.in_flight == 0)
             await until(lambda: station.vitals.running == 16 and not station.breaker.why, timeout=40)
             enough.set()
             await reading
