@@ -17,7 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from ocr_pipeline.lake.listing import Cursor, Look, ordered, sweep
-from ocr_pipeline.lake.storage import S3Options, Storage, open_storage
+from ocr_pipeline.lake.opening import open_storage
+from ocr_pipeline.lake.storage import S3Options, Storage
 
 OVERLAP = timedelta(hours=1)
 NEW = 100

@@ -23,7 +23,7 @@ import duckdb
 import httpx
 import uvicorn
 
-from ocr_pipeline.lake.storage import open_storage
+from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.review.app import build_app
 from ocr_pipeline.warehouse.connection import Warehouse
 

@@ -20,8 +20,9 @@ from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.intake.sources import Places
 from ocr_pipeline.lake import batches, planner
+from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.queue import QueueOptions, QueuePull
-from ocr_pipeline.lake.storage import S3Options, Storage, StorageError, open_storage
+from ocr_pipeline.lake.storage import S3Options, Storage, StorageError
 from ocr_pipeline.ocr.fleet.failover import Poisoned
 from ocr_pipeline.ocr.transcriber import Transcriber
 from ocr_pipeline.ocr.vllm.backends import BackendsConfig, load_backends

@@ -1,8 +1,8 @@
 """The door to object storage: what every store can do, and how it fails.
 
-Here belong the `Storage` protocol, the records and errors that go with it, and `open_storage`, which picks the store
-for a URL. Not here: how a store does its work (`local.py`, `s3.py`), what keys are called (`keys.py`), how new
-uploads are found (`listing.py`).
+Here belong the `Storage` protocol, and the records and errors that go with it. Not here: which store is behind a URL
+(`opening.py`), how a store does its work (`local.py`, `s3.py`), what keys are called (`keys.py`), how new uploads are
+found (`listing.py`).
 
 A key is a plain string such as "inbox/reports/a b.pdf": no leading slash, any character a store allows. Keys arrive
 and leave unchanged; nothing here quotes or normalises them.
@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
-from urllib.parse import unquote
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -147,28 +146,6 @@ class Storage(Protocol):
     def write_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Write side by side, at most `PARALLEL` at once; returns when all are there, raises the first error."""
         ...
-
-
-def open_storage(url: str, s3: S3Options | None = None) -> Storage:
-    """The store behind `url`: a local folder (path or file:// URL) or "s3://bucket/prefix".
-
-    Nothing is asked of the store yet: a wrong key or bucket shows at the first use.
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        from ocr_pipeline.lake.local import LocalStorage
-
-        return LocalStorage(Path(url))
-    if scheme == "file":
-        from ocr_pipeline.lake.local import LocalStorage
-
-        return LocalStorage(Path(unquote(rest)))
-    if scheme == "s3":
-        from ocr_pipeline.lake.s3 import S3Storage  # costs a second of imports
-
-        bucket, _, prefix = rest.partition("/")
-        return S3Storage(bucket, prefix.strip("/"), s3 or S3Options())
-    raise StorageError(f"cannot store in {url!r}: give a local folder or s3://bucket/prefix")
 
 
 def is_hidden(key: str) -> bool:

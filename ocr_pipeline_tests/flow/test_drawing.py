@@ -14,7 +14,8 @@ from ocr_pipeline.flow.results import results
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import keys
-from ocr_pipeline.lake.storage import Storage, StorageError, open_storage
+from ocr_pipeline.lake.opening import open_storage
+from ocr_pipeline.lake.storage import Storage, StorageError
 from ocr_pipeline_tests.flow.doubles import ScriptedTranscriber
 from ocr_pipeline_tests.flow.test_stream import put
 from ocr_pipeline_tests.pdfs import numbered

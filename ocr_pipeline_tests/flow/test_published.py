@@ -24,7 +24,8 @@ from ocr_pipeline.flow.results import PIECE, document_pieces, results
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import keys
-from ocr_pipeline.lake.storage import Storage, open_storage
+from ocr_pipeline.lake.opening import open_storage
+from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch, DocumentResult, PageImage, Reason
 from ocr_pipeline.upkeep.rebuild import rebuild_warehouse
 from ocr_pipeline.warehouse.connection import Warehouse

@@ -19,7 +19,8 @@ from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.inbox import upload_of
 from ocr_pipeline.lake import batches, deletions, keys, planner
-from ocr_pipeline.lake.storage import Storage, StorageError, open_storage
+from ocr_pipeline.lake.opening import open_storage
+from ocr_pipeline.lake.storage import Storage, StorageError
 from ocr_pipeline.records import Batch, Deletion, DocumentResult, PageImage, PageStatus, Reason, Upload
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
 from ocr_pipeline_tests.pdfs import numbered, pdf

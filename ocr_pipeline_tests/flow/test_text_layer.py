@@ -22,7 +22,8 @@ from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.inbox import upload_of
 from ocr_pipeline.lake import keys, planner
-from ocr_pipeline.lake.storage import Storage, open_storage
+from ocr_pipeline.lake.opening import open_storage
+from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch, DocumentResult, PageStatus, ParsedPage, Reason, Upload
 from ocr_pipeline_tests.flow.doubles import ScriptedTranscriber
 from ocr_pipeline_tests.pdfs import numbered, pdf

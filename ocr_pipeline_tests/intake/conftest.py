@@ -12,7 +12,8 @@ from ocr_pipeline.intake import sweeping
 from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.intake.sweeping import Swept
 from ocr_pipeline.lake import batches
-from ocr_pipeline.lake.storage import Storage, open_storage
+from ocr_pipeline.lake.opening import open_storage
+from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch
 from ocr_pipeline_tests.queue_stand_in import StandIn, queue_stand_in
 from ocr_pipeline_tests.storages import RunningStore

@@ -17,9 +17,10 @@ from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.lake import batches, deletions, keys, listing
 from ocr_pipeline.lake.listing import floor
 from ocr_pipeline.lake.local import LocalStorage
+from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.planner import Limits
 from ocr_pipeline.lake.queue import QueueError, QueueOptions, QueuePull
-from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError, open_storage
+from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError
 from ocr_pipeline_tests.intake.conftest import lists, taken
 from ocr_pipeline_tests.queue_stand_in import StandIn
 from ocr_pipeline_tests.s3_stand_in import s3_stand_in

@@ -11,8 +11,8 @@ import pytest
 
 from ocr_pipeline.intake import inbox, sources
 from ocr_pipeline.intake.sources import Found, Places, Source, SourceError
+from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.s3 import PART_BYTES
-from ocr_pipeline.lake.storage import open_storage
 from ocr_pipeline.records import Reason
 from ocr_pipeline_tests.storages import RunningStore
 

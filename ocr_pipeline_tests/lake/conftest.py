@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ocr_pipeline.lake.storage import Storage, open_storage
+from ocr_pipeline.lake.opening import open_storage
+from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline_tests.storages import RunningStore
 
 

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ocr_pipeline.lake import batches, planner
-from ocr_pipeline.lake.storage import Storage, open_storage
+from ocr_pipeline.lake.opening import open_storage
+from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch, Upload
 
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)

@@ -17,8 +17,9 @@ import pytest
 
 from ocr_pipeline.lake import s3
 from ocr_pipeline.lake.check import check
+from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.s3 import S3Storage, endpoint
-from ocr_pipeline.lake.storage import ObjectMissing, S3Options, StorageError, open_storage
+from ocr_pipeline.lake.storage import ObjectMissing, S3Options, StorageError
 from ocr_pipeline_tests.s3_stand_in import Fault, S3StandIn, s3_stand_in
 from ocr_pipeline_tests.storages import RunningStore, free_port
 
@@ -357,7 +358,8 @@ def test_many_threads_share_one_store(moto: RunningStore) -> None:
 
 FORKING = """
 import os, sys
-from ocr_pipeline.lake.storage import S3Options, open_storage
+from ocr_pipeline.lake.opening import open_storage
+from ocr_pipeline.lake.storage import S3Options
 lake = open_storage("s3://b/lake", S3Options("key", "secret", endpoint_url=sys.argv[1]))
 lake.write("parent", b"1")
 child = os.fork()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, Storage, StorageError, open_storage
+from ocr_pipeline.lake.opening import open_storage
+from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, Storage, StorageError
 
 HOSTILE_KEYS = [
     "inbox/plain.pdf",

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocr_pipeline.lake.local import LocalStorage
-from ocr_pipeline.lake.storage import ObjectMissing, StorageError, open_storage
+from ocr_pipeline.lake.opening import open_storage
+from ocr_pipeline.lake.storage import ObjectMissing, StorageError
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.queue import QueueOptions, QueuePull
-from ocr_pipeline.lake.storage import Storage, open_storage
+from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline_tests.access_stand_in import Team
 from ocr_pipeline_tests.queue_stand_in import StandIn
 from ocr_pipeline_tests.storages import UPLOAD_SECRET, RunningStore, require_wrangler, wrangler_store

@@ -18,7 +18,8 @@ from ocr_pipeline.flow.documents import _figure_links, status_of
 from ocr_pipeline.flow.figures import boxes, crop
 from ocr_pipeline.flow.rendered import RenderedPage
 from ocr_pipeline.lake import keys, transcripts
-from ocr_pipeline.lake.storage import Storage, open_storage
+from ocr_pipeline.lake.opening import open_storage
+from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.ocr.parsing.parse import parse_text
 from ocr_pipeline.records import (
     Attempt,

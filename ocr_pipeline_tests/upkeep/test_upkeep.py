@@ -19,7 +19,8 @@ from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.inbox import upload_of
 from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.lake.local import LocalStorage
-from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError, open_storage
+from ocr_pipeline.lake.opening import open_storage
+from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError
 from ocr_pipeline.records import Attempt, Batch, Geometry, PageAttempt, PageImage, Reason
 from ocr_pipeline.upkeep import retention
 from ocr_pipeline.upkeep.compare import compare_recipes, recipes

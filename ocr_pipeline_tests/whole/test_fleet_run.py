@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ocr_pipeline.lake import batches, planner
-from ocr_pipeline.lake.storage import open_storage
+from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.records import Batch, Upload
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline_tests.pdfs import numbered

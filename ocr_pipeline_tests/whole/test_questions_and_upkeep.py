@@ -10,7 +10,7 @@ import pytest
 
 from ocr_pipeline import cli
 from ocr_pipeline.lake import transcripts
-from ocr_pipeline.lake.storage import open_storage
+from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.compare import recipes
 from ocr_pipeline.warehouse.connection import Warehouse

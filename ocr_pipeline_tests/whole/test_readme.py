@@ -22,7 +22,7 @@ from pydantic import AliasChoices, SecretStr
 
 from ocr_pipeline import samples
 from ocr_pipeline.lake import transcripts
-from ocr_pipeline.lake.storage import open_storage
+from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.records import REASONS, PageStatus, Reason
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.compare import recipes

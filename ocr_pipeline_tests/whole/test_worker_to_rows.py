@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ocr_pipeline.lake.storage import open_storage
+from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline_tests.pdfs import numbered
 from ocr_pipeline_tests.queue_stand_in import StandIn
