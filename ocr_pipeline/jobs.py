@@ -34,7 +34,7 @@ def write_retry_batches(
     run_stamp: dg.ResourceParam[None],  # without it a run of two minutes is taken for dead
 ) -> None:
     """Writes batch lists of just the documents with such failures; the sensor asks for their runs at its next tick."""
-    again = ask_again(
+    plan = ask_again(
         wiring.lake(settings),
         wiring.warehouse(settings),
         [Reason(reason) for reason in config.reasons],
@@ -43,10 +43,10 @@ def write_retry_batches(
     )
     context.add_output_metadata(
         {
-            "pages": again.pages,
-            "documents": again.documents,
-            "left_out": again.gone,
-            "batches": dg.MetadataValue.md("\n".join(f"- {batch.name}" for batch in again.batches) or "none"),
+            "pages": plan.pages,
+            "documents": plan.documents,
+            "left_out": plan.gone,
+            "batches": dg.MetadataValue.md("\n".join(f"- {batch.name}" for batch in plan.batches) or "none"),
         }
     )
 

@@ -16,7 +16,7 @@ from ocr_pipeline.flow import published
 from ocr_pipeline.records import REASONS, Reason
 from ocr_pipeline.runs import instance, reaping, requests
 from ocr_pipeline.settings import Settings
-from ocr_pipeline.upkeep.retry import Again, ask_again
+from ocr_pipeline.upkeep.retry import RetryPlan, ask_again
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -45,7 +45,7 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
     settings = Settings()
     lake, warehouse, dagster = wiring.lake(settings), wiring.warehouse(settings), instance.instance(settings)
     reaping.reap(dagster, settings.claims)
-    again = ask_again(
+    plan = ask_again(
         lake,
         warehouse,
         [Reason(reason) for reason in reasons],
@@ -55,31 +55,31 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
         announce=lambda names: None if leave_to_sensor else requests.add_partitions(dagster, names),
     )
     err = terminal(stderr=True)
-    err.print(f"{again.pages} pages of {again.documents} documents are asked again, in {len(again.batches)} batches")
-    if again.gone:
-        err.print(f"{again.gone} documents left out: their upload was replaced or deleted, or cannot be looked at")
-    names = [batch.name for batch in again.batches]
-    if leave_to_sensor or not again.batches:
+    err.print(f"{plan.pages} pages of {plan.documents} documents are asked again, in {len(plan.batches)} batches")
+    if plan.gone:
+        err.print(f"{plan.gone} documents left out: their upload was replaced or deleted, or cannot be looked at")
+    names = [batch.name for batch in plan.batches]
+    if leave_to_sensor or not plan.batches:
         if as_json:
-            _print(again, summarise([], names, 0.0))
+            _print(plan, summarise([], names, 0.0))
         return 0
     started = datetime.now(UTC)
     try:
-        with Display(err, again.documents) as display:
-            run_batches(settings, dagster, again.batches, display, lambda name, run: display.say(f"waiting for {run}"))
+        with Display(err, plan.documents) as display:
+            run_batches(settings, dagster, plan.batches, display, lambda name, run: display.say(f"waiting for {run}"))
     except RunFailed as error:
         click.echo(f"Error: {error}\nThe pages that were read are kept; run the same command again.", err=True)
         return 1
-    results = [result for batch in again.batches for result in published.outcomes(lake, batch)]
+    results = [result for batch in plan.batches for result in published.outcomes(lake, batch)]
     seconds = (datetime.now(UTC) - started).total_seconds()
     summary = summarise(results, names, seconds)
     if as_json:
-        _print(again, summary)
+        _print(plan, summary)
     else:
         show(summary, terminal())
     return summary.exit_code
 
 
-def _print(again: Again, summary: Summary) -> None:
-    asked = {"documents": again.documents, "pages": again.pages, "left_out": again.gone}
+def _print(plan: RetryPlan, summary: Summary) -> None:
+    asked = {"documents": plan.documents, "pages": plan.pages, "left_out": plan.gone}
     click.echo(json.dumps({**summary.as_json(), "asked": asked}, ensure_ascii=False))

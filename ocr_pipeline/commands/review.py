@@ -9,7 +9,7 @@ import click
 
 from ocr_pipeline import wiring
 from ocr_pipeline.records import Reason
-from ocr_pipeline.review.asking_again import AskAgain
+from ocr_pipeline.review.asking_again import RetryHandler
 from ocr_pipeline.settings import Settings
 
 WAIT_SECONDS = 10.0
@@ -66,19 +66,19 @@ def _listening(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _ask_again(settings: Settings) -> AskAgain:
+def _ask_again(settings: Settings) -> RetryHandler:
     """What "ask again" does: writes the same batch lists as `ocr-pipeline retry --leave-to-sensor`."""
     from ocr_pipeline.review.asking_again import Asked, RetryRequest
     from ocr_pipeline.upkeep.retry import ask_again
 
     def ask(request: RetryRequest) -> Asked:
-        again = ask_again(
+        plan = ask_again(
             wiring.lake(settings),
             wiring.warehouse(settings, wait_seconds=WAIT_SECONDS),
             [Reason(reason) for reason in request.reasons if reason in set(Reason)],
             documents=request.document_ids,
             limits=wiring.batch_limits(settings),
         )
-        return Asked(tuple(batch.name for batch in again.batches), again.pages, again.gone)
+        return Asked(tuple(batch.name for batch in plan.batches), plan.pages, plan.gone)
 
     return ask

@@ -20,24 +20,24 @@ NOT_THE_PAGES_FAULT = frozenset({Reason.BACKEND_UNAVAILABLE, Reason.MISCONFIGURE
 
 
 @dataclass(frozen=True, slots=True)
-class AskAgain:
+class RetryPolicy:
     """A retry: pages that failed for one of `reasons` before `requested_at` are asked again, once."""
 
     reasons: frozenset[Reason] = frozenset()
     requested_at: datetime | None = None
 
 
-NEVER = AskAgain()
+NO_RETRY = RetryPolicy()
 
 
-def is_final(transcript: Transcript, again: AskAgain = NEVER) -> bool:
+def is_final(transcript: Transcript, policy: RetryPolicy = NO_RETRY) -> bool:
     """Whether this transcript stands, or its page is to be asked again."""
     if transcript.status is PageStatus.OK:
         return True
     if transcript.reason in NOT_THE_PAGES_FAULT:
         return False
-    answered_since = again.requested_at is not None and transcript.finished_at >= again.requested_at
-    return transcript.reason not in again.reasons or answered_since
+    answered_since = policy.requested_at is not None and transcript.finished_at >= policy.requested_at
+    return transcript.reason not in policy.reasons or answered_since
 
 
 class PageReader:
@@ -55,7 +55,7 @@ class PageReader:
         return self._transcriber.recipe_id
 
     async def read(
-        self, image: PageImage, again: AskAgain = NEVER, on_asked: Callable[[], None] = lambda: None
+        self, image: PageImage, policy: RetryPolicy = NO_RETRY, on_asked: Callable[[], None] = lambda: None
     ) -> Transcript:
         """The transcript of `image`, durable in the lake when this returns."""
         while (running := self._in_flight.get(image.sha256)) is not None:
@@ -67,7 +67,7 @@ class PageReader:
         future: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
         self._in_flight[image.sha256] = future
         try:
-            transcript = await self._read(image, again, on_asked)
+            transcript = await self._read(image, policy, on_asked)
             future.set_result(transcript)
             return transcript
         except BaseException:
@@ -76,9 +76,9 @@ class PageReader:
         finally:
             del self._in_flight[image.sha256]
 
-    async def _read(self, image: PageImage, again: AskAgain, on_asked: Callable[[], None]) -> Transcript:
+    async def _read(self, image: PageImage, policy: RetryPolicy, on_asked: Callable[[], None]) -> Transcript:
         known = await asyncio.to_thread(transcripts.read, self._storage, self.recipe_id, image.sha256)
-        if known is not None and is_final(known, again):
+        if known is not None and is_final(known, policy):
             self.reused += 1
             return known
         self.asked += 1

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ocr_pipeline.flow import documents, figures, reading, rendered, repeating
-from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT, AskAgain, PageReader
+from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT, PageReader, RetryPolicy
 from ocr_pipeline.flow.progress import Progress, Silent, StreamCounts
 from ocr_pipeline.flow.reading import PageReading, Reading, without_raw_attempts
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
@@ -84,7 +84,7 @@ class BatchStream:
         """
         started = time.monotonic()
         self._batch = batch
-        self._again = AskAgain(frozenset(batch.retry_reasons), batch.created_at)
+        self._retry = RetryPolicy(frozenset(batch.retry_reasons), batch.created_at)
         with tempfile.TemporaryDirectory(prefix="ocr_pipeline-") as folder:
             async with asyncio.TaskGroup() as group:
                 for order, upload in enumerate(batch.uploads):
@@ -311,7 +311,7 @@ class BatchStream:
             ink=page.ink,
             text_layer=page.text_layer,
         )
-        transcript = await self._reader.read(image, self._again, self._count_asked)
+        transcript = await self._reader.read(image, self._retry, self._count_asked)
         if transcript.status is PageStatus.OK:
             boxes = figures.boxes(parse(transcript).regions, image.width, image.height)
             if boxes:

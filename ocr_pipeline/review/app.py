@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.review import lists, one_page, overview_screen, retry_screen, showing
-from ocr_pipeline.review.asking_again import AskAgain
+from ocr_pipeline.review.asking_again import RetryHandler
 from ocr_pipeline.review.context import Context, context
 from ocr_pipeline.review.guards import LOCAL_HOSTS, Guards, Token
 from ocr_pipeline.review.held_open import HeldOpen
@@ -41,7 +41,7 @@ def build_app(
     lake: Storage,
     warehouse: Warehouse,
     *,
-    allow_retry: AskAgain | None = None,
+    allow_retry: RetryHandler | None = None,
     allowed_hosts: Collection[str] = LOCAL_HOSTS,
     dagster_url: str | None = None,
 ) -> Guards:

@@ -27,7 +27,7 @@ class Asked:
     gone: int = 0  # documents left out, since their upload was replaced or deleted
 
 
-class AskAgain(Protocol):
+class RetryHandler(Protocol):
     """Writes the batch lists that ask again. An error's text is shown to the user."""
 
     def __call__(self, request: RetryRequest) -> Asked: ...

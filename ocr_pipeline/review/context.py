@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse
 
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.review import showing
-from ocr_pipeline.review.asking_again import AskAgain
+from ocr_pipeline.review.asking_again import RetryHandler
 from ocr_pipeline.review.guards import Token
 from ocr_pipeline.review.held_open import HeldOpen
 from ocr_pipeline.warehouse.connection import Warehouse
@@ -30,7 +30,7 @@ class Context:
     tables: HeldOpen  # the same; a question that takes a warehouse is asked while this one is open
     templates: Environment
     token: Token
-    ask_again: AskAgain | None = None  # None: the app only reads
+    ask_again: RetryHandler | None = None  # None: the app only reads
     dagster_url: str | None = None  # root of Dagster's UI
 
     def screen(self, request: Request, template: str, status_code: int = 200, **values: Any) -> HTMLResponse:

@@ -19,7 +19,7 @@ from ocr_pipeline.warehouse.failed import failed_by_document
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class RetryPlan:
     """What a request comes to."""
 
     batches: tuple[Batch, ...]
@@ -38,7 +38,7 @@ def ask_again(
     limits: planner.Limits,
     now: datetime | None = None,
     announce: Callable[[Collection[str]], None] = lambda names: None,
-) -> Again:
+) -> RetryPlan:
     """Writes the batch lists for every document with a page that failed for one of `reasons`, or of those `documents`.
 
     `since`: only what failed then or later. The caller runs the batches, or leaves them to the sensor.
@@ -65,7 +65,7 @@ def ask_again(
     announce([batch.name for batch in made])
     for batch in made:
         batches.write(lake, batch)
-    return Again(tuple(made), len(uploads), pages, gone)
+    return RetryPlan(tuple(made), len(uploads), pages, gone)
 
 
 def _list(lake: Storage, name: str) -> Batch | None:
