@@ -182,7 +182,7 @@ def _another_file(manifest: Manifest, file: TableFile) -> NotAsPublished:
 
 
 def _write_files(lake: Storage, batch: Batch, day: date, folder: Path) -> dict[str, int]:
-    """Writes a file a table into the folder, named as the table; returns their rows."""
+    """Writes one file per table into the folder, named as the table; returns their rows."""
     waiting: dict[str, list[Any]] = {name: [] for name in TABLES}
     before = _attempts_before(lake, batch, day)
     with ExitStack() as stack:

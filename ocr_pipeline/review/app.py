@@ -19,7 +19,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.review import lists, one_page, overview_screen, retry_screen, showing
+from ocr_pipeline.review import formatting, lists, one_page, overview_screen, retry_screen
 from ocr_pipeline.review.asking_again import RetryHandler
 from ocr_pipeline.review.context import Context, context
 from ocr_pipeline.review.guards import LOCAL_HOSTS, Guards, Token
@@ -51,7 +51,7 @@ def build_app(
     may be asked, without ports. `warehouse` should wait only a few seconds for a file in use, since a person waits too.
     """
     token = Token()
-    state = Context(lake, warehouse, HeldOpen(warehouse), showing.environment(), token, allow_retry, dagster_url)
+    state = Context(lake, warehouse, HeldOpen(warehouse), formatting.environment(), token, allow_retry, dagster_url)
     routes = [
         Route("/", lambda _: RedirectResponse("/documents")),
         Route("/documents", lists.documents),

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.review import showing
+from ocr_pipeline.review import formatting
 from ocr_pipeline.review.asking_again import RetryHandler
 from ocr_pipeline.review.guards import Token
 from ocr_pipeline.review.held_open import HeldOpen
@@ -41,7 +41,7 @@ class Context:
             "token": self.token.value,
             "query_words": request.query_params.get("q", "")[:500],
         }
-        return HTMLResponse(showing.render(self.templates, template, {**common, **values}), status_code)
+        return HTMLResponse(formatting.render(self.templates, template, {**common, **values}), status_code)
 
     def message(self, request: Request, status_code: int, title: str, text: str) -> HTMLResponse:
         """A screen that says what is wrong and what to do, never how the program is made."""

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ocr_pipeline.records import DocumentStatus, PageStatus
-from ocr_pipeline.review import links, page_list, questions
+from ocr_pipeline.review import links, page_list, queries
 from ocr_pipeline.review.context import context
 from ocr_pipeline.warehouse import listing
 from ocr_pipeline.warehouse.search import Hit, TooManyWords
@@ -43,7 +43,7 @@ def documents(request: Request) -> Response:
             )
 
         found, seen = _screenful(query, 2, listed)
-        choices = questions.choices(connection)
+        choices = queries.choices(connection)
     kept = {**wanted.as_query(), "sort": sort, "order": _order(descending)}
     return app.screen(
         request,
@@ -76,7 +76,7 @@ def pages(request: Request) -> Response:
             )
 
         found, seen = _screenful(query, 3, listed)
-        choices = questions.choices(connection)
+        choices = queries.choices(connection)
     kept = {**wanted.as_query(), "sort": sort, "order": _order(descending)}
     return app.screen(
         request,

@@ -17,10 +17,10 @@ from starlette.responses import PlainTextResponse, Response
 from ocr_pipeline.lake import transcripts
 from ocr_pipeline.lake.storage import Storage, StorageError
 from ocr_pipeline.records import Transcript
-from ocr_pipeline.review import links, pictures, questions
+from ocr_pipeline.review import images, links, queries
 from ocr_pipeline.review.context import context
 from ocr_pipeline.review.page_view import page_view
-from ocr_pipeline.review.questions import Failed, PageRow
+from ocr_pipeline.review.queries import Failed, PageRow
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +36,12 @@ def document(request: Request) -> Response:
     app, document_id = context(request), request.path_params["document_id"]
     first = max(1, min(_number(request.query_params.get("from", "1")), 2**31 - 1))
     with app.tables.read() as connection:
-        row = questions.document(connection, document_id)
+        row = queries.document(connection, document_id)
         if row is None:
             raise HTTPException(404)
-        pages, counts = questions.pages_of(connection, document_id, first, PAGES_SHOWN + 1)
-        next_failed = questions.failed_beside(connection, row, 0, forward=True)
-        last_failed = questions.failed_beside(connection, row, 0, forward=False)
+        pages, counts = queries.pages_of(connection, document_id, first, PAGES_SHOWN + 1)
+        next_failed = queries.failed_beside(connection, row, 0, forward=True)
+        last_failed = queries.failed_beside(connection, row, 0, forward=False)
     shown = pages[:PAGES_SHOWN]
     return app.screen(
         request,
@@ -68,14 +68,14 @@ def page(request: Request) -> Response:
     document_id, number = request.path_params["document_id"], _page_number(request)
     show = query.get("show", "") if query.get("show") in SHOWN else "text"
     with app.tables.read() as connection:
-        row = questions.document(connection, document_id)
-        found = questions.page(connection, document_id, number)
+        row = queries.document(connection, document_id)
+        found = queries.page(connection, document_id, number)
         if row is None or found is None:
             raise HTTPException(404)
-        regions = questions.regions(connection, document_id, number)
-        attempts = questions.attempts(connection, document_id, number) if show == "attempts" else []
-        next_failed = questions.failed_beside(connection, row, number, forward=True)
-        last_failed = questions.failed_beside(connection, row, number, forward=False)
+        regions = queries.regions(connection, document_id, number)
+        attempts = queries.attempts(connection, document_id, number) if show == "attempts" else []
+        next_failed = queries.failed_beside(connection, row, number, forward=True)
+        last_failed = queries.failed_beside(connection, row, number, forward=False)
     this, markdown = found
     kept = {} if show == "text" else {"show": show}
     return app.screen(
@@ -101,14 +101,14 @@ def image(request: Request) -> Response:
     """The page image: found by its row, never by an address that a browser sent."""
     app = context(request)
     with app.tables.read() as connection:
-        found = questions.image(connection, request.path_params["document_id"], _page_number(request))
+        found = queries.image(connection, request.path_params["document_id"], _page_number(request))
     if found is None:
-        return _no_picture("there is no such page")
+        return _no_image("there is no such page")
     uri, sha256 = found
     try:
-        data = pictures.page_image(app.lake, uri)
-    except pictures.NoPicture as why:
-        return _no_picture(str(why))
+        data = images.page_image(app.lake, uri)
+    except images.NoImage as why:
+        return _no_image(str(why))
     kept = {"Cache-Control": _KEEP} if sha256 and request.query_params.get("v") == sha256 else None
     return Response(data, media_type="image/jpeg", headers=kept)
 
@@ -117,13 +117,13 @@ def figure(request: Request) -> Response:
     """A figure that was cut out of a page."""
     app = context(request)
     with app.tables.read() as connection:
-        row = questions.document(connection, request.path_params["document_id"])
+        row = queries.document(connection, request.path_params["document_id"])
     if row is None:
-        return _no_picture("there is no such document")
+        return _no_image("there is no such document")
     try:
-        data = pictures.figure(app.lake, row.source_uri, _page_number(request), request.path_params["region"])
-    except pictures.NoPicture as why:
-        return _no_picture(str(why))
+        data = images.figure(app.lake, row.source_uri, _page_number(request), request.path_params["region"])
+    except images.NoImage as why:
+        return _no_image(str(why))
     return Response(data, media_type="image/jpeg")
 
 
@@ -175,5 +175,5 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 1
 
 
-def _no_picture(why: str) -> Response:
+def _no_image(why: str) -> Response:
     return PlainTextResponse(why, status_code=404)

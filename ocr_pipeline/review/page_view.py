@@ -15,9 +15,9 @@ from markupsafe import Markup
 from ocr_pipeline.review import links
 from ocr_pipeline.review.blocks import blocks
 from ocr_pipeline.review.markup import PageMarkup, figure_index
-from ocr_pipeline.review.questions import PageRow, RegionRow
+from ocr_pipeline.review.queries import PageRow, RegionRow
 
-_LETTER = (1240, 1754)  # pixels of an A4 page at 150 dpi, for a page whose image's size is not known
+_A4_AT_150_DPI = (1240, 1754)  # pixels, for a page whose image's size is not known
 _LABELS = {"title", "sub_title", "text", "table", "image", "figure", "equation", "formula"}
 
 
@@ -74,7 +74,7 @@ def page_view(page: PageRow, markdown: str, regions: Sequence[RegionRow]) -> Pag
 def _size(page: PageRow) -> tuple[int, int]:
     if page.width and page.height and 0 < page.width < 100_000 and 0 < page.height < 100_000:
         return page.width, page.height
-    return _LETTER
+    return _A4_AT_150_DPI
 
 
 def _box(region: RegionRow, width: int, height: int, has_text: bool) -> Box | None:

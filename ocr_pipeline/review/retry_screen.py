@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ocr_pipeline.review import links, page_list, questions
+from ocr_pipeline.review import links, page_list, queries
 from ocr_pipeline.review.asking_again import Asked, RetryRequest
 from ocr_pipeline.review.context import Context, context
 from ocr_pipeline.review.page_list import AskedAgain, PageFilter
@@ -83,12 +83,12 @@ def _wanted(app: Context, query: dict[str, str]) -> AskedAgain:
     with app.tables.read() as connection:
         if "document" not in query:
             return page_list.asked_again(connection, PageFilter.from_query(query))
-        document = questions.document(connection, query["document"])
+        document = queries.document(connection, query["document"])
         if document is None:
             raise HTTPException(404)
         status, reason = document.status, document.reason
         if "page" in query:
-            found = questions.page(connection, document.document_id, _page_number(query["page"]))
+            found = queries.page(connection, document.document_id, _page_number(query["page"]))
             if found is None:
                 raise HTTPException(404)
             status, reason = found[0].status, found[0].reason

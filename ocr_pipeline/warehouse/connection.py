@@ -1,4 +1,4 @@
-"""The door to the warehouse: a DuckDB file or a MotherDuck database, opened, locked, migrated and closed.
+"""The entry point to the warehouse: a DuckDB file or a MotherDuck database, opened, locked, migrated and closed.
 
 Here belong connections, transactions and the lock on a file. Not here: what is done with them (`load.py`, `views.py`,
 the questions).

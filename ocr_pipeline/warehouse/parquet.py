@@ -1,4 +1,4 @@
-"""One Parquet file a table and batch: how its bytes are laid out, and how they are read again.
+"""One Parquet file per table and batch: how its bytes are laid out, and how they are read again.
 
 Here belong the writer's options and the check of what is read. Not here: keys in the lake and the PUT (the lake's),
 rows (`rows.py`), databases (`load.py`).

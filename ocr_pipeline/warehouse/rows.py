@@ -1,4 +1,4 @@
-"""Results of a batch to Arrow tables and back: one table a kind of row, sorted by key.
+"""Results of a batch to Arrow tables and back: one table per kind of row, sorted by key.
 
 Here belongs the step between records and columns, and what is done with values a column cannot hold. Not here: files
 (`parquet.py`) and databases (`load.py`).

@@ -240,7 +240,7 @@ def test_a_warehouse_that_is_broken_is_not_called_in_use(empty: Library) -> None
 
 
 def test_a_fault_of_ours_shows_no_stack_trace(empty: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ocr_pipeline.review.questions.choices", lambda _: 1 / 0)
+    monkeypatch.setattr("ocr_pipeline.review.queries.choices", lambda _: 1 / 0)
     with asking(empty) as client:
         answer = client.get("/documents")
     assert answer.status_code == 500

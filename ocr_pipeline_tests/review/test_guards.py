@@ -64,7 +64,7 @@ def test_every_answer_has_the_policy_and_none_is_open_to_other_origins(client: h
 
 
 def test_an_answer_to_a_fault_of_ours_has_the_policy_too(empty: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ocr_pipeline.review.questions.choices", lambda _: 1 / 0)
+    monkeypatch.setattr("ocr_pipeline.review.queries.choices", lambda _: 1 / 0)
     with asking(empty) as client:
         answer = client.get("/documents")
     assert answer.status_code == 500

@@ -12,8 +12,7 @@ import duckdb
 import httpx
 import pytest
 
-from ocr_pipeline.review import held_open
-from ocr_pipeline.review import questions as screen_questions
+from ocr_pipeline.review import held_open, queries
 from ocr_pipeline.review.held_open import HeldOpen
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
@@ -80,7 +79,7 @@ def test_a_loader_gets_in_though_slow_questions_overlap_without_end(
 ) -> None:
     """No question ends before a later one has begun, or has not been let in for 0.7 s: there is no quiet moment."""
     monkeypatch.setattr(held_open, "LONGEST", 0.5)
-    choices = screen_questions.choices
+    choices = queries.choices
     begun, one_more = 0, threading.Condition()
 
     def slow(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
@@ -92,7 +91,7 @@ def test_a_loader_gets_in_though_slow_questions_overlap_without_end(
             one_more.wait_for(lambda: begun > own, 0.7)
         return choices(connection)
 
-    monkeypatch.setattr(screen_questions, "choices", slow)
+    monkeypatch.setattr(queries, "choices", slow)
     empty.add("a.pdf", [PageMade(markdown="a")])
     empty.load()
     with asking(empty) as client:

@@ -13,28 +13,28 @@ MAX_BYTES = 64 * 2**20
 _JPEG = b"\xff\xd8\xff"
 
 
-class NoPicture(Exception):
-    """Why there is no picture to show, in words."""
+class NoImage(Exception):
+    """why there is no image to show, in words."""
 
 
 def page_image(lake: Storage, uri: str | None) -> bytes:
-    """The JPEG at this URI. Raises NoPicture."""
+    """The JPEG at this URI. Raises NoImage."""
     if not uri:
-        raise NoPicture("this page has no image: it was never drawn")
+        raise NoImage("this page has no image: it was never drawn")
     key = key_in(lake, uri)
     if key is None or not key.startswith(keys.PAGES) or is_hidden(key):
-        raise NoPicture("the image of this page is not in this lake")
+        raise NoImage("the image of this page is not in this lake")
     return _jpeg(lake, key)
 
 
 def figure(lake: Storage, source_uri: str, page: int, region: int) -> bytes:
-    """The JPEG of a figure that was cut out of a page. Raises NoPicture."""
+    """The JPEG of a figure that was cut out of a page. Raises NoImage."""
     upload = key_in(lake, source_uri)
     if upload is None:
-        raise NoPicture("this document is not in this lake")
+        raise NoImage("this document is not in this lake")
     key = keys.figure(upload, page, region)
     if is_hidden(key):
-        raise NoPicture("the figure's key cannot stand in a lake")
+        raise NoImage("the figure's key cannot stand in a lake")
     return _jpeg(lake, key)
 
 
@@ -48,14 +48,14 @@ def _jpeg(lake: Storage, key: str) -> bytes:
     try:
         info = lake.stat(key)
         if info is None:
-            raise NoPicture("the image is no longer in the lake")
+            raise NoImage("the image is no longer in the lake")
         if info.size > MAX_BYTES:
-            raise NoPicture("the image is larger than 64 MB")
+            raise NoImage("the image is larger than 64 MB")
         data = lake.read(key)
     except ObjectMissing:
-        raise NoPicture("the image is no longer in the lake") from None
+        raise NoImage("the image is no longer in the lake") from None
     except StorageError:
-        raise NoPicture("the lake cannot be read: see `ocr-pipeline doctor`") from None
+        raise NoImage("the lake cannot be read: see `ocr-pipeline doctor`") from None
     if not data.startswith(_JPEG):
-        raise NoPicture("what is stored there is no JPEG")
+        raise NoImage("what is stored there is no JPEG")
     return data
