@@ -6,6 +6,7 @@ Here belong the choice of the engine and what an engine's lines or failure becom
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime
 
@@ -47,6 +48,7 @@ class CpuTranscriber:
         self._engine = engine
         self._geometry = geometry
         self._model = engine.model
+        self._places = asyncio.Semaphore(engine.workers)
         self._recipe_id = recipe_id(
             {
                 "engine": engine.name,
@@ -71,11 +73,16 @@ class CpuTranscriber:
 
     @property
     def max_in_flight(self) -> int:
-        return self._engine.max_in_flight
+        """One more than the engine reads at once, so that a page is there when a worker is free."""
+        return self._engine.workers + 1
 
     async def transcribe(self, image: PageImage, previous: Transcript | None = None) -> Transcript:
         """Reads the page; `previous` attempts are kept and numbered on from. A page without any text fails with
         `empty_text`, any error of the engine with `engine_failed`."""
+        async with self._places:  # an attempt's time is the engine's, not that of waiting for it
+            return await self._attempt(image, previous)
+
+    async def _attempt(self, image: PageImage, previous: Transcript | None) -> Transcript:
         started_at, clock = datetime.now(UTC), time.monotonic()
         lines: tuple[RawLine, ...] = ()
         reason: Reason | None = None

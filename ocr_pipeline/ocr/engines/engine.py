@@ -49,7 +49,9 @@ class Engine(Protocol):
         ...
 
     @property
-    def max_in_flight(self) -> int: ...
+    def workers(self) -> int:
+        """Pages it reads at once; the caller sends no more."""
+        ...
 
     async def read(self, image: PageImage) -> tuple[RawLine, ...]:
         """The lines of the page, in any order. Raises `EngineError`; cancelling stops the work or frees its place."""

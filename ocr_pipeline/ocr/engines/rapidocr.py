@@ -50,8 +50,8 @@ class RapidOcrEngine:
     def __init__(self, workers: int | None = None) -> None:
         """`workers`: pages read at once, one core each (two threads for one page cost twice the CPU, most of it spent
         waiting). By default one a core, at most 4: the first takes 450 MB, each further one 200 MB."""
-        self._workers = workers or min(4, usable_cores())
-        self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="rapidocr")
+        self.workers = workers or min(4, usable_cores())
+        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="rapidocr")
         self._loading = threading.Lock()
         self._reader: Any = None
 
@@ -62,10 +62,6 @@ class RapidOcrEngine:
     @property
     def asked(self) -> Mapping[str, Any]:
         return {"detector": DETECTOR, "recogniser": RECOGNISER, "settings": SETTINGS}
-
-    @property
-    def max_in_flight(self) -> int:
-        return self._workers + 1
 
     async def read(self, image: PageImage) -> tuple[RawLine, ...]:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, image.jpeg)

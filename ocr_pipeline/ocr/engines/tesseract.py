@@ -42,8 +42,7 @@ class TesseractEngine:
         there. `seconds`: limit for one page."""
         self._languages = languages
         self._seconds = seconds
-        self._workers = workers or usable_cores()
-        self._places = asyncio.Semaphore(self._workers)
+        self.workers = workers or usable_cores()
 
     @cached_property
     def version(self) -> str:
@@ -69,13 +68,8 @@ class TesseractEngine:
     def asked(self) -> Mapping[str, Any]:
         return {"version": self.version, "languages": self.languages, "psm": SEGMENTATION}
 
-    @property
-    def max_in_flight(self) -> int:
-        return self._workers + 1
-
     async def read(self, image: PageImage) -> tuple[RawLine, ...]:
-        async with self._places:
-            return lines_of_table(await self._table(image.jpeg))
+        return lines_of_table(await self._table(image.jpeg))
 
     async def aclose(self) -> None:
         return None

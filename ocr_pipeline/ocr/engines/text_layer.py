@@ -22,7 +22,7 @@ class TextLayerEngine:
 
     name = "text_layer"
     model = "text layer"
-    max_in_flight = 32
+    workers = 32
 
     @property
     def asked(self) -> Mapping[str, Any]:

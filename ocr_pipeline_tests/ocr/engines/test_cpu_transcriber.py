@@ -6,14 +6,15 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, ClassVar
 
 import pytest
 
 from ocr_pipeline.ocr.cpu import CpuTranscriber, cpu_transcriber
 from ocr_pipeline.ocr.engines.engine import EngineError, RawLine
 from ocr_pipeline.ocr.parsing.parse import parse
-from ocr_pipeline.records import Geometry, PageImage, PageStatus, Reason
+from ocr_pipeline.records import Geometry, PageImage, PageStatus, Reason, Transcript
 from ocr_pipeline_tests.ocr.engines.printing import page_of
 
 PAGE = page_of(b"an image", 1240, 1754, text_layer="The quick brown fox jumps")
@@ -24,7 +25,7 @@ class EngineOf:
 
     name = "rapidocr"
     model = "test model 1"
-    max_in_flight = 2
+    workers = 1
 
     def __init__(self, answer: tuple[RawLine, ...] | Exception, asked: Mapping[str, Any] | None = None) -> None:
         self.answer = answer
@@ -65,6 +66,32 @@ def test_each_call_is_one_attempt_numbered_on_from_earlier_ones() -> None:
     assert [(attempt.attempt, attempt.outcome) for attempt in attempts] == [(1, "engine_failed"), (2, "ok")]
     assert {attempt.backend for attempt in attempts} == {"cpu"}
     assert all(attempt.started_at.tzinfo for attempt in attempts)
+
+
+def test_an_attempts_time_begins_when_the_engine_takes_the_page_and_no_more_pages_are_with_it_than_it_reads() -> None:
+    class Counting(EngineOf):
+        ends: ClassVar[list[datetime]] = []
+        inside = most = 0
+
+        async def read(self, image: PageImage) -> tuple[RawLine, ...]:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            self.inside -= 1
+            self.ends.append(datetime.now(UTC))
+            return self.answer
+
+    engine = Counting(LINES)
+
+    async def three() -> list[Transcript]:
+        transcriber = CpuTranscriber(engine)
+        return await asyncio.gather(*(transcriber.transcribe(PAGE) for _ in range(3)))
+
+    transcripts = asyncio.run(three())
+    assert engine.most == 1
+    starts = [transcript.attempts[0].started_at for transcript in transcripts]
+    assert all(start >= end for start, end in zip(starts[1:], engine.ends, strict=False))
 
 
 @pytest.mark.parametrize(
