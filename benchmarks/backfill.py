@@ -26,7 +26,7 @@ from benchmarks.latency import FREE, cpu
 from benchmarks.measure import report
 from ocr_pipeline import wiring
 from ocr_pipeline.intake import cutting, inbox, sources
-from ocr_pipeline.lake.planner import Limits
+from ocr_pipeline.lake.planner import BatchLimits
 from ocr_pipeline.runs import instance, requests
 from ocr_pipeline.settings import Settings
 from ocr_pipeline_tests.whole.dev import Dev, dev
@@ -140,7 +140,7 @@ def written(data: Path, batches: int) -> list[str]:
         plan = cutting.cut(
             lake,
             uploads,
-            Limits(1, settings.batch_bytes, batches),
+            BatchLimits(1, settings.batch_bytes, batches),
             inbox=settings.inbox,
             announce=lambda names: requests.add_partitions(dagster, names),
         )

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from ocr_pipeline.lake.listing import Cursor, Look, ordered, sweep
+from ocr_pipeline.lake.listing import Cursor, InboxScan, ordered, sweep
 from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.storage import S3Options, Storage
 
@@ -76,7 +76,7 @@ def peak_mb() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def _look(name: str, storage: Storage, known: Cursor) -> Look:
+def _look(name: str, storage: Storage, known: Cursor) -> InboxScan:
     if name == "sweep":
         return sweep(storage, "inbox/", {"inbox/": known}, overlap=OVERLAP)
     return ordered(storage, "inbox/", {"inbox/": known, "inbox/urgent/": known}, look_back=OVERLAP)

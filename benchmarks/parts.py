@@ -138,7 +138,7 @@ def measure(settings: Settings, documents: list[Path], profile: bool) -> dict[st
     lake = wiring.lake(settings)
     found = sources.find(documents, wiring.places(settings))
     uploads = [inbox.put(lake, source) for source in found.sources]
-    batch = planner.plan(uploads, set(), planner.Limits(10_000, 2**40, 1)).batches[0]
+    batch = planner.plan(uploads, set(), planner.BatchLimits(10_000, 2**40, 1)).batches[0]
     service = wiring.ocr_service(settings)
     clocks = Clocks()
     if profile:

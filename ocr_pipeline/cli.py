@@ -99,5 +99,5 @@ def _known(error: Exception) -> int:
 
     if not isinstance(error, errors.CONFIGURATION):
         raise error
-    click.echo(f"Error: {errors.told(error)}", err=True)
+    click.echo(f"Error: {errors.message(error)}", err=True)
     return 2

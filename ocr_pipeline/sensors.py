@@ -1,9 +1,9 @@
-"""The sensor for new uploads: a few lines around `looking.look`, which decides."""
+"""The sensor for new uploads: a few lines around `intake.tick`, which decides."""
 
 import dagster as dg
 
 from ocr_pipeline import wiring
-from ocr_pipeline.intake import looking
+from ocr_pipeline.intake.tick import run_tick
 from ocr_pipeline.jobs import SENSOR, process_batch
 from ocr_pipeline.lake import batches
 from ocr_pipeline.partitions import BATCHES
@@ -23,7 +23,7 @@ def upload_sensor(settings: Settings) -> dg.SensorDefinition:
     def sense(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         lake = wiring.lake(settings)
         with wiring.queue(settings) as queue:
-            found = looking.look(
+            found = run_tick(
                 lake, wiring.intake(settings), context.cursor, hold_partial=history.busy(context.instance), queue=queue
             )
         cut = {batch.name: batch for batch in found.batches}

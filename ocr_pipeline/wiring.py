@@ -94,8 +94,8 @@ def places(settings: Settings) -> Places:
     return Places(settings.inbox, root, settings.data)
 
 
-def batch_limits(settings: Settings) -> planner.Limits:
-    return planner.Limits(settings.batch_documents, settings.batch_bytes, settings.batches_per_tick)
+def batch_limits(settings: Settings) -> planner.BatchLimits:
+    return planner.BatchLimits(settings.batch_documents, settings.batch_bytes, settings.batches_per_tick)
 
 
 def warehouse(settings: Settings, wait_seconds: float = 600.0, connect: Connect | None = None) -> Warehouse:

@@ -25,7 +25,7 @@ class Display:
         self._documents, self._opened, self._done = documents, 0, 0
         self._pages, self._pages_done, self._failed, self._rejected = 0, 0, 0, 0
         self._lock = threading.Lock()
-        self._told = time.monotonic()
+        self._last_said = time.monotonic()
         self._bar: Bar | None = None
         if console.is_terminal:
             self._bar = Bar(
@@ -82,6 +82,6 @@ class Display:
             text += f", {self._rejected} rejected, {self._failed} pages failed"
         if self._bar:
             self._bar.update(self._task, description=text, completed=self._pages_done, total=self._pages or None)
-        elif time.monotonic() - self._told > EVERY_SECONDS:
-            self._told = time.monotonic()
+        elif time.monotonic() - self._last_said > EVERY_SECONDS:
+            self._last_said = time.monotonic()
             self.say(f"{text}, {self._pages_done} of {self._pages} pages so far")

@@ -15,7 +15,7 @@ from ocr_pipeline.warehouse.errors import WarehouseError
 CONFIGURATION = (StorageError, QueueError, ConfigError, EngineError, WarehouseError, SourceError, HomeError, Timeout)
 
 
-def told(error: Exception) -> str:
+def message(error: Exception) -> str:
     if isinstance(error, Timeout):
         return f"another process has held {error.lock_file} for two minutes: wait, or end it, and run this again"
     return str(error)

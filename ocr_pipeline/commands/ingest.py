@@ -70,9 +70,9 @@ def ingest(settings: Settings, found: Found, console: Console) -> Summary:
 
     put, not_taken = _put(lake, found)
     reaping.reap(dagster, settings.claims)
-    with cutting.alone(settings.data):
+    with cutting.intake_lock(settings.data):
         # as they stand now: another ingest of the same files may have put them there anew since
-        uploads = [inbox.standing(lake, source.key) for source in put]
+        uploads = [inbox.current_upload(lake, source.key) for source in put]
         # partitions before lists: the sensor takes a list without a partition for one that nobody runs
         cutting.cut(
             lake,

@@ -44,7 +44,7 @@ def command(key: str, yes: bool, as_json: bool) -> int:
             raise click.UsageError("nobody is there to ask: give --yes")
         click.confirm(f"Forget {key} everywhere? This cannot be undone", abort=True, err=True)
     reaping.reap(dagster, settings.claims)
-    with cutting.alone(settings.data):
+    with cutting.intake_lock(settings.data):
         found = traces(lake, warehouse, key)
         # records of documents that share a page are written too, in their batches
         sharing = {batch for batch, _ in found.sharers}

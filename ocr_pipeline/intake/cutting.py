@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from ocr_pipeline.lake import batches, listing, planner
 from ocr_pipeline.lake.batch_index import BatchIndex, Known
-from ocr_pipeline.lake.standing import standing
+from ocr_pipeline.lake.current import stat_many
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch, Upload
 
@@ -24,7 +24,7 @@ Announce = Callable[[Collection[str]], None]
 
 
 @contextmanager
-def alone(data: Path) -> Iterator[None]:
+def intake_lock(data: Path) -> Iterator[None]:
     """Holds the intake of this machine: between reading which uploads are taken and writing what is cut anew.
 
     Two at once would both be right (rows are keyed, transcripts shared) and cut some uploads twice. Another machine
@@ -39,7 +39,7 @@ def alone(data: Path) -> Iterator[None]:
 def cut(
     storage: Storage,
     uploads: Collection[Upload],
-    limits: planner.Limits,
+    limits: planner.BatchLimits,
     *,
     inbox: str,
     hold_partial: bool = False,
@@ -49,7 +49,7 @@ def cut(
     """Writes the batch lists of those `uploads` that are in none yet; returns the plan that was carried out.
 
     Uploads that a list has marked deleted and that are there again unchanged get a list of their own.
-    `announce` is told the names before the lists are written: who sees a list can know that somebody has it.
+    `announce` is called with the names before the lists are written: whoever sees a list can know that somebody has it.
     `index`: one that knows every list since the oldest of `uploads`; without it those are read here.
     """
     if not uploads:
@@ -70,7 +70,7 @@ def cut(
 
 
 def _with_returned(
-    known: Iterable[Known], taken: set[Upload], limits: planner.Limits, plan: planner.Plan
+    known: Iterable[Known], taken: set[Upload], limits: planner.BatchLimits, plan: planner.Plan
 ) -> planner.Plan:
     """The plan, and batches of those of `taken` that are marked deleted, as far as the cap on batches allows."""
     lists = {upload: of_key.lists for of_key in known for upload in of_key.uploads & taken if not of_key.taken(upload)}
@@ -105,11 +105,11 @@ def mark_deleted(
 ) -> tuple[Batch, ...]:
     """Marks those of `keys` deleted that are there by the batch lists and are not there when asked now.
 
-    `index` knows every list. So a deletion that is told five times is one batch, one of a key that was never taken is
-    none, and what was uploaded again meanwhile is not hidden: the mark names the uploads that it hides.
+    `index` knows every list. So a deletion that is reported five times is one batch, one of a key that was never taken
+    is none, and what was uploaded again meanwhile is not hidden: the mark names the uploads that it hides.
     """
     known = {key: of_key for key, of_key in index.known(keys).items() if of_key.there}
-    gone = standing(storage, sorted(known)).gone
+    gone = stat_many(storage, sorted(known)).missing
     if not gone:
         return ()
     hidden = [upload for key in gone for upload in known[key].newest]

@@ -25,14 +25,14 @@ def put(storage: Storage, source: Source) -> Upload:
     if there is None and source.path.stat().st_size <= CREATED_WHOLE:
         # create-only: of two ingests of one new file at once, the second must not replace what the first has cut
         if storage.create(source.key, source.path.read_bytes()):
-            return standing(storage, source.key)
+            return current_upload(storage, source.key)
         there = storage.stat(source.key)
     if there is None or not _same(storage, there, source.path):
         storage.upload(source.key, source.path)
-    return standing(storage, source.key)
+    return current_upload(storage, source.key)
 
 
-def standing(storage: Storage, key: str) -> Upload:
+def current_upload(storage: Storage, key: str) -> Upload:
     """The upload under this key as it is now. Raises SourceError when it is gone."""
     there = storage.stat(key)
     if there is None:

@@ -1,4 +1,4 @@
-"""What intake must be told: where it works, how uploads are found, how batches are cut."""
+"""What intake must know: where it works, how uploads are found, how batches are cut."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from ocr_pipeline.lake.planner import Limits
+from ocr_pipeline.lake.planner import BatchLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class IntakeOptions:
     ordered: bool = False  # keys that sort by time, listed from their end; else the whole inbox
     overlap: timedelta = timedelta(hours=1)  # to look back: longer than the slowest upload
     settle: timedelta = timedelta(0)  # quiet time of a file before it is taken; a bucket's objects are whole
-    limits: Limits = field(default_factory=Limits)
+    limits: BatchLimits = field(default_factory=BatchLimits)
 
     @property
     def index(self) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ocr_pipeline.intake.cutting import Announce, alone, cut, mark_deleted
+from ocr_pipeline.intake.cutting import Announce, cut, intake_lock, mark_deleted
 from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.lake.batch_index import BatchIndex, Known
 from ocr_pipeline.lake.storage import ObjectInfo, Storage
@@ -23,7 +23,7 @@ SWEEP_SECONDS = 25.0
 MOST_GONE = 2000
 """Keys that are asked for once more, each, in one sweep: 6 s at 50 ms a request."""
 
-PLACE = "sweep goes on behind"
+POSITION = "sweep goes on behind"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,12 @@ def sweep_everything(
         lists = {name: info.last_modified for name, info in index.listed.items()}
         if not complete:
             return Swept((), lists, False, f"{len(lists)} batch lists: not all are read yet, the next sweep goes on")
-        behind = index.noted(PLACE)
+        behind = index.noted(POSITION)
         most = options.limits.documents * options.limits.batches
         found, gone = list[Upload](), list[str]()
         seen, last = 0, None
         settled_before = datetime.now(UTC) - options.settle
-        for key, known, info in _side_by_side(storage, index, options.inbox, behind):
+        for key, known, info in _merged(storage, index, options.inbox, behind):
             seen += info is not None
             if info is None and known is not None and known.there:
                 gone.append(key)
@@ -72,13 +72,13 @@ def sweep_everything(
                 break
         cut_now, left = list[Batch](), 0
         if found or gone:
-            with alone(options.data):
+            with intake_lock(options.data):
                 index.refresh()  # what others have cut meanwhile
                 plan = cut(storage, found, options.limits, inbox=options.inbox, announce=announce, index=index)
                 cut_now += [*plan.batches, *mark_deleted(storage, gone, index, announce)]
                 left = plan.left
         finished = last is None and not left
-        index.note(PLACE, behind if left else last)  # what is left over the cap is found by going there once more
+        index.note(POSITION, behind if left else last)  # what is left over the cap is found by going there once more
     written = datetime.now(UTC)
     lists |= {batch.name: written for batch in cut_now}
     end = "to the end" if finished else "the next sweep goes on"
@@ -86,20 +86,20 @@ def sweep_everything(
     return Swept(tuple(cut_now), dict(sorted(lists.items())), finished, note)
 
 
-def _side_by_side(
+def _merged(
     storage: Storage, index: BatchIndex, inbox: str, behind: str | None
 ) -> Iterator[tuple[str, Known | None, ObjectInfo | None]]:
     """Every key that is in the inbox or in a batch list, in the order of keys."""
-    listed, told = storage.list(inbox, start_after=behind), index.in_order(inbox, behind)
-    info, known = next(listed, None), next(told, None)
+    listed, indexed = storage.list(inbox, start_after=behind), index.in_order(inbox, behind)
+    info, known = next(listed, None), next(indexed, None)
     while info is not None or known is not None:
         if info is not None and known is not None and info.key == known.key:
             yield info.key, known, info
-            info, known = next(listed, None), next(told, None)
+            info, known = next(listed, None), next(indexed, None)
         elif known is None or (info is not None and info.key.encode() < known.key.encode()):
             assert info is not None  # noqa: S101  for the type checker
             yield info.key, None, info
             info = next(listed, None)
         else:
             yield known.key, known, None
-            known = next(told, None)
+            known = next(indexed, None)

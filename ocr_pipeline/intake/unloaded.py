@@ -14,17 +14,17 @@ import duckdb
 from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.batch_index import BatchIndex
-from ocr_pipeline.lake.standing import any_stands
+from ocr_pipeline.lake.current import any_current
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch, Upload
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.present import Loadable, not_there, present_batches
 
 LOOKED_AT = 500
-"""Batches without a row that one look takes up. Of 200 documents each, none of them in the tables, beside a million
+"""Batches without a row that one call takes up. Of 200 documents each, none of them in the tables, beside a million
 uploads in the index: 1.1 s and 140 MB until the lake is asked."""
 
-PLACE = "the look for lost batches goes on behind"
+POSITION = "the search for lost batches goes on behind"
 
 
 def not_in_tables(warehouse: Warehouse, held: Mapping[Upload, Batch]) -> set[str]:
@@ -49,7 +49,7 @@ def lost(
     """Of `names`, batches of which the tables have no row and should; at most `most`.
 
     A batch is left alone when newer uploads took the place of all of its own, or when its uploads are gone from the
-    inbox: what people deleted must not come back. Such batches only grow in number, so each look takes up some of
+    inbox: what people deleted must not come back. Such batches only grow in number, so each call takes up some of
     them, and the next one goes on behind: the lists are those of the index, the tables are asked once, and the lake
     only for what they do not have. Raises WarehouseError, and StorageError where the index cannot be used.
     """
@@ -57,7 +57,7 @@ def lost(
         return []
     found: list[str] = []
     with BatchIndex(storage, options.index) as index:
-        place = index.noted(PLACE)
+        place = index.noted(POSITION)
         # the connection is closed before the lake is asked: nobody can load into a DuckDB file meanwhile
         with warehouse.read() as connection:
             turn = _behind(place, sorted(set(names) - present_batches(connection)))[:LOOKED_AT]
@@ -68,11 +68,11 @@ def lost(
             if name not in missing:
                 continue
             known = index.known(upload.key for upload in missing[name])
-            if any_stands(storage, [upload for upload in missing[name] if known[upload.key].taken(upload)]):
+            if any_current(storage, [upload for upload in missing[name] if known[upload.key].taken(upload)]):
                 found.append(name)
-            if len(found) == most or out_of_time():  # asked after a batch: each look comes a step further
+            if len(found) == most or out_of_time():  # asked after a batch: each call comes a step further
                 break
-        index.note(PLACE, place)
+        index.note(POSITION, place)
     return found
 
 

@@ -1,6 +1,6 @@
 """What the batch lists say, kept on the local disk: which uploads are in one, and which keys were seen to be deleted.
 
-A copy, made from the lists alone: it may be deleted at any time. Without it every look would read again every list that
+A copy, made from the lists alone: it may be deleted at any time. Without it every tick would read again every list that
 may matter (600 a tick for the last 75 minutes of a busy inbox, all of them for a comparison with the whole inbox), and
 hold in memory what it compares. A list never changes, but for a purge that writes it anew: its etag tells.
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from ocr_pipeline.lake import batches, deletions, keys
+from ocr_pipeline.lake import batches, deletions, keys, planner
 from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError
 from ocr_pipeline.records import Batch, Deletion, Upload
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 LISTS_AT_ONCE = 64  # read and written down together; what a kill or the end of the time costs
 KEYS_AT_ONCE = 1000
-FORM = 1  # of the tables; another one is made anew
+SCHEMA_VERSION = 1  # an index of another version is made anew
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _TABLES = f"""
@@ -42,7 +42,7 @@ _TABLES = f"""
         key TEXT, list INTEGER, at INTEGER, up_to INTEGER, etags TEXT, PRIMARY KEY (key, list)
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-    PRAGMA user_version = {FORM};
+    PRAGMA user_version = {SCHEMA_VERSION};
 """
 
 
@@ -82,7 +82,7 @@ class BatchIndex:
         self._path = path
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with self._told():
+        with self._sqlite_errors():
             try:
                 self._open()
             except sqlite3.OperationalError:  # locked, full, not allowed: no fault of what is in it
@@ -99,10 +99,10 @@ class BatchIndex:
     def _open(self) -> None:
         self._db = sqlite3.connect(self._path or ":memory:", timeout=60, isolation_level=None)
         self._db.execute("PRAGMA secure_delete = ON")  # a purge means the name of the file too
-        form, lake = self._one("PRAGMA user_version"), None
-        if form == FORM:
-            lake = self._one("SELECT value FROM notes WHERE name = 'lake'")
-        if form and (form != FORM or lake != self._storage.uri):
+        version, lake = self._scalar("PRAGMA user_version"), None
+        if version == SCHEMA_VERSION:
+            lake = self._scalar("SELECT value FROM notes WHERE name = 'lake'")
+        if version and (version != SCHEMA_VERSION or lake != self._storage.uri):
             for table in ("lists", "uploads", "marks", "notes"):
                 self._db.execute(f"DROP TABLE IF EXISTS {table}")
         self._db.executescript(_TABLES)
@@ -122,8 +122,8 @@ class BatchIndex:
         late each time gets through in the end.
         """
         self.listed = dict(batches.objects(self._storage, since))
-        floor = "" if since is None else batches.floor(since)
-        with self._told():
+        floor = "" if since is None else planner.name_floor(since)
+        with self._sqlite_errors():
             known = dict(self._db.execute("SELECT name, etag FROM lists WHERE name > ?", [floor]).fetchall())
             changed = [n for n, etag in known.items() if n not in self.listed or self.listed[n].etag != etag]
             if changed:
@@ -139,17 +139,17 @@ class BatchIndex:
     def known(self, wanted: Iterable[str]) -> dict[str, Known]:
         """What the lists say of these keys; those that none names are left out."""
         found = {}
-        with self._told():
+        with self._sqlite_errors():
             for some in _groups(sorted(set(wanted)), KEYS_AT_ONCE):
-                found.update({known.key: known for known in self._read(f"key IN ({_marks(some)})", list(some))})
+                found.update({known.key: known for known in self._read(f"key IN ({_placeholders(some)})", list(some))})
         return found
 
     def in_order(self, prefix: str, after: str | None = None) -> Iterator[Known]:
         """What the lists say of every key below `prefix` and behind `after`, in the order in which stores list keys."""
         last = max(prefix, after or "", key=str.encode)
         while True:
-            with self._told():
-                end = self._one(
+            with self._sqlite_errors():
+                end = self._scalar(
                     "SELECT key FROM uploads WHERE key > ? ORDER BY key LIMIT 1 OFFSET ?", last, KEYS_AT_ONCE
                 )
                 if end is None:
@@ -172,12 +172,14 @@ class BatchIndex:
         """
         found: dict[str, list[Upload]] = {}
         for some in _groups(sorted(set(names)), KEYS_AT_ONCE):
-            with self._told():
+            with self._sqlite_errors():
                 by_number = dict(
-                    self._db.execute(f"SELECT id, name FROM lists WHERE name IN ({_marks(some)})", some).fetchall()
+                    self._db.execute(
+                        f"SELECT id, name FROM lists WHERE name IN ({_placeholders(some)})", some
+                    ).fetchall()
                 )
                 rows = self._db.execute(
-                    f"SELECT list, key, etag, size, modified FROM uploads WHERE list IN ({_marks(by_number)})",
+                    f"SELECT list, key, etag, size, modified FROM uploads WHERE list IN ({_placeholders(by_number)})",
                     list(by_number),
                 ).fetchall()
             for number, key, etag, size, modified in rows:
@@ -185,37 +187,43 @@ class BatchIndex:
         return found
 
     def note(self, name: str, value: str | None) -> None:
-        """Keeps a word beside the index: it goes when the index goes."""
-        with self._told():
+        """Stores a value beside the index: it goes when the index goes."""
+        with self._sqlite_errors():
             self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", [name, value])
 
     def noted(self, name: str) -> str | None:
-        with self._told():
-            found: str | None = self._one("SELECT value FROM notes WHERE name = ?", name)
+        with self._sqlite_errors():
+            found: str | None = self._scalar("SELECT value FROM notes WHERE name = ?", name)
             return found
 
     # ------------------------------------------------------------------------------------------------------ the tables
 
     def _add(self, lists: Iterable[tuple[str, Batch]]) -> None:
-        with self._told(), self._transaction():
+        with self._sqlite_errors(), self._transaction():
             for etag, batch in lists:
                 self._forget([batch.name])
                 number = self._db.execute("INSERT INTO lists (name, etag) VALUES (?, ?)", [batch.name, etag]).lastrowid
                 self._db.executemany(
                     "INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?)",
-                    ((u.key, number, u.etag, u.size, _number(u.last_modified)) for u in batch.uploads),
+                    ((u.key, number, u.etag, u.size, _microseconds(u.last_modified)) for u in batch.uploads),
                 )
                 self._db.executemany(
                     "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)",
                     (
-                        (key, number, _number(m.deleted_at), _number(m.up_to), m.etags and json.dumps(m.etags))
+                        (
+                            key,
+                            number,
+                            _microseconds(m.deleted_at),
+                            _microseconds(m.up_to),
+                            m.etags and json.dumps(m.etags),
+                        )
                         for key, m in deletions.marks(batch).items()
                     ),
                 )
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:
-            number = self._one("SELECT id FROM lists WHERE name = ?", name)
+            number = self._scalar("SELECT id FROM lists WHERE name = ?", name)
             if number is not None:  # seldom, and a scan each
                 for table, column in (("uploads", "list"), ("marks", "list"), ("lists", "id")):
                     self._db.execute(f"DELETE FROM {table} WHERE {column} = ?", [number])
@@ -234,19 +242,19 @@ class BatchIndex:
             marks.setdefault(key, []).append((name, mark))
         found = []
         for key, rows in groupby(uploads, key=lambda row: str(row[0])):
-            told = marks.get(key, [])
+            marked = marks.get(key, [])
             versions = list(rows)
             found.append(
                 Known(
                     key,
                     frozenset(Upload(key, etag, size, _time(modified)) for _, _, etag, size, modified in versions),
-                    max((mark for _, mark in told), key=lambda mark: mark.deleted_at, default=None),
-                    tuple(sorted({name for _, name, *_ in versions} | {name for name, _ in told})),
+                    max((mark for _, mark in marked), key=lambda mark: mark.deleted_at, default=None),
+                    tuple(sorted({name for _, name, *_ in versions} | {name for name, _ in marked})),
                 )
             )
         return found
 
-    def _one(self, statement: str, *values: Any) -> Any:
+    def _scalar(self, statement: str, *values: Any) -> Any:
         with closing(self._db.execute(statement, values)) as rows:
             row = rows.fetchone()
         return None if row is None else row[0]
@@ -262,7 +270,7 @@ class BatchIndex:
         self._db.execute("COMMIT")
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _sqlite_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
@@ -278,11 +286,11 @@ def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield group
 
 
-def _marks(values: Collection[Any]) -> str:
+def _placeholders(values: Collection[Any]) -> str:
     return ",".join("?" * len(values))
 
 
-def _number(time: datetime | None) -> int | None:
+def _microseconds(time: datetime | None) -> int | None:
     """Microseconds: a whole number, so that a time comes back as it went in."""
     return None if time is None else (time - EPOCH) // timedelta(microseconds=1)
 

@@ -37,14 +37,9 @@ def parse(data: bytes) -> Batch:
     return _BATCH.validate_json(data)
 
 
-def floor(since: datetime) -> str:
-    """A text that sorts before the name of every batch with an upload at `since` or later."""
-    return planner.name_floor(since)
-
-
 def objects(storage: Storage, since: datetime | None = None) -> Iterator[tuple[str, ObjectInfo]]:
     """All batch lists by name, or those that may hold an upload at `since` or later; sorted."""
-    for info in storage.list(keys.BATCHES, start_after=keys.BATCHES + floor(since) if since else None):
+    for info in storage.list(keys.BATCHES, start_after=keys.BATCHES + planner.name_floor(since) if since else None):
         name = info.key.removeprefix(keys.BATCHES)
         if name.endswith(".json") and "/" not in name:
             yield name.removesuffix(".json"), info

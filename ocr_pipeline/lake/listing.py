@@ -1,10 +1,10 @@
-"""How new uploads are found by listing the inbox: two strategies, their cursors, and when a look stops.
+"""How new uploads are found by listing the inbox: two strategies, their cursors, and when a scan stops.
 
-Here: which objects a look shows, and from where the next one starts. Not here: which of them are in a batch list
+Here: which objects a scan gives, and from where the next one starts. Not here: which of them are in a batch list
 already (the caller knows), events (`queue.py`), and how a store lists.
 
-A look shows everything that can be new, and some that is known. The caller writes batch lists for what is new, and
-only then keeps `Look.next()`.
+A scan gives everything that can be new, and some that is known. The caller writes batch lists for what is new, and
+only then keeps `InboxScan.next()`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _DATED = re.compile(r"\d{4}/\d{2}/\d{2}/")
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """From where one prefix is to be looked at again.
+    """From where one prefix is to be scanned again.
 
-    A pass is one way through the prefix; where time runs out it is spread over several looks. What arrives behind it
+    A pass is one way through the prefix; where time runs out it is spread over several scans. What arrives behind it
     is found by the next pass, whose watermark is the time at which this one began.
     """
 
@@ -52,7 +52,7 @@ def dump(cursors: Cursors) -> str:
 
 
 def load(text: str | None) -> dict[str, Cursor]:
-    """The cursors that `dump` wrote. A text that is no such thing is no cursor: the whole inbox is looked at anew."""
+    """The cursors that `dump` wrote. A text that is no such thing is no cursor: the whole inbox is scanned anew."""
 
     def time(value: str | None) -> datetime | None:
         return None if value is None else datetime.fromisoformat(value).astimezone(UTC)
@@ -66,8 +66,8 @@ def load(text: str | None) -> dict[str, Cursor]:
         return {}
 
 
-class Look:
-    """One look at the inbox: iterate it for the uploads, once, then ask for `next`."""
+class InboxScan:
+    """One scan of the inbox: iterate it for the uploads, once, then ask for `next`."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Look:
         self.seen = 0
         """Objects listed, known ones and others included."""
         self.given = 0
-        """Uploads given. A caller that keeps them all may end the look at a number of them, by `out_of_time`."""
+        """Uploads given. A caller that keeps them all may end the scan at a number of them, by `out_of_time`."""
         self._objects = {prefix: objects for prefix, (_, objects) in parts.items()}
         self._cursors = {prefix: replace(cursor, began=cursor.began or now) for prefix, (cursor, _) in parts.items()}
         self._after = {prefix: cursor.after for prefix, (cursor, _) in parts.items()}
@@ -112,9 +112,9 @@ class Look:
             self._ended.add(prefix)
 
     def next(self, left_since: datetime | None = None) -> dict[str, Cursor]:
-        """The cursors for the next look, once what this one gave is in batch lists.
+        """The cursors for the next scan, once what this one gave is in batch lists.
 
-        `left_since`: the `last_modified` of the oldest upload that this look gave and that is still in none (over a
+        `left_since`: the `last_modified` of the oldest upload that this scan gave and that is still in none (over a
         cap): the next pass looks back that far.
         """
         cursors = {}
@@ -139,17 +139,17 @@ def sweep(
     settle: timedelta = timedelta(0),
     now: datetime | None = None,
     out_of_time: Callable[[], bool] = lambda: False,
-) -> Look:
+) -> InboxScan:
     """The whole inbox, and of it what arrived since the watermark less `overlap`. Any keys; memory stays flat.
 
     `overlap` must be longer than the slowest upload: S3 dates a multipart upload at its beginning. `settle`: an
     object that arrived less than this ago is not given yet (a file may still be written; a bucket's objects are
-    whole, give zero there). `out_of_time` is asked after each object; when it says so, the next look goes on there.
+    whole, give zero there). `out_of_time` is asked after each object; when it says so, the next scan goes on there.
     """
     cursor = cursors.get(inbox, Cursor())
     since = None if cursor.since is None else cursor.since - overlap
     objects = ((info, since is None or info.arrived >= since) for info in storage.list(inbox, start_after=cursor.after))
-    return Look({inbox: (cursor, objects)}, now=now or datetime.now(UTC), settle=settle, out_of_time=out_of_time)
+    return InboxScan({inbox: (cursor, objects)}, now=now or datetime.now(UTC), settle=settle, out_of_time=out_of_time)
 
 
 def ordered(
@@ -161,7 +161,7 @@ def ordered(
     settle: timedelta = timedelta(0),
     now: datetime | None = None,
     out_of_time: Callable[[], bool] = lambda: False,
-) -> Look:
+) -> InboxScan:
     """Only the end of the inbox, where keys sort by time: `<inbox>[urgent/]YYYY/MM/DD/<ULID>…`, as the Worker makes.
 
     Two short listings however much the inbox holds, urgent first. Other keys below the inbox are not seen: they are
@@ -172,7 +172,7 @@ def ordered(
     for prefix in (inbox + URGENT, inbox):
         cursor = cursors.get(prefix, Cursor())
         parts[prefix] = (cursor, _dated(storage, prefix, cursor, look_back))
-    return Look(parts, now=now or datetime.now(UTC), settle=settle, out_of_time=out_of_time)
+    return InboxScan(parts, now=now or datetime.now(UTC), settle=settle, out_of_time=out_of_time)
 
 
 def _dated(storage: Storage, prefix: str, cursor: Cursor, look_back: timedelta) -> Iterator[tuple[ObjectInfo, bool]]:

@@ -29,7 +29,7 @@ from ocr_pipeline.lake.storage import (
     ObjectTooLarge,
     StorageError,
     is_hidden,
-    side_by_side,
+    parallel_map,
 )
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class LocalStorage:
         except FileExistsError:
             pass
         if os.path.isdir(path):
-            raise _told(IsADirectoryError(errno.EISDIR, ""), path)
+            raise _storage_error(IsADirectoryError(errno.EISDIR, ""), path)
         return False
 
     def upload(self, key: str, path: Path) -> None:
@@ -134,7 +134,7 @@ class LocalStorage:
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 continue
             except OSError as error:
-                raise _told(error, path) from error
+                raise _storage_error(error, path) from error
             self._remove_empty_folders(key)
 
     def read_many(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
@@ -144,10 +144,10 @@ class LocalStorage:
             except ObjectMissing:
                 return key, None
 
-        return side_by_side(work, keys)
+        return parallel_map(work, keys)
 
     def write_many(self, items: Iterable[tuple[str, bytes]]) -> None:
-        for _ in side_by_side(lambda item: self.write(*item), items):
+        for _ in parallel_map(lambda item: self.write(*item), items):
             pass
 
     def remove_leftovers(self, prefix: str, before: datetime) -> int:
@@ -207,7 +207,7 @@ class LocalStorage:
         except OSError as error:
             if error.errno in (errno.ENXIO, errno.EISDIR):
                 raise ObjectMissing(self.uri_of(key)) from None
-            raise _told(error, path) from error
+            raise _storage_error(error, path) from error
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise ObjectMissing(self.uri_of(key))
@@ -238,7 +238,7 @@ class LocalStorage:
         except FileExistsError:
             raise  # the race of `create`, lost
         except OSError as error:
-            raise _told(error, path) from error
+            raise _storage_error(error, path) from error
 
     def _remove_empty_folders(self, key: str) -> None:
         """Folders are no objects: those that a deletion leaves empty go too, but never the first one (inbox/, …)."""
@@ -270,7 +270,7 @@ class LocalStorage:
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            raise _told(error, os.path.join(self.root, os.fsdecode(folder))) from error
+            raise _storage_error(error, os.path.join(self.root, os.fsdecode(folder))) from error
         names.sort()
         for name in names:
             key = folder + name
@@ -324,7 +324,7 @@ def _create_file(folder: str, temporary: str) -> BinaryIO:
             if attempt == 4:
                 raise
         except FileExistsError:
-            raise _told(NotADirectoryError(errno.ENOTDIR, ""), folder) from None
+            raise _storage_error(NotADirectoryError(errno.ENOTDIR, ""), folder) from None
     raise AssertionError("unreachable")
 
 
@@ -405,7 +405,7 @@ def _time(nanoseconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
 
 
-def _told(error: OSError, path: str) -> StorageError:
+def _storage_error(error: OSError, path: str) -> StorageError:
     """The error in words, with the mend."""
     mend = {
         errno.EACCES: "give this user the right to read and write there",

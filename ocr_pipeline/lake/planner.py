@@ -20,7 +20,7 @@ TIME_EXAMPLE = "20261122T120000Z"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class BatchLimits:
     """How large a batch may grow, and how many are cut at once."""
 
     documents: int = 200
@@ -54,7 +54,7 @@ def name_floor(since: datetime) -> str:
     return since.astimezone(UTC).strftime(TIME_FORMAT)
 
 
-def groups(uploads: Iterable[Upload], limits: Limits) -> list[list[Upload]]:
+def groups(uploads: Iterable[Upload], limits: BatchLimits) -> list[list[Upload]]:
     """`uploads` in their order, cut so that each group keeps the limits on documents and bytes."""
     found: list[list[Upload]] = []
     size, keys = 0, set[str]()
@@ -69,14 +69,14 @@ def groups(uploads: Iterable[Upload], limits: Limits) -> list[list[Upload]]:
     return found
 
 
-def _cut(uploads: list[Upload], limits: Limits, *, urgent: bool) -> list[Batch]:
+def _cut(uploads: list[Upload], limits: BatchLimits, *, urgent: bool) -> list[Batch]:
     return [Batch(name(group), tuple(group), urgent=urgent) for group in groups(uploads, limits)]
 
 
 def plan(
     listing: Iterable[Upload],
     taken: Collection[Upload],
-    limits: Limits,
+    limits: BatchLimits,
     *,
     urgent_prefix: str = "inbox/urgent/",
     hold_partial: bool = False,
@@ -125,7 +125,7 @@ def plan(
     return Plan(tuple(batches), left, min(waiting, default=None))
 
 
-def _has_room(batch: Batch, limits: Limits) -> bool:
+def _has_room(batch: Batch, limits: BatchLimits) -> bool:
     return len(batch.uploads) < limits.documents and sum(u.size for u in batch.uploads) < limits.bytes
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from ocr_pipeline.lake import events
-from ocr_pipeline.lake.standing import standing
+from ocr_pipeline.lake.current import stat_many
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Upload
 
@@ -111,13 +111,13 @@ class QueuePull:
             if out_of_time() or pulled.messages >= most:
                 pulled.more = True
                 break
-        found = standing(storage, [key for key in pulled.leases if key])
-        pulled.deleted += found.gone
-        pulled.uploads += [Upload(i.key, i.etag, i.size, i.last_modified) for i in found.there.values()]
-        for key, error in found.refused.items():
+        stats = stat_many(storage, [key for key in pulled.leases if key])
+        pulled.deleted += stats.missing
+        pulled.uploads += [Upload(i.key, i.etag, i.size, i.last_modified) for i in stats.found.values()]
+        for key, error in stats.refused.items():
             log.warning("the event of %s is given back to the queue: %s", ascii(key), error)
-        pulled.refused_keys += found.refused
-        pulled.give_back(found.refused)
+        pulled.refused_keys += stats.refused
+        pulled.give_back(stats.refused)
         return pulled
 
     def acknowledge(self, pulled: Pulled) -> None:
@@ -159,7 +159,7 @@ class QueuePull:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 answer = self._client.post(path, json=body)
-                error = None if answer.status_code == 200 else self._told(answer)
+                error = None if answer.status_code == 200 else self._error_response(answer)
                 passes = answer.status_code == 429 or answer.status_code >= 500
             except httpx.TransportError as fault:
                 error = QueueError(
@@ -184,7 +184,7 @@ class QueuePull:
             raise QueueError(f"{self._client.base_url} answered: {answer.text[:200]!r}")
         return result
 
-    def _told(self, answer: httpx.Response) -> QueueError:
+    def _error_response(self, answer: httpx.Response) -> QueueError:
         mend = {
             401: "the token is not accepted: check OCR_QUEUE_TOKEN",
             403: "the token lacks the right: give it Queues read and write (OCR_QUEUE_TOKEN)",

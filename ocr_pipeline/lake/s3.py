@@ -45,7 +45,7 @@ from ocr_pipeline.lake.storage import (
     StorageError,
     climbs,
     is_hidden,
-    side_by_side,
+    parallel_map,
 )
 
 T = TypeVar("T")
@@ -279,7 +279,7 @@ class S3Storage:
         def work(key: str) -> None:
             self._run(lambda: self._call("delete_object", Key=self._key(key)), key)
 
-        for _ in side_by_side(work, keys):
+        for _ in parallel_map(work, keys):
             pass
 
     def read_many(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
@@ -289,10 +289,10 @@ class S3Storage:
             except ObjectMissing:
                 return key, None
 
-        return side_by_side(work, keys)
+        return parallel_map(work, keys)
 
     def write_many(self, items: Iterable[tuple[str, bytes]]) -> None:
-        for _ in side_by_side(lambda item: self.write(*item), items):
+        for _ in parallel_map(lambda item: self.write(*item), items):
             pass
 
     # ------------------------------------------------------------------------------------------------------- calls
@@ -367,14 +367,14 @@ class S3Storage:
         except StorageError:
             raise
         except Unreachable as error:
-            raise self._told(error.cause, key) from error.cause
+            raise self._storage_error(error.cause, key) from error.cause
         except (BotoCoreError, ClientError, HttpClientError, OSError) as error:
             if reads and s3_faults.is_missing(error):
                 raise ObjectMissing(self.uri_of(key)) from None
-            raise self._told(error, key) from error
+            raise self._storage_error(error, key) from error
 
-    def _told(self, error: Exception, key: str) -> StorageError:
-        return s3_faults.told(error, self.uri_of(key), self.bucket, self._client_options["endpoint_url"])
+    def _storage_error(self, error: Exception, key: str) -> StorageError:
+        return s3_faults.storage_error(error, self.uri_of(key), self.bucket, self._client_options["endpoint_url"])
 
     @staticmethod
     def _info(key: str, entry: dict[str, Any], size: int) -> ObjectInfo:

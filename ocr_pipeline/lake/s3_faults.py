@@ -51,7 +51,7 @@ LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOENT, er
 """What the local file at the other end of a copy can raise."""
 
 
-def told(error: Exception, uri: str, bucket: str, endpoint: str) -> StorageError:
+def storage_error(error: Exception, uri: str, bucket: str, endpoint: str) -> StorageError:
     """The `StorageError` for what happened on a request for `uri`."""
     answer = _answer(error)
     if answer is None:

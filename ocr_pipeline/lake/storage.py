@@ -1,4 +1,4 @@
-"""The door to object storage: what every store can do, and how it fails.
+"""The interface to object storage: what every store can do, and how it fails.
 
 Here belong the `Storage` protocol, and the records and errors that go with it. Not here: which store is behind a URL
 (`opening.py`), how a store does its work (`local.py`, `s3.py`), what keys are called (`keys.py`), how new uploads are
@@ -159,7 +159,7 @@ def climbs(key: str) -> bool:
     return "/./" in (path := f"/{key}/") or "/../" in path
 
 
-def side_by_side(work: Callable[[In], Out], items: Iterable[In], parallel: int = PARALLEL) -> Iterator[Out]:
+def parallel_map(work: Callable[[In], Out], items: Iterable[In], parallel: int = PARALLEL) -> Iterator[Out]:
     """The results of `work` in the order of `items`; at most `parallel` at work and as many results waiting."""
     pool = ThreadPoolExecutor(parallel, thread_name_prefix="lake")
     waiting: list[Future[Out]] = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ocr_pipeline.lake import batches, keys, planner
-from ocr_pipeline.lake.standing import stands
+from ocr_pipeline.lake.current import is_current
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.records import Batch, Reason, Upload
 from ocr_pipeline.warehouse.connection import Warehouse
@@ -35,7 +35,7 @@ def ask_again(
     *,
     since: datetime | None = None,
     documents: Sequence[str] | None = None,
-    limits: planner.Limits,
+    limits: planner.BatchLimits,
     now: datetime | None = None,
     announce: Callable[[Collection[str]], None] = lambda names: None,
 ) -> RetryPlan:
@@ -53,7 +53,7 @@ def ask_again(
         if batch_name not in lists:
             lists[batch_name] = _list(lake, batch_name)
         upload = _upload_of(lists[batch_name], document_id)
-        if upload is None or not stands(lake, upload):
+        if upload is None or not is_current(lake, upload):
             gone += 1
             continue
         uploads[upload] = batch_name

@@ -54,7 +54,7 @@ def put(lake: Storage, instance: dg.DagsterInstance) -> Put:
         for name, data in files.items():
             lake.write(f"inbox/{name}", data)
         found = [lake.stat(f"inbox/{name}") for name in files]
-        plan = cutting.cut(lake, [upload_of(info) for info in found if info], planner.Limits(), inbox="inbox/")
+        plan = cutting.cut(lake, [upload_of(info) for info in found if info], planner.BatchLimits(), inbox="inbox/")
         requests.add_partitions(instance, [batch.name for batch in plan.batches])
         return plan.batches[0]
 

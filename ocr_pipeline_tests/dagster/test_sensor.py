@@ -13,7 +13,7 @@ from dagster import DagsterRunStatus
 
 from ocr_pipeline import schedules, wiring
 from ocr_pipeline.definitions import build_defs
-from ocr_pipeline.intake import looking
+from ocr_pipeline.intake.tick import run_tick
 from ocr_pipeline.lake import batches, keys, listing
 from ocr_pipeline.lake.listing import floor
 from ocr_pipeline.lake.storage import Storage
@@ -326,7 +326,7 @@ def deleted(settings: Settings) -> list[bool]:
 
 def test_a_look_is_bounded_by_what_is_new_and_not_by_what_is_known(settings: Settings, lake: Storage) -> None:
     lake.write("inbox/a.pdf", numbered(1))
-    first = looking.look(lake, wiring.intake(settings), None)
+    first = run_tick(lake, wiring.intake(settings), None)
     moved = json.loads(first.cursor)
     assert list(moved) == ["inbox/"]
     assert keys.batch(first.batches[0].name) in [info.key for info in lake.list(keys.BATCHES)]

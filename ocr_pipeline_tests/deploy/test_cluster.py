@@ -67,7 +67,7 @@ def twenty_batches(settings: Settings, instance: dg.DagsterInstance) -> list[str
         plan = cutting.cut(
             lake,
             [upload_of(info) for info in found if info],
-            planner.Limits(),
+            planner.BatchLimits(),
             inbox=settings.inbox,
             announce=lambda cut: requests.add_partitions(instance, cut),
         )

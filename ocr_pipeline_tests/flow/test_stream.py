@@ -50,7 +50,7 @@ def put(lake: Storage, files: dict[str, bytes]) -> Batch:
     for name, data in files.items():
         lake.write(f"inbox/{name}", data)
     stats = [lake.stat(f"inbox/{name}") for name in files]
-    plan = planner.plan([upload_of(info) for info in stats if info], set(), planner.Limits())
+    plan = planner.plan([upload_of(info) for info in stats if info], set(), planner.BatchLimits())
     batches.write(lake, plan.batches[0])
     return plan.batches[0]
 

@@ -47,7 +47,7 @@ def read(lake: Storage) -> Iterator[Read]:
         lake.write("inbox/a.pdf", data)
         info = lake.stat("inbox/a.pdf")
         assert info is not None
-        batch = planner.plan([upload_of(info)], set(), planner.Limits()).batches[0]
+        batch = planner.plan([upload_of(info)], set(), planner.BatchLimits()).batches[0]
         service.run(batch)
         return results(lake, batch)[0]
 

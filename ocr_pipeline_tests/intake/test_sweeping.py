@@ -15,7 +15,7 @@ from ocr_pipeline.intake import sweeping
 from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.lake import batches, deletions, planner
 from ocr_pipeline.lake.local import LocalStorage
-from ocr_pipeline.lake.planner import Limits
+from ocr_pipeline.lake.planner import BatchLimits
 from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError
 from ocr_pipeline.records import Batch, Upload
 from ocr_pipeline_tests.intake.conftest import Sweep, lists, taken
@@ -174,7 +174,7 @@ def test_batch_lists_are_read_once_and_a_sweep_waits_until_all_are(
     lake: Storage, options: IntakeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ocr_pipeline.lake.batch_index.LISTS_AT_ONCE", 2)
-    small = replace(options, limits=Limits(documents=1, batches=5))
+    small = replace(options, limits=BatchLimits(documents=1, batches=5))
     lake.write_many((f"inbox/{number}.pdf", b"x") for number in range(5))
     sweeping.sweep_everything(lake, small)
     steps = count()
@@ -191,7 +191,7 @@ def test_batch_lists_are_read_once_and_a_sweep_waits_until_all_are(
 
 @local
 def test_what_is_over_the_cap_comes_with_the_next_sweeps(lake: Storage, options: IntakeOptions) -> None:
-    small = replace(options, limits=Limits(documents=10, bytes=2, batches=2))
+    small = replace(options, limits=BatchLimits(documents=10, bytes=2, batches=2))
     lake.write_many((f"inbox/{number}.pdf", b"xy") for number in range(5))
     sizes = [len(sweeping.sweep_everything(lake, small).batches) for _ in range(4)]
     assert sizes == [2, 2, 1, 0]

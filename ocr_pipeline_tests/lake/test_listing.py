@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocr_pipeline.lake import listing
-from ocr_pipeline.lake.listing import Cursor, Look, ordered, sweep
+from ocr_pipeline.lake.listing import Cursor, InboxScan, ordered, sweep
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.storage import ObjectInfo, Storage
 
@@ -47,7 +47,7 @@ class Bucket(LocalStorage):
             yield self.objects[last]
 
 
-def given_keys(look: Look) -> list[str]:
+def given_keys(look: InboxScan) -> list[str]:
     return [upload.key for upload in look]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocr_pipeline.lake import planner
-from ocr_pipeline.lake.planner import Limits
+from ocr_pipeline.lake.planner import BatchLimits
 from ocr_pipeline.records import Reason, Upload
 
 START = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -21,7 +21,7 @@ uploads = st.builds(
     last_modified=st.integers(0, 600).map(lambda second: START + timedelta(seconds=second)),
 )
 listings = st.lists(uploads, max_size=60, unique_by=lambda upload: upload.key)
-limits = st.builds(Limits, documents=st.integers(1, 7), bytes=st.integers(1, 300), batches=st.integers(1, 5))
+limits = st.builds(BatchLimits, documents=st.integers(1, 7), bytes=st.integers(1, 300), batches=st.integers(1, 5))
 
 
 def upload(name: str, second: int = 0, size: int = 10, etag: str = "e") -> Upload:
@@ -29,7 +29,7 @@ def upload(name: str, second: int = 0, size: int = 10, etag: str = "e") -> Uploa
 
 
 @given(listings, limits)
-def test_every_upload_is_in_exactly_one_batch_or_still_left(listing: list[Upload], limits: Limits) -> None:
+def test_every_upload_is_in_exactly_one_batch_or_still_left(listing: list[Upload], limits: BatchLimits) -> None:
     plan = planner.plan(listing, set(), limits)
     cut = [upload for batch in plan.batches for upload in batch.uploads]
     assert len(cut) == len(set(cut))
@@ -38,7 +38,7 @@ def test_every_upload_is_in_exactly_one_batch_or_still_left(listing: list[Upload
 
 
 @given(listings, limits)
-def test_ticks_after_each_other_take_everything_and_nothing_twice(listing: list[Upload], limits: Limits) -> None:
+def test_ticks_after_each_other_take_everything_and_nothing_twice(listing: list[Upload], limits: BatchLimits) -> None:
     taken: set[Upload] = set()
     for _ in range(len(listing) + 1):
         plan = planner.plan(listing, taken, limits)
@@ -49,14 +49,16 @@ def test_ticks_after_each_other_take_everything_and_nothing_twice(listing: list[
 
 
 @given(listings, limits, st.randoms())
-def test_the_order_of_the_listing_does_not_matter(listing: list[Upload], limits: Limits, random: object) -> None:
+def test_the_order_of_the_listing_does_not_matter(listing: list[Upload], limits: BatchLimits, random: object) -> None:
     shuffled = list(listing)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert planner.plan(listing, set(), limits) == planner.plan(shuffled, set(), limits)
 
 
 @given(listings, limits)
-def test_batches_keep_their_limits_and_urgent_uploads_go_by_themselves(listing: list[Upload], limits: Limits) -> None:
+def test_batches_keep_their_limits_and_urgent_uploads_go_by_themselves(
+    listing: list[Upload], limits: BatchLimits
+) -> None:
     plan = planner.plan(listing, set(), limits)
     assert len(plan.batches) <= limits.batches
     for batch in plan.batches:
@@ -66,7 +68,9 @@ def test_batches_keep_their_limits_and_urgent_uploads_go_by_themselves(listing: 
 
 
 @given(listings, limits)
-def test_nothing_that_is_left_is_older_than_the_time_to_look_back_to(listing: list[Upload], limits: Limits) -> None:
+def test_nothing_that_is_left_is_older_than_the_time_to_look_back_to(
+    listing: list[Upload], limits: BatchLimits
+) -> None:
     plan = planner.plan(listing, set(), limits)
     cut = {upload for batch in plan.batches for upload in batch.uploads}
     left = [upload for upload in listing if upload not in cut]
@@ -76,16 +80,16 @@ def test_nothing_that_is_left_is_older_than_the_time_to_look_back_to(listing: li
 
 def test_urgent_uploads_come_before_a_backlog_of_older_ones() -> None:
     backlog = [upload(f"{number}.pdf", number) for number in range(100)]
-    plan = planner.plan([*backlog, upload("urgent/now.pdf", 500)], set(), Limits(documents=5, batches=2))
+    plan = planner.plan([*backlog, upload("urgent/now.pdf", 500)], set(), BatchLimits(documents=5, batches=2))
     assert plan.batches[0].urgent
     assert [u.key for u in plan.batches[0].uploads] == ["inbox/urgent/now.pdf"]
 
 
 def test_a_batch_is_named_by_its_content() -> None:
-    one = planner.plan([upload("a.pdf", 5), upload("b.pdf", 3)], set(), Limits()).batches[0]
+    one = planner.plan([upload("a.pdf", 5), upload("b.pdf", 3)], set(), BatchLimits()).batches[0]
     assert one.name.startswith("20261122T120005Z-")
-    assert one == planner.plan([upload("b.pdf", 3), upload("a.pdf", 5)], set(), Limits()).batches[0]
-    edited = planner.plan([upload("a.pdf", 5, etag="new"), upload("b.pdf", 3)], set(), Limits()).batches[0]
+    assert one == planner.plan([upload("b.pdf", 3), upload("a.pdf", 5)], set(), BatchLimits()).batches[0]
+    edited = planner.plan([upload("a.pdf", 5, etag="new"), upload("b.pdf", 3)], set(), BatchLimits()).batches[0]
     assert edited.name != one.name
 
 
@@ -98,19 +102,19 @@ def test_names_sort_by_the_time_of_the_newest_upload() -> None:
 
 def test_a_batch_that_is_not_full_waits_while_the_workers_are_busy_unless_it_is_urgent() -> None:
     listing = [upload(f"{number}.pdf", number) for number in range(7)] + [upload("urgent/x.pdf")]
-    plan = planner.plan(listing, set(), Limits(documents=5), hold_partial=True)
+    plan = planner.plan(listing, set(), BatchLimits(documents=5), hold_partial=True)
     assert [len(batch.uploads) for batch in plan.batches] == [1, 5]
     assert plan.left == 2
     assert plan.left_since == START + timedelta(seconds=5)
 
 
 def test_two_versions_of_one_key_are_never_in_one_batch() -> None:
-    plan = planner.plan([upload("a.pdf", 0, etag="1"), upload("a.pdf", 9, etag="2")], set(), Limits())
+    plan = planner.plan([upload("a.pdf", 0, etag="1"), upload("a.pdf", 9, etag="2")], set(), BatchLimits())
     assert [len(batch.uploads) for batch in plan.batches] == [1, 1]
 
 
 def test_a_retry_sorts_after_every_batch_that_it_repeats() -> None:
-    first = planner.plan([upload("a.pdf")], set(), Limits()).batches[0]
+    first = planner.plan([upload("a.pdf")], set(), BatchLimits()).batches[0]
     again = planner.retry(dict.fromkeys(first.uploads, first.name), [Reason.REPETITION], START - timedelta(days=1))
     assert again.name > first.name
     assert again.retry_reasons == (Reason.REPETITION,)

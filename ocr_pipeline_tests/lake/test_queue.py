@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocr_pipeline import wiring
-from ocr_pipeline.intake import looking
+from ocr_pipeline.intake.tick import run_tick
 from ocr_pipeline.lake import events
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.queue import QueueError, QueueOptions, QueuePull
@@ -239,11 +239,11 @@ def test_a_deletion_is_written_down_only_for_a_key_that_a_batch_list_names(
     lake.write("inbox/known.pdf", b"x")
     queue.send_event("docs", "lake/inbox/known.pdf")
     with QueuePull(options) as puller:
-        looking.look(lake, wiring.intake(settings), None, queue=puller)
+        run_tick(lake, wiring.intake(settings), None, queue=puller)
         lake.delete(["inbox/known.pdf"])
         for name in ("known", "purged"):  # a purge's own deletion comes back when no list names the key any more
             queue.send_event("docs", f"lake/inbox/{name}.pdf", "DeleteObject")
-        (gone,) = looking.look(lake, wiring.intake(settings), None, queue=puller).batches
+        (gone,) = run_tick(lake, wiring.intake(settings), None, queue=puller).batches
     assert gone.deleted == ("inbox/known.pdf",)
     assert queue.waiting == []
     assert not [info.key for info in lake.list("batches/") if b"purged" in lake.read(info.key)]

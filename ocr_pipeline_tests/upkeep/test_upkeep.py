@@ -61,7 +61,7 @@ class Pipeline:
         for name, data in files.items():
             self.lake.write(f"inbox/{name}", data)
         found = [self.lake.stat(f"inbox/{name}") for name in files]
-        batch = planner.plan([upload_of(info) for info in found if info], set(), planner.Limits()).batches[0]
+        batch = planner.plan([upload_of(info) for info in found if info], set(), planner.BatchLimits()).batches[0]
         batches.write(self.lake, batch)
         return batch
 
@@ -108,7 +108,7 @@ def test_a_retry_by_reason_asks_for_the_failed_pages_of_just_those_documents(pip
     pipeline.process(pipeline.cut({"bad.pdf": numbered(3), "good.pdf": numbered(1, "good")}))
     pipeline.transcriber.script = lambda image: None
     pipeline.transcriber.asked.clear()
-    again = ask_again(pipeline.lake, pipeline.warehouse, [Reason.REPETITION], limits=planner.Limits())
+    again = ask_again(pipeline.lake, pipeline.warehouse, [Reason.REPETITION], limits=planner.BatchLimits())
     assert (again.documents, again.pages, again.gone) == (1, 1, 0)
     (batch,) = again.batches
     assert [upload.key for upload in batch.uploads] == ["inbox/bad.pdf"]
@@ -116,7 +116,7 @@ def test_a_retry_by_reason_asks_for_the_failed_pages_of_just_those_documents(pip
     assert dict(pipeline.transcriber.asked) == {(keys.document_id("inbox/bad.pdf"), 2): 1}
     assert pipeline.rows("SELECT DISTINCT status FROM ocr.pages") == [("ok",)]
     assert pipeline.rows("SELECT count(*) FROM ocr.attempts WHERE page_number = 2") == [(2,)]
-    nothing = ask_again(pipeline.lake, pipeline.warehouse, [Reason.REPETITION], limits=planner.Limits())
+    nothing = ask_again(pipeline.lake, pipeline.warehouse, [Reason.REPETITION], limits=planner.BatchLimits())
     assert nothing.batches == ()
 
 
@@ -124,7 +124,7 @@ def test_a_retry_leaves_out_what_failed_long_ago_and_what_was_replaced_since(pip
     pipeline.transcriber.script = loops_on_page_2
     pipeline.process(pipeline.cut({"a.pdf": numbered(2)}))
     later = datetime.now(UTC) + timedelta(hours=1)
-    ask = {"limits": planner.Limits(), "reasons": [Reason.REPETITION]}
+    ask = {"limits": planner.BatchLimits(), "reasons": [Reason.REPETITION]}
     assert ask_again(pipeline.lake, pipeline.warehouse, since=later, **ask).batches == ()  # type: ignore[arg-type]
     pipeline.lake.write("inbox/a.pdf", numbered(4))
     again = ask_again(pipeline.lake, pipeline.warehouse, **ask)  # type: ignore[arg-type]
@@ -141,7 +141,7 @@ def newer_recipe(pipeline: Pipeline, script: Callable[[PageImage], Answer | None
 
 
 def retried(pipeline: Pipeline) -> Batch:
-    (batch,) = ask_again(pipeline.lake, pipeline.warehouse, [Reason.REPETITION], limits=planner.Limits()).batches
+    (batch,) = ask_again(pipeline.lake, pipeline.warehouse, [Reason.REPETITION], limits=planner.BatchLimits()).batches
     return batch
 
 
@@ -224,7 +224,7 @@ def test_an_object_that_the_lake_does_not_give_keeps_no_other_from_being_asked_a
     pipeline.transcriber.script = loops_on_page_2
     pipeline.process(pipeline.cut({"a.pdf": numbered(2), "secret.pdf": numbered(2, "s")}))
     lake = Refusing(Path(pipeline.lake.uri.removeprefix("file://")))
-    again = ask_again(lake, pipeline.warehouse, [Reason.REPETITION], limits=planner.Limits())
+    again = ask_again(lake, pipeline.warehouse, [Reason.REPETITION], limits=planner.BatchLimits())
     assert (again.documents, again.gone) == (1, 1)
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from ocr_pipeline.intake import looking, sweeping
+from ocr_pipeline.intake import sweeping, tick
 from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.lake import batches, deletions, keys, listing
 from ocr_pipeline.lake.listing import floor
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.opening import open_storage
-from ocr_pipeline.lake.planner import Limits
+from ocr_pipeline.lake.planner import BatchLimits
 from ocr_pipeline.lake.queue import QueueError, QueueOptions, QueuePull
 from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError
 from ocr_pipeline_tests.intake.conftest import lists, taken
@@ -41,15 +41,15 @@ def test_ordered_finds_what_the_worker_put_and_moves_its_cursors(lake: Storage, 
     lake.write(worker_key(now), b"%PDF-")
     lake.write(worker_key(now, prefix="inbox/urgent/"), b"%PDF-")
     lake.write("inbox/not-dated.pdf", b"%PDF-")
-    first = looking.look(lake, ordered, None)
+    first = tick.run_tick(lake, ordered, None)
     assert [batch.urgent for batch in first.batches] == [True, False]
     assert taken(lake) == [worker_key(now), worker_key(now, prefix="inbox/urgent/")]
     assert sorted(json.loads(first.cursor)) == ["inbox/", "inbox/urgent/"]
     later = worker_key(now + timedelta(seconds=1), "b.pdf")
     lake.write(later, b"%PDF-")
-    second = looking.look(lake, ordered, first.cursor)
+    second = tick.run_tick(lake, ordered, first.cursor)
     assert [upload.key for batch in second.batches for upload in batch.uploads] == [later]
-    assert looking.look(lake, ordered, second.cursor).batches == ()
+    assert tick.run_tick(lake, ordered, second.cursor).batches == ()
     assert [b.uploads[0].key for b in sweeping.sweep_everything(lake, ordered).batches] == ["inbox/not-dated.pdf"]
 
 
@@ -57,18 +57,18 @@ def test_ordered_finds_what_the_worker_put_and_moves_its_cursors(lake: Storage, 
 def test_a_tick_lists_three_times_at_most_and_reads_no_batch_list_twice(
     tmp_path: Path, ordered: bool, most: int
 ) -> None:
-    options = IntakeOptions(tmp_path, ordered=ordered, limits=Limits(documents=1))
+    options = IntakeOptions(tmp_path, ordered=ordered, limits=BatchLimits(documents=1))
     with s3_stand_in() as store:
         lake = open_storage("s3://b/lake", store.options)
         now = datetime.now(UTC)
         for number in range(5):
             store.objects[f"lake/{worker_key(now + timedelta(milliseconds=number))}"] = b"x"
-        cursor = looking.look(lake, options, None).cursor
-        looking.look(lake, options, cursor)  # reads what the one before has written
+        cursor = tick.run_tick(lake, options, None).cursor
+        tick.run_tick(lake, options, cursor)  # reads what the one before has written
         store.requests.clear()
         store.objects[f"lake/{worker_key(now + timedelta(seconds=1))}"] = b"x"
         # the stand-in dates everything long ago, behind the watermark of a sweep
-        assert len(looking.look(lake, options, cursor).batches) == int(ordered)
+        assert len(tick.run_tick(lake, options, cursor).batches) == int(ordered)
         listings = [path for method, path in store.requests if "list-type=2" in path]
         reads = [path for method, path in store.requests if method == "GET" and "list-type" not in path]
         assert len(listings) <= most
@@ -89,8 +89,8 @@ def test_a_tick_that_cannot_write_its_list_moves_no_cursor(lake: Storage, option
     assert isinstance(lake, LocalStorage)
     lake.write("inbox/a.pdf", b"x")
     with pytest.raises(StorageError, match="full"):
-        looking.look(NoLists(Path(lake.root)), options, None)
-    assert [u.key for b in looking.look(lake, options, None).batches for u in b.uploads] == ["inbox/a.pdf"]
+        tick.run_tick(NoLists(Path(lake.root)), options, None)
+    assert [u.key for b in tick.run_tick(lake, options, None).batches for u in b.uploads] == ["inbox/a.pdf"]
 
 
 @pytest.fixture
@@ -104,17 +104,17 @@ def test_a_look_that_has_no_time_for_the_batch_lists_cuts_nothing_and_the_next_o
 ) -> None:
     for name in ("a", "b", "c"):
         lake.write(f"inbox/{name}.pdf", b"x")
-        cursor = looking.look(lake, options, None).cursor
+        cursor = tick.run_tick(lake, options, None).cursor
     lake.write("inbox/d.pdf", b"x")
     elsewhere = replace(options, data=tmp_path / "another machine")
     for _ in range(2):
-        found = looking.look(lake, elsewhere, cursor, seconds=-1)
-        assert (found.batches, found.cursor, found.note) == ((), cursor, looking.NOT_READ)
+        found = tick.run_tick(lake, elsewhere, cursor, seconds=-1)
+        assert (found.batches, found.cursor, found.note) == ((), cursor, tick.NOT_READ)
     assert len(lists(lake)) == 3
-    found = looking.look(lake, elsewhere, cursor, seconds=-1)
-    assert found.note != looking.NOT_READ
+    found = tick.run_tick(lake, elsewhere, cursor, seconds=-1)
+    assert found.note != tick.NOT_READ
     for _ in range(4):  # the listing is cut short, too, and goes on from the cursor
-        found = looking.look(lake, elsewhere, found.cursor, seconds=-1)
+        found = tick.run_tick(lake, elsewhere, found.cursor, seconds=-1)
     assert taken(lake) == ["inbox/a.pdf", "inbox/b.pdf", "inbox/c.pdf", "inbox/d.pdf"]
 
 
@@ -135,10 +135,10 @@ def test_an_event_is_acknowledged_when_its_upload_is_in_a_list_and_not_before(
     lake.write("inbox/a.pdf", b"x")
     queue.send_event("docs", "inbox/a.pdf")
     with pytest.raises(StorageError, match="full"):
-        looking.look(NoLists(Path(lake.root)), options, None, queue=puller)
+        tick.run_tick(NoLists(Path(lake.root)), options, None, queue=puller)
     assert (len(queue.waiting), lists(lake)) == (1, [])
     queue.now += 601
-    assert len(looking.look(lake, options, None, queue=puller).batches) == 1
+    assert len(tick.run_tick(lake, options, None, queue=puller).batches) == 1
     assert (queue.waiting, taken(lake)) == ([], ["inbox/a.pdf"])
 
 
@@ -155,11 +155,11 @@ def test_a_tick_that_dies_before_it_acknowledges_is_told_again_and_cuts_nothing_
 
     puller.acknowledge = dies  # type: ignore[method-assign]
     with pytest.raises(QueueError):
-        looking.look(lake, options, None, queue=puller)
+        tick.run_tick(lake, options, None, queue=puller)
     assert len(queue.waiting) == 1
     puller.acknowledge = real  # type: ignore[method-assign]
     queue.now += 601
-    again = looking.look(lake, options, None, queue=puller)
+    again = tick.run_tick(lake, options, None, queue=puller)
     assert (again.batches, len(again.recent)) == ((), 1)  # the list without a run is taken up by the sensor
     assert (queue.waiting, taken(lake)) == ([], ["inbox/a.pdf"])
 
@@ -170,11 +170,11 @@ def test_a_deletion_told_five_times_is_one_batch_and_keeps_its_time(
     lake.write("inbox/a.pdf", b"x")
     for _ in range(5):
         queue.send_event("docs", "inbox/a.pdf")
-        looking.look(lake, options, None, queue=puller)
+        tick.run_tick(lake, options, None, queue=puller)
     lake.delete(["inbox/a.pdf"])
     for _ in range(5):
         queue.send_event("docs", "inbox/a.pdf", "DeleteObject")
-        looking.look(lake, options, None, queue=puller)
+        tick.run_tick(lake, options, None, queue=puller)
     cut, gone = lists(lake)
     assert (cut.deleted, gone.deleted, gone.gone) == ((), ("inbox/a.pdf",), cut.uploads)
     assert sweeping.sweep_everything(lake, options).batches == ()
@@ -187,7 +187,7 @@ def test_events_of_keys_that_were_never_taken_and_are_gone_make_no_batch(
 ) -> None:
     queue.send_event("docs", "inbox/never-seen.tmp", "DeleteObject")
     queue.send_event("docs", "inbox/short-lived.pdf")
-    assert looking.look(lake, options, None, queue=puller).batches == ()
+    assert tick.run_tick(lake, options, None, queue=puller).batches == ()
     assert (queue.waiting, lists(lake)) == ([], [])
 
 
@@ -196,14 +196,14 @@ def test_deletion_and_upload_in_any_order_of_their_events_end_as_the_store_is(
     lake: Storage, options: IntakeOptions, queue: StandIn, puller: QueuePull
 ) -> None:
     lake.write("inbox/a.pdf", b"x")
-    looking.look(lake, options, None)
+    tick.run_tick(lake, options, None)
     lake.delete(["inbox/a.pdf"])
     queue.send_event("docs", "inbox/a.pdf", "DeleteObject")
-    looking.look(lake, options, None, queue=puller)
+    tick.run_tick(lake, options, None, queue=puller)
     lake.write("inbox/a.pdf", b"new")
     for action in ("PutObject", "DeleteObject"):  # the older event comes last
         queue.send_event("docs", "inbox/a.pdf", action)
-        looking.look(lake, options, None, queue=puller)
+        tick.run_tick(lake, options, None, queue=puller)
     mark = max((deletions.marks(b)["inbox/a.pdf"] for b in lists(lake) if b.deleted), key=lambda m: m.deleted_at)
     info = lake.stat("inbox/a.pdf")
     assert info is not None
@@ -224,12 +224,12 @@ def test_one_object_that_the_store_refuses_does_not_hold_up_the_events_beside_it
     for name in ("a", "ssec", "b"):
         lake.write(f"inbox/{name}.pdf", b"x")
         queue.send_event("docs", f"inbox/{name}.pdf")
-    found = looking.look(Refusing(Path(lake.root)), options, None, queue=puller)
+    found = tick.run_tick(Refusing(Path(lake.root)), options, None, queue=puller)
     assert taken(lake) == ["inbox/a.pdf", "inbox/b.pdf"]
     assert "1 refused by the store" in found.note
     assert len(queue.waiting) == 1
     queue.now += 61  # given back, not held for the ten minutes of the lease
-    looking.look(lake, options, None, queue=puller)
+    tick.run_tick(lake, options, None, queue=puller)
     assert (queue.waiting, len(taken(lake))) == ([], 3)
 
 
@@ -239,17 +239,17 @@ def test_events_that_found_no_time_for_the_batch_lists_come_again_once_these_are
 ) -> None:
     for name in ("a", "b", "c", "d", "e", "f"):
         lake.write(f"inbox/{name}.pdf", b"x")
-        looking.look(lake, options, None)
+        tick.run_tick(lake, options, None)
     lake.delete(["inbox/a.pdf"])
     queue.send_event("docs", "inbox/a.pdf", "DeleteObject")
     elsewhere = replace(options, data=tmp_path / "another machine")
     for _ in range(5):
-        found = looking.look(lake, elsewhere, None, queue=puller, seconds=-1)
-        assert (found.batches, found.note) == ((), looking.NOT_READ)
+        found = tick.run_tick(lake, elsewhere, None, queue=puller, seconds=-1)
+        assert (found.batches, found.note) == ((), tick.NOT_READ)
         queue.now += 61
     # given back once, and then left in the queue: what comes again too often is a dead letter
     assert [message.attempts for message in queue.waiting] == [1]
-    (gone,) = looking.look(lake, elsewhere, None, queue=puller, seconds=-1).batches
+    (gone,) = tick.run_tick(lake, elsewhere, None, queue=puller, seconds=-1).batches
     assert gone.deleted == ("inbox/a.pdf",)
     assert (queue.waiting, queue.dead) == ([], [])
 
@@ -263,7 +263,7 @@ def keep_looking(root: str, data: str, stop: str) -> None:
     cursor, last = None, False
     while not last:
         last = os.path.exists(stop)
-        cursor = looking.look(lake, options, cursor).cursor
+        cursor = tick.run_tick(lake, options, cursor).cursor
 
 
 @pytest.mark.parametrize("machines", [1, 2])
@@ -300,8 +300,8 @@ def test_a_first_look_at_an_old_bucket_reads_the_lists_that_others_wrote(
     lake: Storage, options: IntakeOptions, tmp_path: Path
 ) -> None:
     lake.write("inbox/a.pdf", b"x")
-    (batch,) = looking.look(lake, options, None).batches
+    (batch,) = tick.run_tick(lake, options, None).batches
     elsewhere = replace(options, data=tmp_path / "another machine")
-    assert looking.look(lake, elsewhere, None).batches == ()
+    assert tick.run_tick(lake, elsewhere, None).batches == ()
     assert list(batches.names(lake)) == [batch.name]
-    assert listing.load(looking.look(lake, elsewhere, None).cursor).keys() == {"inbox/"}
+    assert listing.load(tick.run_tick(lake, elsewhere, None).cursor).keys() == {"inbox/"}

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from ocr_pipeline.intake.cutting import Announce, alone, cut, mark_deleted
+from ocr_pipeline.intake.cutting import Announce, cut, intake_lock, mark_deleted
 from ocr_pipeline.intake.options import IntakeOptions
-from ocr_pipeline.lake import batches, listing, planner
+from ocr_pipeline.lake import listing, planner
 from ocr_pipeline.lake.batch_index import BatchIndex
 from ocr_pipeline.lake.queue import QueuePull
 from ocr_pipeline.lake.storage import Storage
@@ -19,19 +19,19 @@ TICK_SECONDS = 25.0
 """Half of what Dagster gives a sensor's tick (60 s) is spent on listing; the next tick goes on from the cursor."""
 
 RECENT = timedelta(minutes=15)
-"""Batch lists as young are looked at again: a tick may have died between the list and the run request."""
+"""Batch lists this young are looked at again: a tick may have died between the list and the run request."""
 
 MOST_GIVEN = 100_000
 """Uploads that one tick holds in memory (about 50 MB); the next one goes on behind them."""
 
 
-NOT_READ = "the batch lists are not all read yet: the next look goes on"
+NOT_READ = "the batch lists are not all read yet: the next tick goes on"
 
 LISTS_FIRST = "events were given back for want of time to read the batch lists"
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class TickResult:
     """What one tick of the sensor found."""
 
     batches: tuple[Batch, ...]  # cut now
@@ -40,7 +40,7 @@ class Look:
     note: str  # for people: what was seen
 
 
-def look(
+def run_tick(
     storage: Storage,
     options: IntakeOptions,
     cursor: str | None,
@@ -49,7 +49,7 @@ def look(
     queue: QueuePull | None = None,
     announce: Announce = lambda names: None,
     seconds: float = TICK_SECONDS,
-) -> Look:
+) -> TickResult:
     """One tick: finds what is new, writes the batch lists, and only then gives the cursor to move to."""
     deadline = time.monotonic() + seconds
 
@@ -70,15 +70,15 @@ def _list(
     hold_partial: bool,
     out_of_time: Callable[[], bool],
     announce: Announce,
-) -> Look:
+) -> TickResult:
     found, uploads = _listed(storage, options, cursor, out_of_time)
     if found.unsettled and options.settle:
-        # look again in this tick instead of the next: a file that was just copied is whole by then
+        # scan again in this tick instead of the next: a file that was just copied is whole by then
         time.sleep(options.settle.total_seconds() + 0.05)
         found, uploads = _listed(storage, options, cursor, out_of_time)
-    with alone(options.data):
+    with intake_lock(options.data):
         if not index.refresh(_since(uploads), out_of_time):
-            return Look((), (), cursor or "", NOT_READ)
+            return TickResult((), (), cursor or "", NOT_READ)
         plan = cut(
             storage,
             uploads,
@@ -91,13 +91,13 @@ def _list(
     note = f"{found.seen} objects seen, {sum(len(b.uploads) for b in plan.batches)} new"
     note += f", {plan.left} wait" if plan.left else ""
     note += f", {len(found.unsettled)} still being written" if found.unsettled else ""
-    return Look(plan.batches, _recent(index), listing.dump(found.next(plan.left_since)), note)
+    return TickResult(plan.batches, _recent(index), listing.dump(found.next(plan.left_since)), note)
 
 
 def _listed(
     storage: Storage, options: IntakeOptions, cursor: str | None, out_of_time: Callable[[], bool]
-) -> tuple[listing.Look, list[Upload]]:
-    found: listing.Look
+) -> tuple[listing.InboxScan, list[Upload]]:
+    found: listing.InboxScan
 
     def enough() -> bool:
         return out_of_time() or found.given >= MOST_GIVEN
@@ -122,30 +122,30 @@ def _pull(
     cursor: str,
     out_of_time: Callable[[], bool],
     announce: Announce,
-) -> Look:
+) -> TickResult:
     limits = options.limits
     if index.noted(LISTS_FIRST):
-        # an event that is given back at each look ends in the dead-letter queue: no further one until all are read
+        # an event that is given back at each tick ends in the dead-letter queue: no further one until all are read
         if not index.refresh(out_of_time=out_of_time):
-            return Look((), (), cursor, NOT_READ)
+            return TickResult((), (), cursor, NOT_READ)
         index.note(LISTS_FIRST, None)
     pulled = queue.pull(storage, options.inbox, out_of_time=out_of_time, most=limits.documents * limits.batches)
     # every upload that was pulled is cut now: what is acknowledged does not come again
-    everything = planner.Limits(limits.documents, limits.bytes, 2 * max(1, len(pulled.uploads)))
-    with alone(options.data):
+    everything = planner.BatchLimits(limits.documents, limits.bytes, 2 * max(1, len(pulled.uploads)))
+    with intake_lock(options.data):
         # whether a deleted key was ever taken, any list may say
         complete = index.refresh(None if pulled.deleted else _since(pulled.uploads), out_of_time)
         if not complete:
             pulled.give_back([*pulled.deleted, *(upload.key for upload in pulled.uploads)])
             queue.acknowledge(pulled)
             index.note(LISTS_FIRST, "yes")
-            return Look((), (), cursor, NOT_READ)
+            return TickResult((), (), cursor, NOT_READ)
         plan = cut(storage, pulled.uploads, everything, inbox=options.inbox, announce=announce, index=index)
         gone = mark_deleted(storage, pulled.deleted, index, announce)
     queue.acknowledge(pulled)
     note = f"{len(pulled.uploads)} uploads and {len(pulled.deleted)} deletions pulled"
     note += f", {len(pulled.refused_keys)} refused by the store" if pulled.refused_keys else ""
-    return Look((*plan.batches, *gone), _recent(index), cursor, note)
+    return TickResult((*plan.batches, *gone), _recent(index), cursor, note)
 
 
 def _since(uploads: Iterable[Upload]) -> datetime:
@@ -154,5 +154,5 @@ def _since(uploads: Iterable[Upload]) -> datetime:
 
 
 def _recent(index: BatchIndex) -> tuple[str, ...]:
-    floor = batches.floor(datetime.now(UTC) - RECENT)
+    floor = planner.name_floor(datetime.now(UTC) - RECENT)
     return tuple(name for name in index.listed if name > floor)

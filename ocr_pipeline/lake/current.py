@@ -1,0 +1,57 @@
+"""What is in the store under many keys now: asked in parallel, and a key that the store refuses fails alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ocr_pipeline.lake import keys
+from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError, parallel_map
+from ocr_pipeline.records import Upload
+
+PROBE = keys.batch("does-the-lake-answer")
+
+
+@dataclass(slots=True)
+class StatResults:
+    """The answers, by key."""
+
+    found: dict[str, ObjectInfo] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    refused: dict[str, StorageError] = field(default_factory=dict)  # encrypted with a customer's key, no right, …
+
+
+def stat_many(storage: Storage, wanted: Iterable[str]) -> StatResults:
+    """Raises StorageError when the store answers nothing at all: then it is no fault of a key."""
+
+    def work(key: str) -> tuple[str, ObjectInfo | StorageError | None]:
+        try:
+            return key, storage.stat(key)
+        except StorageError as error:
+            return key, error
+
+    results = StatResults()
+    for key, answer in parallel_map(work, wanted):
+        if isinstance(answer, StorageError):
+            if not results.refused:
+                storage.stat(PROBE)
+            results.refused[key] = answer
+        elif answer is None:
+            results.missing.append(key)
+        else:
+            results.found[key] = answer
+    return results
+
+
+def is_current(storage: Storage, upload: Upload) -> bool:
+    """Whether the upload is still what is under its key; False where the store refuses that one object."""
+    try:
+        there = storage.stat(upload.key)
+    except StorageError:
+        return False
+    return there is not None and there.etag == upload.etag
+
+
+def any_current(storage: Storage, uploads: Iterable[Upload]) -> bool:
+    """Whether one of the uploads `is_current`: asked in parallel, up to the first that is."""
+    return any(parallel_map(lambda upload: is_current(storage, upload), uploads))
