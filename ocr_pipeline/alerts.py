@@ -1,4 +1,4 @@
-"""A webhook that is told of failed runs. Off unless OCR_ALERT_WEBHOOK is set.
+"""A webhook that gets a POST for each failed run. Off unless OCR_ALERT_WEBHOOK is set.
 
 The payload is documented in the README: it names run, batch and error, and holds no setting and no document's text.
 """
@@ -61,12 +61,12 @@ def alert_on_failure(settings: Settings) -> dg.SensorDefinition | None:
     return alert
 
 
-class NotTold(Exception):
-    """The webhook did not take an alert; the tick is shown as failed."""
+class AlertNotDelivered(Exception):
+    """The webhook did not accept an alert; the tick is shown as failed."""
 
 
 def _post(url: str, said: dict[str, Any]) -> None:
-    """Raises NotTold when no attempt was taken."""
+    """Raises AlertNotDelivered when no attempt was accepted."""
     why = ""
     for wait in (0.0, *WAITS):
         time.sleep(wait)
@@ -77,7 +77,8 @@ def _post(url: str, said: dict[str, Any]) -> None:
             why = f"HTTP {error.response.status_code}"
         except httpx.HTTPError as error:
             why = type(error).__name__
-    # the address may hold a token: neither it nor httpx's own error, which has it, is told
-    raise NotTold(
-        f"the webhook of OCR_ALERT_WEBHOOK took no alert of run {said['run_id']} in {1 + len(WAITS)} attempts: {why}"
+    # the address may hold a token: neither it nor httpx's own error, which has it, is shown
+    raise AlertNotDelivered(
+        f"the webhook of OCR_ALERT_WEBHOOK did not accept the alert for run {said['run_id']} in {1 + len(WAITS)} "
+        f"attempts: {why}"
     )

@@ -21,13 +21,13 @@ LEDGER = dg.AssetCheckSpec(
 NOTHING_FAILED = dg.AssetCheckSpec(
     "nothing_failed",
     asset="ocr_parquet",
-    description="Every page has its text and no document was rejected. A warning: the rest of the batch is there.",
+    description="Every page has its text and no document was rejected. Only a warning: the rest of the batch is there.",
 )
 TABLES_AGREE = dg.AssetCheckSpec(
     "parquet_and_tables_agree",
     asset="documents",
     blocking=True,
-    description="What the warehouse holds of this batch is what its Parquet files say, newer uploads apart.",
+    description="The warehouse holds what the batch's Parquet files say, apart from documents with a newer upload.",
 )
 
 

@@ -23,7 +23,7 @@ class RetryConfig(dg.Config):
     """Which failures are asked again."""
 
     reasons: list[str] = Field(description="reason codes, such as repetition or truncated")
-    since_days: float | None = Field(default=None, description="only what failed in the last days; empty: all")
+    since_days: float | None = Field(default=None, description="only what failed in this many last days; empty: all")
 
 
 @dg.op
@@ -33,7 +33,7 @@ def write_retry_batches(
     settings: dg.ResourceParam[Settings],
     run_stamp: dg.ResourceParam[None],  # without it a run of two minutes is taken for dead
 ) -> None:
-    """Writes batch lists of just the documents with such failures; the sensor asks for their runs at its next tick."""
+    """Writes batch lists of only the documents with such failures; the sensor requests their runs at its next tick."""
     plan = ask_again(
         wiring.lake(settings),
         wiring.warehouse(settings),
@@ -52,7 +52,7 @@ def write_retry_batches(
 
 
 @dg.job(
-    description="Asks again for pages that failed for some reasons: launch it with "
+    description="Reads pages again that failed for the given reasons; launch it with "
     "`ops: {write_retry_batches: {config: {reasons: [repetition], since_days: 7}}}`."
 )
 def retry_failed() -> None:

@@ -1,4 +1,4 @@
-"""Dagster's doors to the lake, to OCR and to the warehouse. What they hand out knows nothing of Dagster.
+"""Dagster's entry points to the lake, to OCR and to the warehouse. What they hand out knows nothing of Dagster.
 
 Fields are what people may see in the UI; everything else, secrets too, comes from the settings that `build_defs` was
 given: they are a resource themselves, so that no step reads the environment anew.

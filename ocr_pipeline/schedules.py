@@ -52,8 +52,8 @@ def reconcile(settings: Settings, young: timedelta = YOUNG) -> dg.ScheduleDefini
         cron_schedule="*/10 * * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Cuts uploads that the sensor missed, marks those that are gone, and asks for a run of each batch "
-        "that has a list but neither a finished nor a live run, or whose rows are in the tables no longer.",
+        description="Cuts uploads that the sensor missed, marks those that were deleted, and requests a run of each "
+        "batch that has neither a finished nor a live run, or whose rows are no longer in the tables.",
     )
     def ask(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         deadline = time.monotonic() + TICK_SECONDS
@@ -131,7 +131,7 @@ def _lost(
 
 
 @dg.op(
-    description="Deletes what OCR_KEEP_IMAGES_DAYS and OCR_KEEP_RECIPES_DAYS say is too old.",
+    description="Deletes what is older than OCR_KEEP_IMAGES_DAYS and OCR_KEEP_RECIPES_DAYS allow.",
 )
 def forget_what_is_old(
     context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings], run_stamp: dg.ResourceParam[None]
@@ -155,15 +155,16 @@ def forget_what_is_old(
 
 
 @dg.job(
-    description="What killed runs left half-written goes; page images and old recipes where OCR_KEEP_IMAGES_DAYS or "
-    "OCR_KEEP_RECIPES_DAYS is set."
+    description="Deletes files that killed runs left half-written; also page images and transcripts of old recipes "
+    "where OCR_KEEP_IMAGES_DAYS or OCR_KEEP_RECIPES_DAYS is set."
 )
 def forget() -> None:
     forget_what_is_old()
 
 
 @dg.op(
-    description="Makes the full-text index of the pages again, where there are enough and DuckDB's fts is installed.",
+    description="Rebuilds the full-text index of the pages where there are enough of them and DuckDB's fts is "
+    "installed.",
 )
 def make_the_index(
     context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings], run_stamp: dg.ResourceParam[None]
@@ -179,7 +180,7 @@ def make_the_index(
         context.log.info(f"the full-text index knows {pages} pages")
 
 
-@dg.job(description="The full-text index for `ocr-pipeline search`: worth it from 100,000 pages on.")
+@dg.job(description="Rebuilds the full-text index for `ocr-pipeline search`; it pays off from 100,000 pages on.")
 def index_pages() -> None:
     make_the_index()
 

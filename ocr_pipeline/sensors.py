@@ -17,7 +17,7 @@ def upload_sensor(settings: Settings) -> dg.SensorDefinition:
         job=process_batch,
         minimum_interval_seconds=settings.sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Cuts new uploads into batches and asks for a run of each. The batch list is written before the "
+        description="Cuts new uploads into batches and requests a run of each. The batch list is written before the "
         "cursor moves; the same uploads always make the same batch and the same run key.",
     )
     def sense(context: dg.SensorEvaluationContext) -> dg.SensorResult:

@@ -87,7 +87,10 @@ class Settings(BaseSettings):
         description="use of a PDF's own text where it is sound: fallback (OCR fails), prefer (no GPU is asked), never",
     )
     outage_wait: float = _env(
-        "OCR_OUTAGE_WAIT", default=900.0, ge=0, description="all GPUs down: wait, then the CPU engine"
+        "OCR_OUTAGE_WAIT",
+        default=900.0,
+        ge=0,
+        description="seconds to wait with all GPU servers down, then the CPU engine",
     )
 
     listing: Listing = _env(
@@ -96,15 +99,19 @@ class Settings(BaseSettings):
     listing_overlap: float = _env(
         "OCR_LISTING_OVERLAP",
         default=3600.0,
-        description="seconds to look back in a bucket: longer than the slowest upload",
+        description="seconds to look back in a bucket; must be longer than the slowest upload",
     )
-    settle_seconds: float = _env("OCR_SETTLE_SECONDS", default=2.0, description="local inbox: quiet time of a file")
+    settle_seconds: float = _env(
+        "OCR_SETTLE_SECONDS", default=2.0, description="local inbox: seconds that a file must be unchanged"
+    )
     sensor_seconds: int = _env(
-        "OCR_SENSOR_SECONDS", default=5, ge=5, description="seconds between two looks at the inbox"
+        "OCR_SENSOR_SECONDS", default=5, ge=5, description="seconds between two scans of the inbox"
     )
-    batches_per_tick: int = _env("OCR_BATCHES_PER_TICK", default=20, ge=1, description="batches cut in one look")
-    batch_documents: int = _env("OCR_BATCH_DOCUMENTS", default=200, ge=1, description="documents of one batch")
-    batch_bytes: int = _env("OCR_BATCH_BYTES", default=2 * 1024**3, ge=1, description="bytes of one batch")
+    batches_per_tick: int = _env("OCR_BATCHES_PER_TICK", default=20, ge=1, description="batches cut in one scan")
+    batch_documents: int = _env("OCR_BATCH_DOCUMENTS", default=200, ge=1, description="documents in one batch, at most")
+    batch_bytes: int = _env(
+        "OCR_BATCH_BYTES", default=2 * 1024**3, ge=1, description="bytes of PDFs in one batch, at most"
+    )
     queue_id: str | None = _env("OCR_QUEUE_ID", default=None, description="Cloudflare Queue with the R2 events")
     queue_token: SecretStr | None = _env(
         "OCR_QUEUE_TOKEN", default=None, description="API token: Queues read and write"
@@ -118,16 +125,23 @@ class Settings(BaseSettings):
     max_page_inches: float = _env(
         "OCR_MAX_PAGE_INCHES", default=100.0, description="a page with a longer side is skipped"
     )
-    render_seconds: float = _env("OCR_RENDER_SECONDS", default=60.0, description="for one page, or for opening a PDF")
-    render_memory: int = _env("OCR_RENDER_MEMORY", default=1024**3, description="address space of a render process")
+    render_seconds: float = _env(
+        "OCR_RENDER_SECONDS", default=60.0, description="seconds to draw one page, or to open a PDF"
+    )
+    render_memory: int = _env(
+        "OCR_RENDER_MEMORY", default=1024**3, description="bytes of address space of a render process"
+    )
     render_workers: int = _env(
-        "OCR_RENDER_WORKERS", default=0, ge=0, description="processes that draw pages; 0: one a core, at most 4"
+        "OCR_RENDER_WORKERS", default=0, ge=0, description="processes that draw pages; 0: one per core, at most 4"
     )
     keep_images_days: int | None = _env(
-        "OCR_KEEP_IMAGES_DAYS", default=None, ge=1, description="page images go after that many days; unset: kept"
+        "OCR_KEEP_IMAGES_DAYS", default=None, ge=1, description="days to keep page images; unset: for ever"
     )
     keep_recipes_days: int | None = _env(
-        "OCR_KEEP_RECIPES_DAYS", default=None, ge=1, description="transcripts of recipes no longer used go; unset: kept"
+        "OCR_KEEP_RECIPES_DAYS",
+        default=None,
+        ge=1,
+        description="days to keep transcripts of recipes no longer in use; unset: for ever",
     )
 
     dagster_home: Path | None = _env("DAGSTER_HOME", default=None, description="where Dagster keeps its history")
@@ -138,7 +152,7 @@ class Settings(BaseSettings):
         "OCR_REVIEW_URL", default=None, description="root of the review app, for links in Dagster"
     )
     alert_webhook: SecretStr | None = _env(
-        "OCR_ALERT_WEBHOOK", default=None, description="URL that is told of failed runs; unset: nobody"
+        "OCR_ALERT_WEBHOOK", default=None, description="URL that gets a POST for each failed run; unset: none"
     )
 
     @field_validator("inbox")

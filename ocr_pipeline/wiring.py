@@ -26,7 +26,7 @@ from ocr_pipeline.lake.storage import S3Options, Storage, StorageError
 from ocr_pipeline.ocr.fleet.failover import Poisoned
 from ocr_pipeline.ocr.transcriber import Transcriber
 from ocr_pipeline.ocr.vllm.backends import BackendsConfig, load_backends
-from ocr_pipeline.pdf.renderer import Limits
+from ocr_pipeline.pdf.renderer import RenderLimits
 from ocr_pipeline.settings import Listing, Settings, variable
 from ocr_pipeline.warehouse.connection import Connect, Warehouse
 from ocr_pipeline.warehouse.costs import BackendCost, set_backend_costs
@@ -206,7 +206,7 @@ def _documents_today(storage: Storage, enough: int) -> int | None:
 
 def stream_options(settings: Settings) -> StreamOptions:
     return StreamOptions(
-        limits=Limits(
+        limits=RenderLimits(
             max_pages=settings.max_pages,
             max_page_inches=settings.max_page_inches,
             seconds=settings.render_seconds,

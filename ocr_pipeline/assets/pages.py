@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from ocr_pipeline import metadata
-from ocr_pipeline.flow.memory import give_back
+from ocr_pipeline.flow.memory import release_free_memory
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.lake import batches
 from ocr_pipeline.lake.storage import Storage
@@ -30,7 +30,7 @@ MARKDOWN = dg.AssetKey("ocr_markdown")
             skippable=True,
             group_name="ocr",
             kinds={"python", "jpeg"},
-            description="One JPEG a page, drawn by poppler or PDFium within limits, and a record a document.",
+            description="One JPEG per page, drawn by poppler or PDFium within limits, and one record per document.",
         ),
         dg.AssetSpec(
             MARKDOWN,
@@ -39,7 +39,7 @@ MARKDOWN = dg.AssetKey("ocr_markdown")
             skippable=True,
             group_name="ocr",
             kinds={"python", "markdown"},
-            description="A transcript a page image and recipe (asked once, ever), and one markdown file a document.",
+            description="One transcript per page image and recipe, made only once, and one markdown file per document.",
         ),
     ],
     can_subset=True,
@@ -54,7 +54,7 @@ def render_and_read(
     batch = batches.read(lake, context.partition_key)
     selected = context.selected_asset_keys
     counts = ocr.run(batch, render=RENDERED in selected, read=MARKDOWN in selected)
-    give_back()
+    release_free_memory()
     # in a fixed order: `selected_asset_keys` is a set, and yielding in its order fails some runs
     if RENDERED in selected:
         yield dg.MaterializeResult(asset_key=RENDERED, metadata=metadata.of_rendering(lake, batch, counts))

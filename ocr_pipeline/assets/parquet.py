@@ -1,4 +1,4 @@
-"""Fourth hop: the batch's rows as Parquet in the lake, one file a table, published together by a manifest."""
+"""Fourth hop: the batch's rows as Parquet in the lake, one file per table, published together by a manifest."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import dagster as dg
 
 from ocr_pipeline import checks, metadata
 from ocr_pipeline.flow import published
-from ocr_pipeline.flow.memory import give_back
+from ocr_pipeline.flow.memory import release_free_memory
 from ocr_pipeline.lake import batches
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.partitions import BATCHES
@@ -29,7 +29,7 @@ def ocr_parquet(
     """Documents, pages, regions and attempts of the batch: `tables/<table>/ingest_date=…/<batch>.parquet`."""
     batch = batches.read(lake, context.partition_key)
     files = published.publish(lake, batch)
-    give_back()
+    release_free_memory()
     # the ledger is that of the files, as everyone reads them, not that of what they were made from
     results = published.outcomes(lake, batch)
     review_url = settings.review_url
@@ -39,4 +39,4 @@ def ocr_parquet(
     yield checks.ledger(batch, results)
     yield checks.nothing_failed(results)
     del results
-    give_back()
+    release_free_memory()

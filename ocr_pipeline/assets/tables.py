@@ -6,7 +6,7 @@ import dagster as dg
 
 from ocr_pipeline import checks, metadata, wiring
 from ocr_pipeline.flow import loading
-from ocr_pipeline.flow.memory import give_back
+from ocr_pipeline.flow.memory import release_free_memory
 from ocr_pipeline.lake import batches
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.partitions import BATCHES
@@ -14,10 +14,10 @@ from ocr_pipeline.settings import Settings
 from ocr_pipeline.warehouse.connection import Warehouse
 
 DESCRIPTIONS = {
-    "documents": "A row a document: where it came from, how it ended, and why.",
-    "pages": "A row a page: its markdown, status and reason, which backend read it, how well and how fast.",
-    "regions": "A row a labelled box of a page, in fractions of the page.",
-    "attempts": "A row a request that was sent, answered or not, with the reason why that backend was chosen.",
+    "documents": "One row per document: where it came from, how it ended, and why.",
+    "pages": "One row per page: its markdown, status and reason, which backend read it, how well and how fast.",
+    "regions": "One row per labelled box on a page, in fractions of the page.",
+    "attempts": "One row per request sent, answered or not, with the reason that backend was chosen.",
 }
 
 
@@ -46,7 +46,7 @@ def load_tables(
     batch = batches.read(lake, context.partition_key)
     loaded = loading.load(lake, warehouse, batch, on_r2=wiring.let_motherduck_read_r2(settings, warehouse))
     wiring.set_prices(settings, warehouse)
-    give_back()
+    release_free_memory()
     # First: a batch that is not in the tables as its files say must not count as loaded, so that it is loaded again.
     yield checks.tables_agree(loaded)
     if loaded.differences:

@@ -20,7 +20,7 @@ from ocr_pipeline.lake.storage import StorageError
 from ocr_pipeline.ocr.cpu import cpu_transcriber
 from ocr_pipeline.ocr.engines.engine import EngineError
 from ocr_pipeline.ocr.vllm.backends import ConfigError, geometry
-from ocr_pipeline.pdf.renderer import Limits, RenderedPage, Renderer, poppler_installed
+from ocr_pipeline.pdf.renderer import RenderedPage, Renderer, RenderLimits, poppler_installed
 from ocr_pipeline.records import Geometry
 from ocr_pipeline.runs import instance
 from ocr_pipeline.settings import Settings
@@ -151,7 +151,7 @@ def backends(settings: Settings) -> Iterator[Finding]:
 def sample_page(size: Geometry) -> bytes:
     """The first page of a sample, as it would be sent."""
     path = next(path for path in samples.paths() if path.name == "two-columns.pdf")
-    with Renderer(Limits()) as renderer:
+    with Renderer(RenderLimits()) as renderer:
         page = renderer.render(path, 1, 1, size)[0]
     if not isinstance(page, RenderedPage):
         raise RuntimeError(f"a sample of ours cannot be drawn: {page.detail}")

@@ -97,7 +97,7 @@ def _done_by_another(
     """Waits while another process works on this batch; whether it finished it."""
     done = False
     while (run_id := history.live_run(instance, batch.name)) is not None:
-        waiting_for(batch.name, history.told(instance, run_id))
+        waiting_for(batch.name, history.describe_run(instance, run_id))
         while (run := instance.get_run_by_id(run_id)) is not None and not run.is_finished:
             reaping.reap(instance, claims)
             time.sleep(POLL_SECONDS)

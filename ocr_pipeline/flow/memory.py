@@ -17,7 +17,7 @@ _M_ARENA_MAX = -8
 _LARGE = 128 * 1024  # bytes; glibc's own first value, below which no image of a page is
 
 
-def hold_little() -> None:
+def limit_retained_memory() -> None:
     """To be called before the first page and before the first Arrow table of a process; cheap when called again.
 
     - Page images get memory of their own, which is gone when they are; else small things that live longer come to lie
@@ -34,7 +34,7 @@ def hold_little() -> None:
         pa.set_memory_pool(pa.system_memory_pool())
 
 
-def give_back() -> None:
+def release_free_memory() -> None:
     """Costs milliseconds; does nothing where the C library has no `malloc_trim`."""
     pa.default_memory_pool().release_unused()
     if (library := _libc()) is not None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from ocr_pipeline.flow import documents
-from ocr_pipeline.flow.memory import hold_little
+from ocr_pipeline.flow.memory import limit_retained_memory
 from ocr_pipeline.flow.results import PIECE, pieces
 from ocr_pipeline.lake import deletions, keys
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
@@ -63,7 +63,7 @@ def publish(lake: Storage, batch: Batch) -> Manifest:
     Attempts are history: those of the batch's file as it stands, such as an earlier recipe's, stay in it.
     """
     files = {}
-    hold_little()
+    limit_retained_memory()
     if batch.uploads:
         day = documents.ingest_date(batch)
         with tempfile.TemporaryDirectory(prefix="ocr-parquet-") as folder:
@@ -182,7 +182,7 @@ def _another_file(manifest: Manifest, file: TableFile) -> NotAsPublished:
 
 
 def _write_files(lake: Storage, batch: Batch, day: date, folder: Path) -> dict[str, int]:
-    """Writes one file per table into the folder, named as the table; returns their rows."""
+    """Writes one file per table into the folder, named after the table; returns their rows."""
     waiting: dict[str, list[Any]] = {name: [] for name in TABLES}
     before = _attempts_before(lake, batch, day)
     with ExitStack() as stack:

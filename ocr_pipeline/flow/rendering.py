@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from ocr_pipeline.pdf.renderer import Limits, PageFault, PdfInfo, RenderedPage, Renderer
+from ocr_pipeline.pdf.renderer import PageFault, PdfInfo, RenderedPage, Renderer, RenderLimits
 from ocr_pipeline.records import Geometry
 
 RANGE = 8  # pages a call of poppler, which costs 35 ms of CPU to start: a tenth of what drawing these pages does
@@ -62,7 +62,7 @@ class _Job:
 class RenderPool:
     """Render workers on one event loop, for all batches of a process. `async with` it."""
 
-    def __init__(self, limits: Limits, workers: int, budget: PageBudget) -> None:
+    def __init__(self, limits: RenderLimits, workers: int, budget: PageBudget) -> None:
         self.budget = budget
         self.open_documents = asyncio.Semaphore(OPEN_DOCUMENTS)  # first come, first served: the older batch first
         self._batches = itertools.count()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ocr_pipeline.flow import documents, reading, rendered
-from ocr_pipeline.flow.memory import give_back
+from ocr_pipeline.flow.memory import release_free_memory
 from ocr_pipeline.flow.reading import Reading
 from ocr_pipeline.flow.rendered import RenderedDocument
 from ocr_pipeline.lake import keys
@@ -85,5 +85,5 @@ def _records(lake: Storage, batch: Batch, uploads: Sequence[Upload]) -> Iterator
             transcripts = reading.from_json(text)
             del text
             if long:
-                give_back()
+                release_free_memory()
             yield opened, transcripts

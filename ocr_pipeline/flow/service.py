@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from ocr_pipeline.flow.memory import hold_little
+from ocr_pipeline.flow.memory import limit_retained_memory
 from ocr_pipeline.flow.pages import PageReader
 from ocr_pipeline.flow.progress import Progress, StreamCounts
 from ocr_pipeline.flow.rendering import RANGE, PageBudget, RenderPool
@@ -37,7 +37,7 @@ class OcrService:
         options: StreamOptions,
         progress: Progress | None = None,
     ) -> None:
-        hold_little()
+        limit_retained_memory()
         self._storage = storage
         self._options = options
         self._progress = progress

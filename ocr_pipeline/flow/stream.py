@@ -50,7 +50,7 @@ book have 15 million; 300 pages that share one stream of text, in a file of 44 k
 class StreamOptions:
     """What the stream itself needs from the settings."""
 
-    limits: pdf.Limits = field(default_factory=pdf.Limits)
+    limits: pdf.RenderLimits = field(default_factory=pdf.RenderLimits)
     render_workers: int = 2
     max_pdf_bytes: int = 1024**3
     text_layer: str = "fallback"  # "prefer", "never"

@@ -50,7 +50,7 @@ class IsolatedWorker:
         return self._process.pid if self._process else None
 
     def close(self) -> None:
-        self._bury()
+        self._terminate()
         self._document = None
 
     def document(self, path: Path) -> Document:
@@ -73,7 +73,7 @@ class IsolatedWorker:
                 frames = list(self._running().ask({"op": op, "path": str(document.path)}, seconds))
                 return frames[0] if len(frames) == 1 else WorkerLost("answered nothing")
             except WorkerLost as lost:
-                self._bury()
+                self._terminate()
                 if not (lost.killed and again):
                     return lost
         raise AssertionError("unreachable")
@@ -86,7 +86,7 @@ class IsolatedWorker:
         seconds: float,
         more: Callable[[Sequence[int]], dict[str, Any]] = lambda _: {},
     ) -> dict[int, Frame | WorkerLost]:
-        """A frame a page. Where the worker is lost, the first page without a frame is the one it was lost on: that
+        """One frame per page. Where the worker is lost, the first page without a frame is the one it was lost on: that
         page is not asked again, the others are asked of a new worker. `more` gives the request's other fields for
         the pages that are asked. A page costs `seconds` at most, unless someone kills the worker: that is not the
         page's doing, and it is asked once more."""
@@ -108,7 +108,7 @@ class IsolatedWorker:
                 if left:
                     raise WorkerLost("answered nothing")
             except WorkerLost as lost:
-                self._bury()
+                self._terminate()
                 if lost.killed and left[0] != killed_on:
                     killed_on = left[0]
                     continue
@@ -121,7 +121,7 @@ class IsolatedWorker:
             self._process = WorkerProcess(self._memory)
         return self._process
 
-    def _bury(self) -> None:
+    def _terminate(self) -> None:
         if self._process is not None:
             self._process.close()
             self._process = None

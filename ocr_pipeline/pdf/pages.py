@@ -20,7 +20,7 @@ class PdfError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RenderLimits:
     max_pages: int = 5000
     max_page_inches: float = 100
     seconds: float = 60  # to open a file, or to draw one page: for each of the two libraries

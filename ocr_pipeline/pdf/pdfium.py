@@ -40,13 +40,13 @@ class Drawing:
 
 class CannotOpen(Exception):
     def __init__(self, code: int) -> None:
-        told = {
+        messages = {
             pdfium_c.FPDF_ERR_FILE: "the file cannot be read",
             pdfium_c.FPDF_ERR_FORMAT: "not a PDF, or damaged",
             pdfium_c.FPDF_ERR_PASSWORD: "a password is needed",
             pdfium_c.FPDF_ERR_SECURITY: "an encryption that it does not know",
         }
-        super().__init__(told.get(code, f"error {code}"))
+        super().__init__(messages.get(code, f"error {code}"))
         self.code = code
 
 

@@ -71,7 +71,7 @@ class WorkerProcess:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._answers, selectors.EVENT_READ)
         self._buffer = bytearray()
-        self._finalizer = weakref.finalize(self, _bury, self._process, self._selector, self._scratch)
+        self._finalizer = weakref.finalize(self, _terminate, self._process, self._selector, self._scratch)
         try:
             self._next_frame(_START_SECONDS)
         except WorkerLost as lost:
@@ -157,7 +157,7 @@ def _cause(code: int) -> str:
     return f"signal {-code}"
 
 
-def _bury(process: subprocess.Popen[bytes], selector: selectors.BaseSelector, scratch: Path) -> None:
+def _terminate(process: subprocess.Popen[bytes], selector: selectors.BaseSelector, scratch: Path) -> None:
     # Where the process was not waited for yet its id is still its own, so the group cannot be somebody else's; where
     # it was, poppler children may be left in the group, which then keeps the id from being given out again.
     with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -26,11 +26,20 @@ from ocr_pipeline.pdf.geometry import effective_dpi, has_area, is_too_large, pix
 from ocr_pipeline.pdf.ink import BLANK_INK
 from ocr_pipeline.pdf.isolation import Document, IsolatedWorker
 from ocr_pipeline.pdf.opinions import Image, NoImage, Opening
-from ocr_pipeline.pdf.pages import Limits, PageFault, PdfError, PdfInfo, RenderedPage
+from ocr_pipeline.pdf.pages import PageFault, PdfError, PdfInfo, RenderedPage, RenderLimits
 from ocr_pipeline.pdf.process import WorkerLost
 from ocr_pipeline.records import Geometry, PageStatus, Reason
 
-__all__ = ["BLANK_INK", "Limits", "PageFault", "PdfError", "PdfInfo", "RenderedPage", "Renderer", "poppler_installed"]
+__all__ = [
+    "BLANK_INK",
+    "PageFault",
+    "PdfError",
+    "PdfInfo",
+    "RenderLimits",
+    "RenderedPage",
+    "Renderer",
+    "poppler_installed",
+]
 
 _HEAD = 1024  # bytes of the file in which `%PDF-` must stand
 _LAYER_SECONDS = 10.0  # a text layer is worth no more; it takes 2 ms
@@ -52,7 +61,7 @@ def poppler_installed() -> bool:
 class Renderer:
     """Owns one worker process, started when it is needed. Use it from one thread at a time, and close it."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: RenderLimits) -> None:
         self._limits = limits
         self._poppler = poppler_installed()
         self._worker = IsolatedWorker(limits.memory_bytes)
@@ -88,7 +97,7 @@ class Renderer:
         count = opinions.page_count((by_pdfium, by_poppler))
         if count is None:
             said = f"poppler: {by_poppler.detail}; PDFium: {by_pdfium.detail}"
-            raise PdfError(opinions.why_closed((by_pdfium, by_poppler)), _told(said, document))
+            raise PdfError(opinions.why_closed((by_pdfium, by_poppler)), _sanitised(said, document))
         if count < 1:
             raise PdfError(Reason.NO_PAGES, "the PDF opens and has no pages")
         if count > self._limits.max_pages:
@@ -97,7 +106,7 @@ class Renderer:
         return PdfInfo(count, next(filter(None, titles), None))
 
     def render(self, path: Path, first: int, last: int, geometry: Geometry) -> list[RenderedPage | PageFault]:
-        """Pages `first` to `last`, both included, in order: one entry a page, whatever becomes of it.
+        """Pages `first` to `last`, both included, in order: one entry per page, whatever becomes of it.
 
         Raises OSError where the file cannot be read, never for a page.
         """
@@ -114,7 +123,7 @@ class Renderer:
                 pages.append(_page(number, outcome, rotation, text))
             else:
                 status = PageStatus.SKIPPED if outcome.reason is Reason.PAGE_TOO_LARGE else PageStatus.FAILED
-                pages.append(PageFault(number, outcome.reason, _told(outcome.detail, document), status, rotation))
+                pages.append(PageFault(number, outcome.reason, _sanitised(outcome.detail, document), status, rotation))
         return pages
 
     def _opening(self, op: str, document: Document) -> Opening:
@@ -248,6 +257,6 @@ def _page(number: int, image: Image, rotation: int, text: str) -> RenderedPage:
     )
 
 
-def _told(said: str, document: Document) -> str:
+def _sanitised(said: str, document: Document) -> str:
     """An error as it goes into a table: one line, without the path on this machine."""
     return opinions.clean_line(said.replace(str(document.path), document.path.name), opinions.MAX_DETAIL)

@@ -70,7 +70,7 @@ class Requests:
             os.killpg(os.getpgrp(), signal.SIGKILL)  # itself, and poppler
 
 
-class Desk:
+class RequestHandler:
     """Answers requests. Keeps the last document open in PDFium: a file of 3,000 pages is asked for range by range."""
 
     def __init__(self, answers: int, scratch: Path) -> None:
@@ -208,11 +208,11 @@ def main() -> None:
     os.dup2(2, 1)
     set_limits(memory)
     poppler.ask_once()
-    desk = Desk(answers, scratch)
+    handler = RequestHandler(answers, scratch)
     arriving = Requests(requests, scratch)
-    desk.ready()
+    handler.ready()
     for request in arriving:
-        desk.answer(request)
+        handler.answer(request)
 
 
 if __name__ == "__main__":

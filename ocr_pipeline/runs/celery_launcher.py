@@ -69,9 +69,9 @@ class WorkerRunLauncher(CeleryRunLauncher):
                 return self._dead(run, "the process that worked on this run is gone")
             if life is Life.ALIVE:
                 return self._alive(run)
-        return self._told_by_workers(run, tags.get(DAGSTER_CELERY_TASK_ID_TAG))
+        return self._health_by_workers(run, tags.get(DAGSTER_CELERY_TASK_ID_TAG))
 
-    def _told_by_workers(self, run: DagsterRun, task_id: str | None) -> CheckRunHealthResult:
+    def _health_by_workers(self, run: DagsterRun, task_id: str | None) -> CheckRunHealthResult:
         try:
             if task_id is None:
                 return self._silent(run, "it has no Celery task")

@@ -40,7 +40,7 @@ def forget_batches(instance: dg.DagsterInstance, names: Collection[str]) -> int:
     for run_id in runs:
         instance.compute_log_manager.delete_logs(prefix=[run_id])
         instance.delete_run(run_id)
-    _give_back(instance, runs)
+    _reclaim_space(instance, runs)
     return len(runs)
 
 
@@ -69,7 +69,7 @@ def _events(instance: dg.DagsterInstance, asset: dg.AssetKey, name: str) -> list
     return list(instance.fetch_materializations(wanted, limit=_MOST).records)
 
 
-def _give_back(instance: dg.DagsterInstance, runs: Collection[str]) -> None:
+def _reclaim_space(instance: dg.DagsterInstance, runs: Collection[str]) -> None:
     """SQLite keeps the bytes of deleted events in free parts of its files: each run's file goes, the common one is
     written anew. On Postgres its own vacuum does that."""
     place = getattr(instance.event_log_storage, "path_for_shard", None)

@@ -34,7 +34,7 @@ def last_run(instance: dg.DagsterInstance, batch_name: str) -> tuple[str, str] |
     return (runs[0].run_id, runs[0].status.value) if runs else None
 
 
-def told(instance: dg.DagsterInstance, run_id: str) -> str:
+def describe_run(instance: dg.DagsterInstance, run_id: str) -> str:
     """The run for people who wait for it: its id, where its process is, and what to do when that machine is gone."""
     run = instance.get_run_by_id(run_id)
     host = run.tags.get(HOST_TAG) if run else None
@@ -60,8 +60,8 @@ def waiting(instance: dg.DagsterInstance, documents_of: Callable[[str], int]) ->
             continue  # a job of another kind
         state = "queued" if run.status is DagsterRunStatus.QUEUED else "running"
         batches, documents = found[state]
-        told = run.tags.get(DOCUMENTS_TAG)
-        found[state] = (batches + 1, documents + (documents_of(name) if told is None else int(told)))
+        tagged = run.tags.get(DOCUMENTS_TAG)
+        found[state] = (batches + 1, documents + (documents_of(name) if tagged is None else int(tagged)))
     return found
 
 

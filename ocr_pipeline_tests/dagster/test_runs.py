@@ -103,9 +103,9 @@ def test_who_waits_for_a_run_of_another_machine_is_told_how_to_end_the_wait(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:
     here = a_run(instance, DagsterRunStatus.STARTED, stamp_of_this_process())
-    assert history.told(instance, here.run_id) == here.run_id
+    assert history.describe_run(instance, here.run_id) == here.run_id
     there = a_run(instance, DagsterRunStatus.STARTED, {**stamp_of_this_process(), HOST_TAG: "elsewhere"})
-    assert "on elsewhere (if that machine is gone, terminate the run" in history.told(instance, there.run_id)
+    assert "on elsewhere (if that machine is gone, terminate the run" in history.describe_run(instance, there.run_id)
 
 
 @pytest.mark.parametrize("job", ["retry_failed", "forget"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ocr_pipeline.pdf.renderer import Limits, Renderer, poppler_installed
+from ocr_pipeline.pdf.renderer import Renderer, RenderLimits, poppler_installed
 from ocr_pipeline.records import Geometry
 
 
@@ -20,7 +20,7 @@ def geometry() -> Geometry:
 def with_poppler() -> Iterator[Renderer]:
     if not poppler_installed():
         pytest.skip("poppler is not installed here")
-    with Renderer(Limits()) as renderer:
+    with Renderer(RenderLimits()) as renderer:
         yield renderer
 
 
@@ -29,7 +29,7 @@ def without_poppler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Render
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
         assert not poppler_installed()
-        renderer = Renderer(Limits())
+        renderer = Renderer(RenderLimits())
     with renderer:
         yield renderer
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ocr_pipeline.pdf.renderer import Limits, PageFault, RenderedPage, Renderer, poppler_installed
+from ocr_pipeline.pdf.renderer import PageFault, RenderedPage, Renderer, RenderLimits, poppler_installed
 from ocr_pipeline.records import Geometry, PageStatus, Reason
 
 from . import pdfs
@@ -28,7 +28,7 @@ def strict(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     elif not poppler_installed():
         pytest.skip("poppler is not installed here")
-    with Renderer(Limits(seconds=3, memory_bytes=MEMORY)) as renderer:
+    with Renderer(RenderLimits(seconds=3, memory_bytes=MEMORY)) as renderer:
         yield renderer
 
 
@@ -95,7 +95,7 @@ def test_a_page_that_hangs_poppler_alone_is_drawn_by_pdfium(pdf: Path, geometry:
         pytest.skip("poppler is not installed here")
     dashes = pdfs.stream(b"[0.00001 0.00001] 0 d 0.001 w\n" + b"0 0 m 595 842 l S\n" * 20)
     between_good_pages(pdf, (b"/MediaBox[0 0 595 842]", dashes), extra=[])
-    with Renderer(Limits(seconds=3)) as renderer:
+    with Renderer(RenderLimits(seconds=3)) as renderer:
         pages = renderer.render(pdf, 1, 3, geometry)
     assert [page.renderer for page in pages if isinstance(page, RenderedPage)] == ["poppler", "pdfium", "poppler"]
 
@@ -111,7 +111,7 @@ def test_a_document_of_pages_that_all_hang_is_given_up_after_some(
     pages = 40
     entry, content = pdfs.slow_page(3 + 2 * pages)
     pdf.write_bytes(pdfs.pages([entry] * pages, [content] * pages, [pdfs.SLOW_PATTERN]))
-    with Renderer(Limits(seconds=1)) as renderer:
+    with Renderer(RenderLimits(seconds=1)) as renderer:
         faults = renderer.render(pdf, 1, 20, geometry) + renderer.render(pdf, 21, 40, geometry)
         assert [fault.number for fault in faults] == list(range(1, 41))
         assert all(isinstance(fault, PageFault) and fault.reason is Reason.RENDER_TIMEOUT for fault in faults)

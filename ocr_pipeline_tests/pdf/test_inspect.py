@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from reportlab.lib.pdfencrypt import StandardEncryption
 
-from ocr_pipeline.pdf.renderer import Limits, PdfError, PdfInfo, RenderedPage, Renderer
+from ocr_pipeline.pdf.renderer import PdfError, PdfInfo, RenderedPage, Renderer, RenderLimits
 from ocr_pipeline.records import Geometry, Reason
 
 from . import pdfs
@@ -115,9 +115,9 @@ def test_an_unknown_encryption_is_encryption(renderer: Renderer, pdf: Path) -> N
 
 def test_more_pages_than_allowed_are_refused(pdf: Path) -> None:
     pdfs.book(pdf, [["a page"]] * 12)
-    with Renderer(Limits(max_pages=11)) as renderer:
+    with Renderer(RenderLimits(max_pages=11)) as renderer:
         assert reason(renderer, pdf) is Reason.TOO_MANY_PAGES
-    with Renderer(Limits(max_pages=12)) as renderer:
+    with Renderer(RenderLimits(max_pages=12)) as renderer:
         assert renderer.inspect(pdf).page_count == 12
 
 

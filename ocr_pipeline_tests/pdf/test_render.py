@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ocr_pipeline.pdf.renderer import BLANK_INK, Limits, PageFault, RenderedPage, Renderer, poppler_installed
+from ocr_pipeline.pdf.renderer import BLANK_INK, PageFault, RenderedPage, Renderer, RenderLimits, poppler_installed
 from ocr_pipeline.records import Geometry, PageStatus, Reason
 
 from . import pdfs
@@ -255,7 +255,7 @@ def test_poppler_is_asked_once_about_a_file_and_once_for_its_version(
         wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     path = pdfs.book(tmp_path / "book.pdf", [[f"page {number}"] for number in range(6)])
-    with Renderer(Limits()) as renderer:
+    with Renderer(RenderLimits()) as renderer:
         renderer.inspect(path)
         pages = [*renderer.render(path, 1, 3, geometry), *renderer.render(path, 4, 6, geometry)]
         assert [page.number for page in pages if isinstance(page, RenderedPage)] == [1, 2, 3, 4, 5, 6]

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ocr_pipeline.pdf.renderer import Limits, RenderedPage, Renderer
+from ocr_pipeline.pdf.renderer import RenderedPage, Renderer, RenderLimits
 from ocr_pipeline.records import Geometry
 
 from . import pdfs
@@ -99,7 +99,7 @@ def test_closing_leaves_no_process_and_no_file(pdf: Path, geometry: Geometry, tm
     scratch.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tempfile.tempdir", str(scratch))
-        renderer = Renderer(Limits())
+        renderer = Renderer(RenderLimits())
         renderer.render(pdf, 1, 1, geometry)
         pid = renderer.worker_pid
         assert pid is not None
@@ -112,9 +112,9 @@ def test_closing_leaves_no_process_and_no_file(pdf: Path, geometry: Geometry, tm
 PARENT = """
 import sys
 from pathlib import Path
-from ocr_pipeline.pdf.renderer import Limits, Renderer
+from ocr_pipeline.pdf.renderer import RenderLimits, Renderer
 from ocr_pipeline.records import Geometry
-renderer = Renderer(Limits(seconds=300))
+renderer = Renderer(RenderLimits(seconds=300))
 renderer.inspect(Path(sys.argv[1]))
 print(renderer.worker_pid, flush=True)
 renderer.render(Path(sys.argv[1]), 1, 1, Geometry(150, 1920, 1280))
@@ -152,7 +152,7 @@ def test_a_killed_parent_leaves_no_worker_no_poppler_and_no_file(
 def test_a_worker_is_given_no_secret(pdf: Path, geometry: Geometry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOTHERDUCK_TOKEN", "hush")
     pdfs.book(pdf, [["one"]])
-    with Renderer(Limits()) as renderer:
+    with Renderer(RenderLimits()) as renderer:
         renderer.inspect(pdf)
         assert renderer.worker_pid is not None
         assert "MOTHERDUCK_TOKEN" not in psutil.Process(renderer.worker_pid).environ()
@@ -160,7 +160,10 @@ def test_a_worker_is_given_no_secret(pdf: Path, geometry: Geometry, monkeypatch:
 
 def test_a_memory_limit_in_which_no_worker_can_start_is_no_pdf_s_fault(pdf: Path) -> None:
     pdfs.book(pdf, [["one"]])
-    with Renderer(Limits(memory_bytes=1 << 20)) as renderer, pytest.raises(RuntimeError, match="OCR_RENDER_MEMORY"):
+    with (
+        Renderer(RenderLimits(memory_bytes=1 << 20)) as renderer,
+        pytest.raises(RuntimeError, match="OCR_RENDER_MEMORY"),
+    ):
         renderer.inspect(pdf)
 
 
