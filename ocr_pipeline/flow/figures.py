@@ -20,6 +20,10 @@ _MIN_SIDE = 8  # pixels
 Box = tuple[int, int, int, int]
 
 
+class UndecodableImage(Exception):
+    """The bytes of a page image cannot be decoded."""
+
+
 def boxes(regions: Sequence[Region], width: int, height: int) -> dict[int, Box]:
     """By region index the pixels (left, top, right, bottom) of each figure that is large enough to see, on a page image
     of `width` x `height`; at most `MAX_FIGURES`."""
@@ -36,11 +40,14 @@ def boxes(regions: Sequence[Region], width: int, height: int) -> dict[int, Box]:
 
 
 def crop(jpeg: bytes, wanted: Mapping[int, Box]) -> list[tuple[int, bytes]]:
-    """`(region index, JPEG bytes)` of each of the `boxes`."""
+    """`(region index, JPEG bytes)` of each of the `boxes`. Raises UndecodableImage."""
     figures = []
-    with Image.open(io.BytesIO(jpeg)) as page:
-        for index, box in wanted.items():
-            out = io.BytesIO()
-            page.crop(box).save(out, "JPEG", quality=85)
-            figures.append((index, out.getvalue()))
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as page:
+            for index, box in wanted.items():
+                out = io.BytesIO()
+                page.crop(box).save(out, "JPEG", quality=85)
+                figures.append((index, out.getvalue()))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:  # all of them Pillow's words for bad bytes
+        raise UndecodableImage(f"the page image cannot be decoded: {type(error).__name__}") from error
     return figures

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import tempfile
 import time
 from collections import deque
@@ -34,8 +33,6 @@ from ocr_pipeline.ocr.parsing.parse import parse
 from ocr_pipeline.ocr.quality.verdict import sound_layer
 from ocr_pipeline.pdf import renderer as pdf
 from ocr_pipeline.records import Batch, DocumentResult, Geometry, PageImage, PageStatus, Reason, Upload
-
-log = logging.getLogger(__name__)
 
 UPLOAD_GONE = frozenset({Reason.MISSING, Reason.REPLACED})
 NOT_READ = UPLOAD_GONE | {Reason.UNREADABLE}
@@ -314,8 +311,13 @@ class BatchStream:
         transcript = await self._reader.read(image, self._retry, self._count_asked)
         if transcript.status is PageStatus.OK:
             boxes = figures.boxes(parse(transcript).regions, image.width, image.height)
-            if boxes:
-                await asyncio.to_thread(self._cut_figures, head, page.number, jpeg, boxes)
+            try:
+                if boxes:
+                    await asyncio.to_thread(self._cut_figures, head, page.number, jpeg, boxes)
+            except figures.UndecodableImage as error:
+                transcript = replace(
+                    transcript, status=PageStatus.FAILED, reason=Reason.RENDER_FAILED, detail=str(error)
+                )
         failed_for_good = transcript.status is PageStatus.FAILED and transcript.reason not in NOT_THE_PAGES_FAULT
         # the one line that a scanner stamps is not the page: the fallback must hold all of it, too
         fallback = failed_for_good and self._options.text_layer != "never" and sound_layer(layer, page.ink)
@@ -342,13 +344,13 @@ class BatchStream:
         readings: list[PageReading] = []
 
         async def one(page: RenderedPage) -> None:
-            try:
-                jpeg = await asyncio.to_thread(self._storage.read, page.image_key or "")
+            jpeg, why = await asyncio.to_thread(self._image, page)
+            if jpeg is not None:
                 await self._read(document, page, jpeg, readings)
-            except ObjectMissing:
-                gone = PageReading(number=page.number, reason=Reason.IMAGE_GONE)
-                readings.append(kept.readings.get(page.number, gone))
-                self._count(document, page.number, PageStatus.FAILED, Reason.IMAGE_GONE)
+                return
+            gone = PageReading(number=page.number, reason=Reason.IMAGE_GONE, detail=why)
+            readings.append(kept.readings.get(page.number, gone))
+            self._count(document, page.number, PageStatus.FAILED, Reason.IMAGE_GONE)
 
         self._keep(document, kept, readings, read=True)
         async with asyncio.TaskGroup() as group:
@@ -361,6 +363,18 @@ class BatchStream:
                 await self._pool.budget.take(1)
                 group.create_task(one(page)).add_done_callback(lambda _: self._pool.budget.give_back(1))
         return sorted(readings, key=lambda page: page.number)
+
+    def _image(self, page: RenderedPage) -> tuple[bytes | None, str | None]:
+        """The page's image as it was drawn, or None and why not. Images are written before the record that holds their
+        hashes: a run killed while it drew the document again leaves other images than the record's. Their text would
+        become the transcript of the image that is gone."""
+        try:
+            jpeg = self._storage.read(page.image_key or "")
+        except ObjectMissing:
+            return None, None
+        if hashlib.sha256(jpeg).hexdigest() != page.image_sha256:
+            return None, f"{page.image_key} is not the image that was rendered"
+        return jpeg, None
 
     def _count_asked(self) -> None:
         self.counts.asked += 1

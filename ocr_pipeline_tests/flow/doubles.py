@@ -19,8 +19,11 @@ class ScriptedTranscriber:
     geometry = Geometry(dpi=72, max_long_side=900, max_short_side=700)
     max_in_flight = 4
 
-    def __init__(self, script: Callable[[PageImage], Answer | None] = lambda image: None) -> None:
+    def __init__(
+        self, script: Callable[[PageImage], Answer | None] = lambda image: None, format: str = "markdown"
+    ) -> None:
         self.script = script
+        self.format = format
         self.asked: Counter[tuple[str, int]] = Counter()
         self.at_once = 0
         self.most_at_once = 0
@@ -54,7 +57,7 @@ class ScriptedTranscriber:
             status=PageStatus.FAILED if failed else PageStatus.OK,
             reason=failed,
             text=str(text),
-            format="markdown",
+            format=self.format,
             engine="double",
             backend="double",
             model="double",

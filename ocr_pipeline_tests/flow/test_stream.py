@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from ocr_pipeline import checks
+from ocr_pipeline.flow import rendered
 from ocr_pipeline.flow.published import publish, read_manifest
 from ocr_pipeline.flow.results import NotMade, results
 from ocr_pipeline.flow.service import OcrService
@@ -43,6 +46,20 @@ def service(lake: Storage, transcriber: ScriptedTranscriber) -> Iterator[OcrServ
     with_service = OcrService(lake, lambda: transcriber, StreamOptions(render_workers=1))
     yield with_service
     with_service.close()
+
+
+FIGURE = "<|ref|>image<|/ref|><|det|>[[100, 100, 500, 300]]<|/det|>\n"
+
+
+@contextmanager
+def grounded_service(lake: Storage, said: str) -> Iterator[OcrService]:
+    """A service whose engine answers every page with `said`, in the grounding format."""
+    transcriber = ScriptedTranscriber(lambda image: said, format="grounding")
+    service = OcrService(lake, lambda: transcriber, StreamOptions(render_workers=1))
+    try:
+        yield service
+    finally:
+        service.close()
 
 
 def put(lake: Storage, files: dict[str, bytes]) -> Batch:
@@ -271,6 +288,47 @@ def test_either_asset_can_be_made_again_alone(
     assert result.pages[2].reason is Reason.IMAGE_GONE
 
 
+def test_an_image_that_is_not_the_one_of_the_record_is_never_read_for_it(
+    lake: Storage, service: OcrService, transcriber: ScriptedTranscriber
+) -> None:
+    batch = put(lake, {"a.pdf": numbered(4)})
+    service.run(batch, read=False)
+    document = keys.document_id("inbox/a.pdf")
+    # what a run leaves that was killed while it drew the document again: images of now under hashes of before
+    lake.write(keys.page_image(batch.name, document, 1), lake.read(keys.page_image(batch.name, document, 2)))
+    lake.write(keys.page_image(batch.name, document, 3), b"half an im")
+    service.run(batch, render=False)
+    (result,) = results(lake, batch)
+    assert [(page.status.value, page.reason) for page in result.pages] == [
+        ("failed", Reason.IMAGE_GONE),
+        ("ok", None),
+        ("failed", Reason.IMAGE_GONE),
+        ("ok", None),
+    ]
+    assert sorted(number for _, number in transcriber.asked) == [2, 4]
+    service.run(batch)
+    assert statuses(results(lake, batch)[0]) == ["ok"] * 4
+
+
+def test_a_page_image_that_cannot_be_decoded_fails_its_page_alone(lake: Storage) -> None:
+    with grounded_service(lake, FIGURE) as service:
+        batch = put(lake, {"a.pdf": numbered(2)})
+        service.run(batch, read=False)
+        drawn = rendered.read(lake, batch.name, keys.document_id("inbox/a.pdf"))
+        assert drawn is not None
+        no_image = b"\xff\xd8\xff and no image"
+        broken = dataclasses.replace(drawn.pages[0], image_sha256=hashlib.sha256(no_image).hexdigest(), text_layer="")
+        lake.write(broken.image_key or "", no_image)
+        rendered.write(lake, batch.name, dataclasses.replace(drawn, pages=(broken, drawn.pages[1])))
+        service.run(batch, render=False)
+    (result,) = results(lake, batch)
+    assert [(page.status.value, page.reason) for page in result.pages] == [
+        ("failed", Reason.RENDER_FAILED),
+        ("ok", None),
+    ]
+    assert len(result.attempts) == 2
+
+
 def test_a_file_above_the_limit_is_rejected_before_it_is_fetched(lake: Storage) -> None:
     service = OcrService(lake, ScriptedTranscriber, StreamOptions(render_workers=1, max_pdf_bytes=1000))
     try:
@@ -321,19 +379,9 @@ def test_a_deletion_of_an_older_version_hides_everything_up_to_its_time(lake: St
 
 
 def test_a_figure_is_cut_out_and_linked_from_the_markdown_file(lake: Storage) -> None:
-    transcriber = ScriptedTranscriber(lambda image: "<|ref|>image<|/ref|><|det|>[[100, 100, 500, 300]]<|/det|>\n")
-    original = transcriber.transcribe
-
-    async def grounded(image: PageImage, previous: object = None) -> object:
-        return dataclasses.replace(await original(image), format="grounding")
-
-    transcriber.transcribe = grounded  # type: ignore[method-assign, assignment]
-    service = OcrService(lake, lambda: transcriber, StreamOptions(render_workers=1))
-    try:
+    with grounded_service(lake, FIGURE) as service:
         batch = put(lake, {"sub/a b.pdf": numbered(1)})
         service.run(batch)
-    finally:
-        service.close()
     assert lake.read(keys.figure("inbox/sub/a b.pdf", 1, 0)).startswith(b"\xff\xd8")
     assert "(<a b.pdf.files/0001-0.jpg>)" in lake.read(keys.markdown("inbox/sub/a b.pdf")).decode()
     assert PageStatus.OK in {page.status for page in results(lake, batch)[0].pages}
@@ -342,19 +390,9 @@ def test_a_figure_is_cut_out_and_linked_from_the_markdown_file(lake: Storage) ->
 def test_only_figures_that_were_cut_out_are_linked(lake: Storage) -> None:
     boxes = ["[[10, 10, 15, 14]]", *(f"[[{n}, {n}, {n + 100}, {n + 100}]]" for n in range(70))]
     said = "\n".join(f"<|ref|>image<|/ref|><|det|>{box}<|/det|>" for box in boxes)
-    transcriber = ScriptedTranscriber(lambda image: said)
-    original = transcriber.transcribe
-
-    async def grounded(image: PageImage, previous: object = None) -> object:
-        return dataclasses.replace(await original(image), format="grounding")
-
-    transcriber.transcribe = grounded  # type: ignore[method-assign, assignment]
-    service = OcrService(lake, lambda: transcriber, StreamOptions(render_workers=1))
-    try:
+    with grounded_service(lake, said) as service:
         batch = put(lake, {"a.pdf": numbered(1)})
         service.run(batch)
-    finally:
-        service.close()
     (page,) = results(lake, batch)[0].pages
     links = [f"markdown/inbox/{name}" for name in re.findall(r"\(<(.+?)>\)", page.markdown)]
     cut = [info.key for info in lake.list("markdown/inbox/a.pdf.files/")]
