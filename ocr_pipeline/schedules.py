@@ -13,6 +13,7 @@ from ocr_pipeline import wiring
 from ocr_pipeline.intake import sweeping, unloaded
 from ocr_pipeline.jobs import process_batch
 from ocr_pipeline.lake import batches
+from ocr_pipeline.lake.opening import is_local
 from ocr_pipeline.lake.storage import Storage, StorageError
 from ocr_pipeline.runs import claims, history, requests
 from ocr_pipeline.settings import Settings
@@ -195,7 +196,7 @@ index_daily = dg.ScheduleDefinition(
 
 
 def forget_daily(settings: Settings) -> dg.ScheduleDefinition:
-    wanted = settings.keep_images_days or settings.keep_recipes_days or not settings.lake.startswith("s3://")
+    wanted = settings.keep_images_days or settings.keep_recipes_days or is_local(settings.lake)
     return dg.ScheduleDefinition(
         name="forget_daily",
         job=forget,

@@ -20,7 +20,7 @@ from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.intake.sources import Places
 from ocr_pipeline.lake import batches, planner
-from ocr_pipeline.lake.opening import open_storage
+from ocr_pipeline.lake.opening import is_local, open_storage
 from ocr_pipeline.lake.queue import QueueOptions, QueuePull
 from ocr_pipeline.lake.storage import S3Options, Storage, StorageError
 from ocr_pipeline.ocr.fleet.failover import Poisoned
@@ -61,7 +61,7 @@ def queue(settings: Settings) -> Iterator[QueuePull | None]:
         yield None
         return
     url, account, queue_id, token = settings.lake, settings.r2_account_id, settings.queue_id, settings.queue_token
-    if not url.startswith("s3://") or not account or not queue_id or token is None:
+    if is_local(url) or not account or not queue_id or token is None:
         raise StorageError(
             "OCR_LISTING=queue needs a lake on R2 (OCR_LAKE=s3://…), R2_ACCOUNT_ID, OCR_QUEUE_ID and OCR_QUEUE_TOKEN"
         )
@@ -76,7 +76,7 @@ OVERLAP_IN_A_LOCAL_FOLDER = timedelta(seconds=30)
 
 
 def intake(settings: Settings) -> IntakeOptions:
-    local = not settings.lake.startswith("s3://")
+    local = is_local(settings.lake)
     return IntakeOptions(
         data=settings.data,
         inbox=settings.inbox,
@@ -90,8 +90,7 @@ def intake(settings: Settings) -> IntakeOptions:
 def places(settings: Settings) -> Places:
     """The pipeline's own folders on this machine, which `ingest` must not take for sources."""
     opened = lake(settings)
-    root = Path(opened.uri.removeprefix("file://")) if opened.uri.startswith("file://") else None
-    return Places(settings.inbox, root, settings.data)
+    return Places(settings.inbox, Path(opened.uri_of("")) if opened.is_local else None, settings.data)
 
 
 def batch_limits(settings: Settings) -> planner.BatchLimits:
@@ -108,7 +107,7 @@ def warehouse(settings: Settings, wait_seconds: float = 600.0, connect: Connect 
 def let_motherduck_read_r2(settings: Settings, opened: Warehouse) -> bool:
     """Whether MotherDuck reads the lake itself; where it can, it is given its secret for R2, once a process."""
     options = s3_options(settings)
-    on_r2 = settings.lake.startswith("s3://") and (
+    on_r2 = not is_local(settings.lake) and (
         options.account_id or "r2.cloudflarestorage.com" in (options.endpoint_url or "")
     )
     if not opened.is_motherduck or not on_r2 or not options.access_key_id or not options.secret_access_key:

@@ -9,7 +9,7 @@ import click
 from rich.table import Table
 
 from ocr_pipeline import wiring
-from ocr_pipeline.commands.summary import terminal
+from ocr_pipeline.commands.terminal import terminal
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.compare import compare_recipes, recipes
 

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from ocr_pipeline import samples
 from ocr_pipeline.commands.ingest import ingest
-from ocr_pipeline.commands.summary import Summary, show, terminal
+from ocr_pipeline.commands.summary import Summary, show
+from ocr_pipeline.commands.terminal import terminal
 from ocr_pipeline.intake.sources import Found, Source
 from ocr_pipeline.settings import Settings
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from ocr_pipeline.commands.summary import printable
+from ocr_pipeline.printable import printable
 from ocr_pipeline.records import PageStatus, Reason
 
 EVERY_SECONDS = 10.0  # off a terminal

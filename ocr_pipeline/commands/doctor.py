@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 
 from ocr_pipeline import samples, wiring
+from ocr_pipeline.commands.terminal import WAIT_SECONDS
 from ocr_pipeline.lake.check import check
 from ocr_pipeline.lake.storage import StorageError
 from ocr_pipeline.ocr.cpu import cpu_transcriber
@@ -25,9 +26,6 @@ from ocr_pipeline.records import Geometry
 from ocr_pipeline.runs import instance
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.warehouse.errors import WarehouseError
-
-WAIT_SECONDS = 5.0
-"""For a DuckDB file that is open elsewhere: whoever asks what is wrong is told so, and does not wait with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from rich.console import Console
 from ocr_pipeline import wiring
 from ocr_pipeline.commands.display import Display
 from ocr_pipeline.commands.running import RunFailed, run_batches
-from ocr_pipeline.commands.summary import Failure, Summary, show, summarise, terminal
+from ocr_pipeline.commands.summary import Failure, Summary, show, summarise
+from ocr_pipeline.commands.terminal import terminal
 from ocr_pipeline.flow import published
 from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT
 from ocr_pipeline.intake import cutting, inbox, sources, unloaded

@@ -11,7 +11,7 @@ import click
 import dagster as dg
 
 from ocr_pipeline import wiring
-from ocr_pipeline.commands.summary import terminal
+from ocr_pipeline.commands.terminal import terminal
 from ocr_pipeline.intake import cutting
 from ocr_pipeline.lake.batch_index import BatchIndex
 from ocr_pipeline.runs import claims, forgetting, history, instance, reaping

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from ocr_pipeline import wiring
-from ocr_pipeline.commands.summary import terminal
+from ocr_pipeline.commands.terminal import terminal
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.rebuild import rebuild_warehouse
 from ocr_pipeline.warehouse.rebuild import RebuildRefused

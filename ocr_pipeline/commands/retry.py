@@ -11,7 +11,8 @@ import click
 from ocr_pipeline import wiring
 from ocr_pipeline.commands.display import Display
 from ocr_pipeline.commands.running import RunFailed, run_batches
-from ocr_pipeline.commands.summary import Summary, show, summarise, terminal
+from ocr_pipeline.commands.summary import Summary, show, summarise
+from ocr_pipeline.commands.terminal import terminal
 from ocr_pipeline.flow import published
 from ocr_pipeline.records import REASONS, Reason
 from ocr_pipeline.runs import instance, reaping, requests

@@ -9,7 +9,8 @@ import click
 from rich.text import Text
 
 from ocr_pipeline import wiring
-from ocr_pipeline.commands.summary import WAIT_SECONDS, printable, terminal
+from ocr_pipeline.commands.terminal import WAIT_SECONDS, terminal
+from ocr_pipeline.printable import printable
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.warehouse.search import search
 from ocr_pipeline.warehouse.search_index import NO_EXTENSION, build_search_index

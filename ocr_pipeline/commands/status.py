@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from ocr_pipeline import wiring
-from ocr_pipeline.commands.summary import WAIT_SECONDS, printable, terminal
+from ocr_pipeline.commands.terminal import WAIT_SECONDS, terminal
 from ocr_pipeline.lake import batches
+from ocr_pipeline.printable import printable
 from ocr_pipeline.runs import history, instance
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.whereabouts import Stage, Whereabouts, documents_before, find, pace

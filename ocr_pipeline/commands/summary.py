@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ocr_pipeline.printable import printable
 from ocr_pipeline.records import DocumentResult, DocumentStatus, PageStatus, Reason
 
-WAIT_SECONDS = 5.0
-"""For a DuckDB file that is being loaded, in commands that only ask: a load takes less, and a person is waiting."""
-
+SHOWN = 60  # documents in the table for people
 MARKS = {"ok": "green", "partial": "yellow", "failed": "red", "rejected": "red"}
 
 
@@ -55,12 +53,6 @@ class Summary:
         }
 
 
-def terminal(*, stderr: bool = False) -> Console:
-    """Where people read. Off a terminal no line is wrapped or cut."""
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else 10_000)
-
-
 def summarise(
     results: Sequence[DocumentResult], batches: Collection[str], seconds: float, without_rows: Sequence[Failure] = ()
 ) -> Summary:
@@ -88,14 +80,14 @@ def summarise(
     )
 
 
-def show(summary: Summary, console: Console, *, limit: int = 60) -> None:
+def show(summary: Summary, console: Console) -> None:
     """The table of documents for people, then the totals; all failures are in it even when it is cut."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("document", overflow="fold")
     for name in ("status", "pages", "ok", "blank", "fallback", "failed", "read by", "s/page", "agreement"):
         table.add_column(name, justify="left" if name in ("status", "read by") else "right", no_wrap=True)
     ordered = sorted(summary.results, key=lambda r: (r.document.status is DocumentStatus.OK, r.document.source_uri))
-    for result in ordered[:limit]:
+    for result in ordered[:SHOWN]:
         document, pages = result.document, result.pages
         count = Counter(page.status for page in pages)
         timed = [page.seconds for page in pages if page.seconds]
@@ -115,8 +107,8 @@ def show(summary: Summary, console: Console, *, limit: int = 60) -> None:
             f"{sum(agreed) / len(agreed):.2f}" if agreed else "-",
         )
     console.print(table)
-    if len(ordered) > limit:
-        console.print(f"… and {len(ordered) - limit} more, all ok or listed below")
+    if len(ordered) > SHOWN:
+        console.print(f"… and {len(ordered) - SHOWN} more, all ok or listed below")
     totals = ", ".join(f"{count} {status}" for status, count in summary.by_status.items()) or "none"
     console.print(f"\n{summary.documents} documents, {summary.pages} pages: {totals}; {summary.seconds:.1f} s")
     if summary.failed:
@@ -125,8 +117,3 @@ def show(summary: Summary, console: Console, *, limit: int = 60) -> None:
             where = f" page {entry['page']}" if entry["page"] is not None else ""
             line = f"  {printable(entry['source'])}{where}: {entry['reason']}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def printable(name: str) -> str:
-    """A hostile name on one line of a terminal: control characters are shown, not sent."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)

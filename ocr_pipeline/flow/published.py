@@ -144,7 +144,7 @@ def addresses(lake: Storage, manifest: Manifest, *, on_r2: bool = False) -> Iter
                     raise _another_file(manifest, file)
                 found[name] = lake.uri_of(file.key).replace("s3://", "r2://", 1)
                 continue
-            if lake.uri.startswith("file:") and not pattern:
+            if lake.is_local and not pattern:
                 path = Path(lake.uri_of(file.key))
             else:
                 folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ocr-parquet-")))

@@ -37,17 +37,13 @@ def current_upload(storage: Storage, key: str) -> Upload:
     there = storage.stat(key)
     if there is None:
         raise SourceError(f"{key!r} was taken out of the inbox while it was ingested")
-    return upload_of(there)
-
-
-def upload_of(info: ObjectInfo) -> Upload:
-    return Upload(info.key, info.etag, info.size, info.last_modified)
+    return there.as_upload()
 
 
 def _same(storage: Storage, there: ObjectInfo, path: Path) -> bool:
     if there.size != path.stat().st_size:
         return False
-    if storage.uri.startswith("file:"):
+    if storage.is_local:
         object_path = storage.uri_of(there.key)
         return path.samefile(object_path) or filecmp.cmp(path, object_path, shallow=False)
     return there.etag == _s3_etag(path, there.size)

@@ -64,7 +64,7 @@ def sweep_everything(
             if info is None and known is not None and known.there:
                 gone.append(key)
             elif info is not None and (info.last_modified <= settled_before or not options.settle):
-                upload = Upload(info.key, info.etag, info.size, info.last_modified)
+                upload = info.as_upload()
                 if known is None or not known.taken(upload):
                     found.append(upload)
             if len(found) >= most or len(gone) >= MOST_GONE or out_of_time():

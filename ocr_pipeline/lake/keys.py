@@ -109,5 +109,10 @@ def manifest(batch_name: str) -> str:
     return f"{MANIFESTS}{batch_name}.json"
 
 
+def batch_of_manifest(key: str) -> str:
+    """The name of the batch whose manifest has this key."""
+    return key.removeprefix(MANIFESTS).removesuffix(".json")
+
+
 def poisoned(recipe_id: str, image_sha256: str, name: str) -> str:
     return f"{POISONED}{recipe_id}/{image_sha256}/{name}"

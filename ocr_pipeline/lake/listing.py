@@ -106,7 +106,7 @@ class InboxScan:
                     self.unsettled.append(info.key)
                 elif wanted:
                     self.given += 1
-                    yield Upload(info.key, info.etag, info.size, info.last_modified)
+                    yield info.as_upload()
                 if self._out_of_time():
                     return
             self._ended.add(prefix)

@@ -53,6 +53,8 @@ class LocalStorage:
     and nothing is read or written through a link that leaves `root`.
     """
 
+    is_local = True
+
     def __init__(self, root: Path) -> None:
         # The root itself may be a link. Not created here: opening a store changes nothing.
         self.root = os.path.realpath(root.expanduser())

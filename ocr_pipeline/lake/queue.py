@@ -113,7 +113,7 @@ class QueuePull:
                 break
         stats = stat_many(storage, [key for key in pulled.leases if key])
         pulled.deleted += stats.missing
-        pulled.uploads += [Upload(i.key, i.etag, i.size, i.last_modified) for i in stats.found.values()]
+        pulled.uploads += [info.as_upload() for info in stats.found.values()]
         for key, error in stats.refused.items():
             log.warning("the event of %s is given back to the queue: %s", ascii(key), error)
         pulled.refused_keys += stats.refused

@@ -151,6 +151,8 @@ def endpoint(options: S3Options) -> str:
 class S3Storage:
     """The objects below `prefix` of one bucket. See `Storage` for the methods."""
 
+    is_local = False
+
     def __init__(self, bucket: str, prefix: str, options: S3Options) -> None:
         if not bucket:
             raise StorageError("the lake's URL names no bucket: write s3://bucket/prefix")

@@ -17,6 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from ocr_pipeline.records import Upload
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -62,6 +64,9 @@ class ObjectInfo:
         """When it came to be found where it is: what a watermark is to be compared with."""
         return self.last_modified if self.moved is None else max(self.last_modified, self.moved)
 
+    def as_upload(self) -> Upload:
+        return Upload(self.key, self.etag, self.size, self.last_modified)
+
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
@@ -87,6 +92,8 @@ class Storage(Protocol):
 
     uri: str
     """The root as a URI, without a slash at the end: "file:///data/lake", "s3://bucket/prefix"."""
+    is_local: bool
+    """Whether objects are files of this machine: then `uri_of` is a path that other programs can open."""
 
     def uri_of(self, key: str) -> str:
         """Where the object is, for people and for DuckDB: a plain absolute path, or "s3://bucket/prefix/key".

@@ -16,9 +16,14 @@ _TRANSCRIPT = TypeAdapter(Transcript)
 def read(storage: Storage, recipe_id: str, image_sha256: str) -> Transcript | None:
     """The transcript of that image under that recipe, or None."""
     try:
-        return _TRANSCRIPT.validate_json(storage.read(keys.transcript(recipe_id, image_sha256)))
+        return parse(storage.read(keys.transcript(recipe_id, image_sha256)))
     except ObjectMissing:
         return None
+
+
+def parse(data: bytes) -> Transcript:
+    """The transcript in these bytes."""
+    return _TRANSCRIPT.validate_json(data)
 
 
 def write(storage: Storage, transcript: Transcript) -> None:
@@ -31,4 +36,4 @@ def load(storage: Storage, recipe_id: str) -> Iterator[Transcript]:
     found = (info.key for info in storage.list(f"{keys.TRANSCRIPTS}{recipe_id}/"))
     for _, data in storage.read_many(found):
         if data is not None:
-            yield _TRANSCRIPT.validate_json(data)
+            yield parse(data)

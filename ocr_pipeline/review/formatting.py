@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from ocr_pipeline.printable import printable
 from ocr_pipeline.records import REASONS, Reason
 from ocr_pipeline.review import charts, links
 
@@ -46,15 +47,6 @@ def environment() -> Environment:
     )
     found.globals.update(links=links, nothing=NOTHING)
     return found
-
-
-def printable(text: object) -> str:
-    """A hostile name on one line: what cannot be seen, or turns the direction of what follows, is written out."""
-    return "".join(char if char.isprintable() else _written_out(char) for char in str(text))
-
-
-def _written_out(char: str) -> str:
-    return f"\\x{ord(char):02x}" if ord(char) < 0x100 else f"\\u{ord(char):04x}"
 
 
 def file_name(uri: str) -> str:

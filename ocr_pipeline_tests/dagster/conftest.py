@@ -11,7 +11,6 @@ import pytest
 from ocr_pipeline import wiring
 from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.intake import cutting
-from ocr_pipeline.intake.inbox import upload_of
 from ocr_pipeline.lake import planner
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch
@@ -54,7 +53,7 @@ def put(lake: Storage, instance: dg.DagsterInstance) -> Put:
         for name, data in files.items():
             lake.write(f"inbox/{name}", data)
         found = [lake.stat(f"inbox/{name}") for name in files]
-        plan = cutting.cut(lake, [upload_of(info) for info in found if info], planner.BatchLimits(), inbox="inbox/")
+        plan = cutting.cut(lake, [info.as_upload() for info in found if info], planner.BatchLimits(), inbox="inbox/")
         requests.add_partitions(instance, [batch.name for batch in plan.batches])
         return plan.batches[0]
 

@@ -17,7 +17,6 @@ from dagster import DagsterRunStatus, RunsFilter
 
 from ocr_pipeline import wiring
 from ocr_pipeline.intake import cutting
-from ocr_pipeline.intake.inbox import upload_of
 from ocr_pipeline.lake import planner
 from ocr_pipeline.runs import history, requests
 from ocr_pipeline.runs.liveness import HOST_TAG
@@ -66,7 +65,7 @@ def twenty_batches(settings: Settings, instance: dg.DagsterInstance) -> list[str
         found = [lake.stat(key) for key in keys]
         plan = cutting.cut(
             lake,
-            [upload_of(info) for info in found if info],
+            [info.as_upload() for info in found if info],
             planner.BatchLimits(),
             inbox=settings.inbox,
             announce=lambda cut: requests.add_partitions(instance, cut),

@@ -20,7 +20,6 @@ from ocr_pipeline.flow.published import publish, read_manifest
 from ocr_pipeline.flow.results import NotMade, results
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
-from ocr_pipeline.intake.inbox import upload_of
 from ocr_pipeline.lake import batches, deletions, keys, planner
 from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.storage import Storage, StorageError
@@ -67,7 +66,7 @@ def put(lake: Storage, files: dict[str, bytes]) -> Batch:
     for name, data in files.items():
         lake.write(f"inbox/{name}", data)
     stats = [lake.stat(f"inbox/{name}") for name in files]
-    plan = planner.plan([upload_of(info) for info in stats if info], set(), planner.BatchLimits())
+    plan = planner.plan([info.as_upload() for info in stats if info], set(), planner.BatchLimits())
     batches.write(lake, plan.batches[0])
     return plan.batches[0]
 

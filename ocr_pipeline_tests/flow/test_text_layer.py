@@ -20,7 +20,6 @@ from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.flow.results import results
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
-from ocr_pipeline.intake.inbox import upload_of
 from ocr_pipeline.lake import keys, planner
 from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.storage import Storage
@@ -47,7 +46,7 @@ def read(lake: Storage) -> Iterator[Read]:
         lake.write("inbox/a.pdf", data)
         info = lake.stat("inbox/a.pdf")
         assert info is not None
-        batch = planner.plan([upload_of(info)], set(), planner.BatchLimits()).batches[0]
+        batch = planner.plan([info.as_upload()], set(), planner.BatchLimits()).batches[0]
         service.run(batch)
         return results(lake, batch)[0]
 

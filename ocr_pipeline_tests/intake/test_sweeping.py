@@ -268,7 +268,7 @@ def test_after_two_sweeps_every_upload_is_in_a_list_and_hidden_exactly_where_it_
 
 
 def _upload(info: ObjectInfo) -> Upload:
-    return Upload(info.key, info.etag, info.size, info.last_modified)
+    return info.as_upload()
 
 
 def _at(mark: object) -> datetime:

@@ -61,7 +61,7 @@ class Library:
         self.lake.write(f"inbox/{name}", data)
         info = self.lake.stat(f"inbox/{name}")
         assert info is not None
-        return Upload(info.key, info.etag, info.size, info.last_modified)
+        return info.as_upload()
 
     def listed(self, batch: Batch) -> Batch:
         batches.write(self.lake, batch)

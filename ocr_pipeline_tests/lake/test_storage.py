@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ocr_pipeline.lake.opening import open_storage
-from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, Storage, StorageError
+from ocr_pipeline.lake.opening import is_local, open_storage
+from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, S3Options, Storage, StorageError
 
 HOSTILE_KEYS = [
     "inbox/plain.pdf",
@@ -54,7 +54,7 @@ def test_a_missing_object_is_said_to_be_missing(storage: Storage, tmp_path: Path
 
 @pytest.mark.parametrize("key", HOSTILE_KEYS)
 def test_names_arrive_unchanged(storage: Storage, key: str, tmp_path: Path) -> None:
-    if "\n" in key and storage.uri.startswith("s3:"):
+    if "\n" in key and not storage.is_local:
         pytest.skip("the routes of moto and of the simulator match no line break; see test_s3.py")
     storage.write(key, b"%PDF-")
     assert keys(storage, "inbox/") == [key]
@@ -115,7 +115,7 @@ def test_listing_is_sorted_by_bytes_over_folders_and_starts_after_any_key(storag
 def test_hidden_files_and_folders_are_not_listed(storage: Storage, tmp_path: Path) -> None:
     storage.write("in/seen.pdf", b"x")
     for key in ("in/.hidden.pdf", "in/.git/x.pdf", ".config/in.pdf"):
-        if storage.uri.startswith("file:"):
+        if storage.is_local:
             path = Path(storage.uri_of(key))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"x")
@@ -203,3 +203,11 @@ def test_only_folders_and_s3_are_opened() -> None:
         open_storage("s3://bucket/x")
     with pytest.raises(StorageError, match="names no bucket"):
         open_storage("s3://")
+
+
+@pytest.mark.parametrize(
+    ("url", "local"), [("data/lake", True), ("file:///data/a%20lake", True), ("s3://bucket/prefix", False)]
+)
+def test_a_url_says_whether_its_store_is_a_folder_of_this_machine(url: str, local: bool) -> None:
+    opened = open_storage(url, S3Options("key", "secret", endpoint_url="http://127.0.0.1:1"))
+    assert (is_local(url), opened.is_local) == (local, local)

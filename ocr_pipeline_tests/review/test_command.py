@@ -16,7 +16,7 @@ import pytest
 from ocr_pipeline import wiring
 from ocr_pipeline.commands.review import _ask_again
 from ocr_pipeline.lake import batches
-from ocr_pipeline.records import Batch, Reason, Upload
+from ocr_pipeline.records import Batch, Reason
 from ocr_pipeline.review.asking_again import RetryRequest
 from ocr_pipeline.settings import Settings
 from ocr_pipeline_tests.review.library import BATCH, Library
@@ -85,7 +85,7 @@ def test_ask_again_of_the_command_writes_a_batch_of_just_those_documents(setting
     for name in ("locked.pdf", "other.pdf"):
         lake.write(f"inbox/{name}", b"%PDF-1.7")
     found = Library(lake, wiring.warehouse(settings))
-    uploads = tuple(Upload(info.key, info.etag, info.size, info.last_modified) for info in lake.list("inbox/"))
+    uploads = tuple(info.as_upload() for info in lake.list("inbox/"))
     batches.write(lake, Batch(BATCH, uploads))
     locked = found.add("locked.pdf", rejected=Reason.ENCRYPTED)
     found.add("other.pdf", rejected=Reason.ENCRYPTED)

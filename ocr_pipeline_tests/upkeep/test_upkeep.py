@@ -16,7 +16,6 @@ from ocr_pipeline.flow.loading import load
 from ocr_pipeline.flow.published import publish, read_manifest
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
-from ocr_pipeline.intake.inbox import upload_of
 from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.opening import open_storage
@@ -61,7 +60,7 @@ class Pipeline:
         for name, data in files.items():
             self.lake.write(f"inbox/{name}", data)
         found = [self.lake.stat(f"inbox/{name}") for name in files]
-        batch = planner.plan([upload_of(info) for info in found if info], set(), planner.BatchLimits()).batches[0]
+        batch = planner.plan([info.as_upload() for info in found if info], set(), planner.BatchLimits()).batches[0]
         batches.write(self.lake, batch)
         return batch
 
@@ -400,7 +399,7 @@ def test_what_a_run_that_was_at_work_brought_back_is_found_by_the_next_purge(pip
     pipeline.process(batch)
     assert pipeline.purge("inbox/a.pdf").left == ()
     pipeline.lake.write("inbox/a.pdf", numbered(2))
-    again = replace(batch, uploads=tuple(upload_of(info) for info in pipeline.lake.list("inbox/")))
+    again = replace(batch, uploads=tuple(info.as_upload() for info in pipeline.lake.list("inbox/")))
     pipeline.process(again)  # with the list as it was before; the list in the lake no longer names the document
     assert pipeline.rows("SELECT count(*) FROM ocr.documents") == [(2,)]
     assert pipeline.purge("inbox/a.pdf").left == ()

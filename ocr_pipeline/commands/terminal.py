@@ -1,0 +1,16 @@
+"""The terminal that commands print on, and how long a person is kept waiting at it."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+WAIT_SECONDS = 5.0
+"""For a DuckDB file that is being loaded, in commands that only ask: a load takes less, and a person is waiting."""
+
+
+def terminal(*, stderr: bool = False) -> Console:
+    """Where people read. Off a terminal no line is wrapped or cut."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else 10_000)
