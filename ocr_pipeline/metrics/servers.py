@@ -17,7 +17,7 @@ import httpx
 
 from ocr_pipeline.metrics.figures import Family
 from ocr_pipeline.ocr.fleet.health import Progress
-from ocr_pipeline.ocr.fleet.vitals import Vitals, parse_metrics
+from ocr_pipeline.ocr.fleet.server_metrics import ServerMetrics, parse_metrics
 from ocr_pipeline.ocr.vllm.backends import Backend
 
 HUNG_AFTER = 120.0
@@ -34,7 +34,7 @@ class Condition(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Look:
     condition: Condition
-    vitals: Vitals
+    vitals: ServerMetrics
 
 
 class Watch:
@@ -63,18 +63,18 @@ class Watch:
     def _one(self, backend: Backend) -> Look:
         try:
             if self._get(backend, "/health").status_code != 200:
-                return self._judged(backend, Condition.UNREACHABLE, Vitals())
+                return self._judged(backend, Condition.UNREACHABLE, ServerMetrics())
             models = self._get(backend, "/v1/models")
             metrics = self._get(backend, "/metrics")
         except httpx.HTTPError:
-            return self._judged(backend, Condition.UNREACHABLE, Vitals())
-        vitals = parse_metrics(metrics.text) if metrics.status_code == 200 else Vitals()
+            return self._judged(backend, Condition.UNREACHABLE, ServerMetrics())
+        vitals = parse_metrics(metrics.text) if metrics.status_code == 200 else ServerMetrics()
         served = models.status_code == 200 and backend.served_model in _ids(models)
         return self._judged(backend, Condition.WELL if served else Condition.MISCONFIGURED, vitals)
 
-    def _judged(self, backend: Backend, condition: Condition, vitals: Vitals) -> Look:
+    def _judged(self, backend: Backend, condition: Condition, vitals: ServerMetrics) -> Look:
         now = self._clock()
-        progress = self._progress[backend.name].seen(vitals, 1, now)
+        progress = self._progress[backend.name].observe(vitals, 1, now)
         self._progress[backend.name] = progress
         if condition is Condition.WELL and progress.stalled_for(now) >= HUNG_AFTER:
             condition = Condition.HUNG

@@ -1,5 +1,5 @@
 """Unlike servers as one transcriber.
 
-Pure decisions: `routing`, `admission`, `health`, `failover`, `company`, `hedging`, `waiting_line`. What touches the
-world: `station` (one server), `page_reading` (one page's life), `dispatcher` (where they meet), `fleet` (its face).
+Pure decisions: `routing`, `admission`, `health`, `failover`, `tenancy`, `hedging`, `fair_queue`. What touches the
+world: `live_backend` (one server), `page_task` (one page's life), `dispatcher` (where they meet), `fleet` (its face).
 """

@@ -1,7 +1,7 @@
 """How many pages one server is given at once: starts at the profile's number and follows what the server says.
 
 Here belongs the control law, pure: answers, refusals and the server's own queue go in, a limit comes out. Not here:
-who asks (station.py), and which page goes where (routing.py).
+who asks (live_backend.py), and which page goes where (routing.py).
 
 The law. Several runs share a server with no coordinator, so each holds back by what it can see: W requests wait at the
 server, R run, x of all R + W are mine. On a first-come queue my share of the waiting is w = W * x / (R + W). Each
@@ -49,14 +49,14 @@ class Admission:
         self.most = most
         self.standing = (1 if most < 8 else 2) if standing is None else standing
         self.target = float(max(1, self.standing))  # pages of one's own that wait at the server
-        self._bearable = most  # pages that it has not died of
+        self._safe_limit = most  # pages that it has not died of
         self._deaths = 0
         self._before = (most, 0)  # these two before the last death
         self._good = 0  # answers at the full limit since the last death, or since one page more was allowed
         self._limit = float(most)
         self._ramping = False
         self._own_waiting: float | None = None
-        self._listens = False  # the server tells its queue
+        self._queue_known = False  # the server tells its queue
         self._pushed_at: float | None = None
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._floor: float | None = None
@@ -68,44 +68,44 @@ class Admission:
     @property
     def ceiling(self) -> int:
         """`most` and those that wait at the server; after a death what it is thought to bear, with nobody waiting."""
-        return self._bearable if self._bearable < self.most else self.most + self.standing
+        return self._safe_limit if self._safe_limit < self.most else self.most + self.standing
 
-    def died(self, in_flight: int) -> None:
+    def on_death(self, in_flight: int) -> None:
         """The server died with so many of our pages there. One alone tells nothing of how many it bears."""
         if in_flight > 1:
-            self._before = (self._bearable, self._deaths)
-            self._bearable = max(1, min(self._bearable, in_flight // 2))
+            self._before = (self._safe_limit, self._deaths)
+            self._safe_limit = max(1, min(self._safe_limit, in_flight // 2))
             self._deaths += 1
             self._good = 0
             self._set(self._limit)
 
-    def absolved(self) -> None:
+    def undo_last_death(self) -> None:
         """The last death was a page's doing, or none at all: it says nothing of how many the server bears."""
-        self._bearable, self._deaths = self._before
+        self._safe_limit, self._deaths = self._before
 
-    def recovered(self) -> None:
+    def on_recovery(self) -> None:
         """The server is back after trouble: one page first, then twice as many with each round of good answers."""
         self._set(1.0)
         self._ramping = True
         self._own_waiting = None
 
-    def answered(self, seconds: float, in_flight: int) -> None:
+    def on_success(self, seconds: float, in_flight: int) -> None:
         """A good answer after `seconds`, with `in_flight` pages there (this one counted)."""
-        self._creep(in_flight)
-        top = min(self.most, self._bearable)
+        self._probe_upwards(in_flight)
+        top = min(self.most, self._safe_limit)
         if self._ramping:
             self._rise(1.0, top)
             self._ramping = self._limit < top
             return
-        if self._listens:
+        if self._queue_known:
             return  # the queue says more than the latency, which also grows with a page's length
         if in_flight >= self.limit:
             self._rise(1.0 / self._limit, top)
         self._latencies.append(seconds)
         if len(self._latencies) == WINDOW:
-            self._judge(median(self._latencies))
+            self._check_latency(median(self._latencies))
 
-    def pushed_back(self, now: float) -> None:
+    def on_overload(self, now: float) -> None:
         """429 or 503: half, at most once a second, since one full queue refuses many pages at once."""
         self._ramping = False
         if self._pushed_at is None or now - self._pushed_at >= 1.0:
@@ -115,9 +115,9 @@ class Admission:
             self.target = max(0.25, self.target / 2)
             self._set(self._limit / 2)
 
-    def looked(self, running: float | None, waiting: float | None, in_flight: int) -> None:
+    def observe_queue(self, running: float | None, waiting: float | None, in_flight: int) -> None:
         """One look at the server's own queue, about once a second. `in_flight` is our own number."""
-        self._listens = waiting is not None
+        self._queue_known = waiting is not None
         if waiting is None or in_flight == 0:
             self._own_waiting = None
             return
@@ -138,14 +138,14 @@ class Admission:
             self.standing = 0  # the server has more slots than the profile's number: the number is then the wish
             self._set(float(self.most))
 
-    def _creep(self, in_flight: int) -> None:
-        if self._bearable < self.most and in_flight >= self._bearable:
+    def _probe_upwards(self, in_flight: int) -> None:
+        if self._safe_limit < self.most and in_flight >= self._safe_limit:
             self._good += 1
-            if self._good >= CREEP * self._bearable * SLOWER ** (self._deaths - 1):
-                self._bearable += 1
+            if self._good >= CREEP * self._safe_limit * SLOWER ** (self._deaths - 1):
+                self._safe_limit += 1
                 self._good = 0
 
-    def _judge(self, latest: float) -> None:
+    def _check_latency(self, latest: float) -> None:
         """Once a window, for servers that do not tell their queue: far above the floor means that pages queue."""
         self._latencies.clear()
         self._floor = latest if self._floor is None else min(self._floor * FLOOR_DRIFT, latest)

@@ -1,8 +1,8 @@
 """Pages meet servers: gives each waiting page a server as soon as one has room, and gives up what has no hope.
 
-Here belongs the one place that sees all pages and all servers: the waiting line, the suspects that must be alone,
+Here belongs the one place that sees all pages and all servers: the queue, the suspects that must be alone,
 outages, second requests for late pages. Not here: the decisions themselves (routing, admission, health, hedging,
-failover: pure), one server (station.py), one page's life (page_reading.py).
+failover: pure), one server (live_backend.py), one page's life (page_task.py).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ocr_pipeline.ocr.fleet.failover import GaveUp
+from ocr_pipeline.ocr.fleet.fair_queue import FairQueue
 from ocr_pipeline.ocr.fleet.health import BreakerRules, Condition
 from ocr_pipeline.ocr.fleet.hedging import InFlight, hedges
-from ocr_pipeline.ocr.fleet.page_reading import PageReading
+from ocr_pipeline.ocr.fleet.live_backend import LiveBackend
+from ocr_pipeline.ocr.fleet.page_task import PageTask
 from ocr_pipeline.ocr.fleet.routing import Choice, DocumentView, choose
-from ocr_pipeline.ocr.fleet.station import Station
-from ocr_pipeline.ocr.fleet.waiting_line import WaitingLine
-from ocr_pipeline.ocr.fleet.watch import Watch, Watching
+from ocr_pipeline.ocr.fleet.watch import Watch, WatchRules
 from ocr_pipeline.ocr.vllm.backends import Rules
 from ocr_pipeline.records import Reason
 
@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 class Tuning:
     """Times of the fleet in seconds. The defaults are for real servers; tests and simulations run faster."""
 
-    watching: Watching = field(default_factory=Watching)
+    watch: WatchRules = field(default_factory=WatchRules)
     breaker: BreakerRules = field(default_factory=BreakerRules)
     # Longest wait for a server's return, which tells whether it died or only its connection did: a vLLM that starts
     # again needs 60 to 120 (measured).
-    back: float = 180.0
-    pulse: float = 0.25  # between looks at what time alone changes: late pages, outages, back-offs that are over
+    recovery_timeout: float = 180.0
+    tick: float = 0.25  # between looks at what time alone changes: late pages, outages, back-offs that are over
     # So long a page that must be alone waits for another server's return before the only one left is emptied for it.
     suspect_patience: float = 30.0
 
@@ -46,74 +46,74 @@ class Dispatcher:
 
     def __init__(
         self,
-        stations: Sequence[Station],
+        backends: Sequence[LiveBackend],
         rules: Rules,
         tuning: Tuning,
         *,
         outage_wait: float,
-        afterwards: str,
+        fallback: str,
         documents_today: int | None,
         clock: Callable[[], float],
     ) -> None:
-        """`afterwards` says in the log what follows when no server has been there for `outage_wait` seconds."""
-        self._stations = tuple(stations)
-        self._by_name = {station.name: station for station in self._stations}
+        """`fallback` says in the log what follows when no server has been there for `outage_wait` seconds."""
+        self._backends = tuple(backends)
+        self._by_name = {backend.name: backend for backend in self._backends}
         self._rules = rules
         self._tuning = tuning
         self._outage_wait = outage_wait
-        self._afterwards = afterwards
+        self._fallback = fallback
         self._documents_today = documents_today
         self._clock = clock
-        self._line: WaitingLine[PageReading] = WaitingLine()
-        self._suspects: dict[PageReading, float] = {}  # since when each waits to be alone
-        self._readings: set[PageReading] = set()
-        self._documents: Counter[str] = Counter()  # readings by document
+        self._queue: FairQueue[PageTask] = FairQueue()
+        self._suspects: dict[PageTask, float] = {}  # since when each waits to be alone
+        self._page_tasks: set[PageTask] = set()
+        self._documents: Counter[str] = Counter()  # page tasks by document
         self._down_since: float | None = None  # no server takes pages
-        self._woke_at = 0.0
+        self._active_since = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._dispatching = False
         self._closed = False
 
     # -- who is there ----------------------------------------------------------------------------------------------
 
-    def enter(self, reading: PageReading) -> None:
-        """A page's reading begins. The servers are watched from the first to the last."""
+    def enter(self, page_task: PageTask) -> None:
+        """A page begins to be read. The servers are watched from the first to the last."""
         now = self._clock()
-        if not self._readings:
-            self._woke_at = now
-            self._tasks = [asyncio.create_task(self._pulse(), name="fleet pulse")]
-            for station in self._stations:
-                watch = Watch(station, self._tuning.watching, clock=self._clock, changed=self.dispatch)
-                self._tasks.append(asyncio.create_task(watch.run(), name=f"watch {station.name}"))
-        self._readings.add(reading)
-        self._documents[reading.document_id] += 1
+        if not self._page_tasks:
+            self._active_since = now
+            self._tasks = [asyncio.create_task(self._tick(), name="fleet tick")]
+            for backend in self._backends:
+                watch = Watch(backend, self._tuning.watch, clock=self._clock, changed=self.dispatch)
+                self._tasks.append(asyncio.create_task(watch.run(), name=f"watch {backend.name}"))
+        self._page_tasks.add(page_task)
+        self._documents[page_task.document_id] += 1
 
-    def leave(self, reading: PageReading) -> None:
-        self.unqueue(reading)
-        self._readings.discard(reading)
-        self._documents[reading.document_id] -= 1
-        if not self._documents[reading.document_id]:
-            del self._documents[reading.document_id]
-        if not self._readings:
+    def leave(self, page_task: PageTask) -> None:
+        self.dequeue(page_task)
+        self._page_tasks.discard(page_task)
+        self._documents[page_task.document_id] -= 1
+        if not self._documents[page_task.document_id]:
+            del self._documents[page_task.document_id]
+        if not self._page_tasks:
             self._stop_watching()
         else:
             self.dispatch()
 
-    def queue(self, reading: PageReading) -> None:
-        """The page waits for a server. It hears of it through `reading.landed` or `reading.give_up`."""
-        if reading.troubles.suspect:
-            self._suspects.setdefault(reading, self._clock())
+    def enqueue(self, page_task: PageTask) -> None:
+        """The page waits for a server. It hears of it through `page_task.completed` or `page_task.give_up`."""
+        if page_task.history.suspect:
+            self._suspects.setdefault(page_task, self._clock())
         else:
-            self._line.add(reading)
+            self._queue.add(page_task)
         self.dispatch()
 
-    def unqueue(self, reading: PageReading) -> None:
-        if reading in self._line:
-            self._line.remove(reading)
-        self._suspects.pop(reading, None)
-        for station in self._stations:
-            if station.reserved_for is reading:
-                station.reserved_for = None
+    def dequeue(self, page_task: PageTask) -> None:
+        if page_task in self._queue:
+            self._queue.remove(page_task)
+        self._suspects.pop(page_task, None)
+        for backend in self._backends:
+            if backend.reserved_for is page_task:
+                backend.reserved_for = None
 
     async def aclose(self) -> None:
         self._closed = True
@@ -126,9 +126,9 @@ class Dispatcher:
             task.cancel()
         return tasks
 
-    async def _pulse(self) -> None:
+    async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(self._tuning.pulse)
+            await asyncio.sleep(self._tuning.tick)
             self.dispatch()
             self._hedge()
 
@@ -142,50 +142,50 @@ class Dispatcher:
         try:
             now = self._clock()
             self._place_suspects(now)
-            self._place_line(now)
+            self._place_queue(now)
             self._end_outage_or_give_up(now)
         except Exception:
             log.exception("giving pages to servers")  # called from callbacks: it must not end a request's task
         finally:
             self._dispatching = False
 
-    def _place_line(self, now: float) -> None:
+    def _place_queue(self, now: float) -> None:
         """First everybody whose own server has room, then whoever is left takes what is left, even beyond its share.
 
         So a free slot of the small card goes to a small document that waits, before it goes to the overflow of a
         large one; and no slot idles while a page waits.
         """
-        states = [station.state() for station in self._stations]
-        if not self._line or not any(state.has_room for state in states):
+        states = [backend.state() for backend in self._backends]
+        if not self._queue or not any(state.has_room for state in states):
             return
-        waiting = list(self._line.in_turn())
+        waiting = list(self._queue.in_order())
         in_flight = self._in_flight_by_document()
         for only_at_home, shares_lifted in ((True, False), (False, False), (False, True)):
-            left: list[PageReading] = []
+            left: list[PageTask] = []
             nowhere: set[tuple[str, bool]] = set()  # documents whose plain pages found nothing since the last change
-            for ahead, reading in enumerate(waiting):
-                kind = (reading.document_id, reading.urgent)
-                if reading.is_plain and kind in nowhere:
-                    left.append(reading)
+            for ahead, page_task in enumerate(waiting):
+                kind = (page_task.document_id, page_task.urgent)
+                if page_task.is_plain and kind in nowhere:
+                    left.append(page_task)
                     continue
                 document = DocumentView(
-                    pages=reading.image.pages_in_document,
-                    in_flight=in_flight[reading.document_id],
+                    pages=page_task.image.pages_in_document,
+                    in_flight=in_flight[page_task.document_id],
                     shares_lifted=shares_lifted,
                     open_documents=len(self._documents),
                     documents_today=self._documents_today,
                 )
-                choices = choose(reading.view(now, ahead), document, states, self._rules)
+                choices = choose(page_task.view(now, ahead), document, states, self._rules)
                 best = choices[0] if choices else None
-                if best is None or (only_at_home and not best.at_home and not reading.urgent):
-                    left.append(reading)
-                    if reading.is_plain:
+                if best is None or (only_at_home and not best.at_home and not page_task.urgent):
+                    left.append(page_task)
+                    if page_task.is_plain:
                         nowhere.add(kind)
                     continue
-                self._line.take(reading)
-                reading.send(self._by_name[best.backend], best)
-                in_flight[reading.document_id][best.backend] += 1
-                states = [station.state() for station in self._stations]
+                self._queue.take(page_task)
+                page_task.send(self._by_name[best.backend], best)
+                in_flight[page_task.document_id][best.backend] += 1
+                states = [backend.state() for backend in self._backends]
                 nowhere.clear()
                 if not any(state.has_room for state in states):
                     return
@@ -193,9 +193,9 @@ class Dispatcher:
 
     def _in_flight_by_document(self) -> Mapping[str, Counter[str]]:
         counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        for reading in self._readings:
-            for flight in reading.flights:
-                counts[reading.document_id][flight.station.name] += 1
+        for page_task in self._page_tasks:
+            for request in page_task.pending:
+                counts[page_task.document_id][request.backend.name] += 1
         return counts
 
     def _place_suspects(self, now: float) -> None:
@@ -204,101 +204,101 @@ class Dispatcher:
         While other pages wait, only the smallest server is given up to them: 16 suspects one after the other on the
         Spark idled 15 of its slots for as long (measured: 65 s for a batch of 17 s).
         """
-        for reading, since in list(self._suspects.items()):
-            if reading.acquitted():
-                self.unqueue(reading)
-                self._line.add(reading)
+        for page_task, since in list(self._suspects.items()):
+            if page_task.clear_false_alarms():
+                self.dequeue(page_task)
+                self._queue.add(page_task)
                 continue
-            avoided = reading.troubles.avoided(now)
+            avoided = page_task.history.avoided(now)
             usable = [
-                station
-                for station in self._stations
-                if station.breaker.condition is not Condition.OPEN and station.name not in avoided
+                backend
+                for backend in self._backends
+                if backend.breaker.condition is not Condition.OPEN and backend.name not in avoided
             ]
-            usable.sort(key=lambda station: station.backend.max_in_flight)
-            offered = usable[:1] if self._line else usable
-            able = [s for s in offered if not s.in_doubt and s.reserved_for in (None, reading)]
+            usable.sort(key=lambda backend: backend.config.max_in_flight)
+            offered = usable[:1] if self._queue else usable
+            able = [s for s in offered if not s.in_doubt and s.reserved_for in (None, page_task)]
             patience = self._tuning.suspect_patience
-            solitude = {s: seen for s in able if (seen := s.solitude(reading, patience)) is not None}
-            if solitude:
-                station, evidence = next(iter(solitude.items()))
-                self.unqueue(reading)
-                reading.send(station, Choice(station.name, "alone: was in flight at a death"), evidence)
+            ready = {s: seen for s in able if (seen := s.evidence_if_sent(page_task, patience)) is not None}
+            if ready:
+                backend, evidence = next(iter(ready.items()))
+                self.dequeue(page_task)
+                page_task.send(backend, Choice(backend.name, "alone: was in flight at a death"), evidence)
                 continue
-            if any(station.reserved_for is reading for station in self._stations):
+            if any(backend.reserved_for is page_task for backend in self._backends):
                 continue
-            empty = next((station for station in able if not station.in_flight), None)
+            empty = next((backend for backend in able if not backend.in_flight), None)
             if empty is not None:
-                empty.reserve(reading)
+                empty.reserve(page_task)
                 continue
             # Emptying one of several servers at once is cheapest: done at the end, the same pages would make the tail.
             # The only one that is left is worth some patience: the other may come back, and needs a probe anyway.
-            patience = 0.0 if len(usable) >= min(2, len(self._stations)) else patience
-            waited = not self._line or now - since >= patience
-            if waited and able and not any(station.reserved_for for station in self._stations):
-                able[0].reserve(reading)
+            patience = 0.0 if len(usable) >= min(2, len(self._backends)) else patience
+            waited = not self._queue or now - since >= patience
+            if waited and able and not any(backend.reserved_for for backend in self._backends):
+                able[0].reserve(page_task)
 
     def _end_outage_or_give_up(self, now: float) -> None:
-        if all(s.breaker.is_misconfigured and now < s.breaker.retry_at for s in self._stations):
-            detail = "; ".join(f"{s.name} {s.breaker.why}" for s in self._stations)
+        if all(s.breaker.is_misconfigured and now < s.breaker.retry_at for s in self._backends):
+            detail = "; ".join(f"{s.name} {s.breaker.why}" for s in self._backends)
             self._give_up_all(GaveUp(Reason.MISCONFIGURED, detail))
             return
         self._give_up_stranded(now)
-        if any(station.breaker.condition is Condition.CLOSED for station in self._stations):
+        if any(backend.breaker.condition is Condition.CLOSED for backend in self._backends):
             if self._down_since is not None:
                 log.info("servers take pages again after %.0f s", now - self._down_since)
             self._down_since = None
             return
         if self._down_since is None:
             self._down_since = now
-            log.warning("no server takes pages; after %.0f s %s", self._outage_wait, self._afterwards)
+            log.warning("no server takes pages; after %.0f s %s", self._outage_wait, self._fallback)
         # after an idle time nobody has looked at the servers: give them the time of a look or two
-        looked = now - self._woke_at >= min(self._outage_wait, 2 * self._tuning.breaker.longest)
+        looked = now - self._active_since >= min(self._outage_wait, 2 * self._tuning.breaker.longest)
         if looked and now - self._down_since >= self._outage_wait:
-            why = ", ".join(f"{s.name} {s.breaker.why}" for s in self._stations)
+            why = ", ".join(f"{s.name} {s.breaker.why}" for s in self._backends)
             self._give_up_all(GaveUp(Reason.BACKEND_UNAVAILABLE, f"{why} for {now - self._down_since:.0f} s"))
 
     def _give_up_stranded(self, now: float) -> None:
         """A page that one server refused, while those that could give the second opinion are away."""
-        for reading in [r for r in self._readings if r.troubles.refused and not r.flights]:
-            others = [s for s in self._stations if s.name not in reading.troubles.refused]
-            if any(station.breaker.condition is not Condition.OPEN for station in others):
-                reading.stranded_since = None
+        for page_task in [r for r in self._page_tasks if r.history.refused and not r.pending]:
+            others = [s for s in self._backends if s.name not in page_task.history.refused]
+            if any(backend.breaker.condition is not Condition.OPEN for backend in others):
+                page_task.stranded_since = None
                 continue
-            reading.stranded_since = now if reading.stranded_since is None else reading.stranded_since
-            hopeless = all(station.breaker.is_misconfigured for station in others)
-            if hopeless or now - reading.stranded_since >= self._outage_wait:
-                self.unqueue(reading)
-                refusals = (f"{name}: {why}" for name, why in reading.troubles.refused.items())
-                reading.give_up(GaveUp(Reason.REFUSED, "; ".join(refusals)))
+            page_task.stranded_since = now if page_task.stranded_since is None else page_task.stranded_since
+            hopeless = all(backend.breaker.is_misconfigured for backend in others)
+            if hopeless or now - page_task.stranded_since >= self._outage_wait:
+                self.dequeue(page_task)
+                refusals = (f"{name}: {why}" for name, why in page_task.history.refused.items())
+                page_task.give_up(GaveUp(Reason.REFUSED, "; ".join(refusals)))
 
     def _give_up_all(self, gave_up: GaveUp) -> None:
-        for reading in [*self._line.in_turn(), *self._suspects]:
-            self.unqueue(reading)
-            reading.give_up(gave_up)
+        for page_task in [*self._queue.in_order(), *self._suspects]:
+            self.dequeue(page_task)
+            page_task.give_up(gave_up)
 
     # -- late pages ------------------------------------------------------------------------------------------------
 
     def _hedge(self) -> None:
         """Late pages are asked a second time where a slot is free."""
         now = self._clock()
-        late: dict[int, PageReading] = {}
+        late: dict[int, PageTask] = {}
         seen: list[InFlight] = []
-        for reading in self._readings:
-            if len(reading.flights) != 1 or reading.hedged or reading.flights[0].alone:
+        for page_task in self._page_tasks:
+            if len(page_task.pending) != 1 or page_task.hedged or page_task.pending[0].alone:
                 continue
-            flight = reading.flights[0]
-            late[id(reading)] = reading
+            request = page_task.pending[0]
+            late[id(page_task)] = page_task
             seen.append(
                 InFlight(
-                    page=id(reading),
-                    backend=flight.station.name,
-                    elapsed=now - flight.since,
-                    usual=flight.station.speed.average,
-                    probe=flight.probe,
-                    not_on=frozenset(reading.troubles.avoided(now)),
+                    page=id(page_task),
+                    backend=request.backend.name,
+                    elapsed=now - request.since,
+                    usual=request.backend.speed.average,
+                    probe=request.probe,
+                    not_on=frozenset(page_task.history.avoided(now)),
                 )
             )
-        states = [station.state() for station in self._stations]
-        for hedge in hedges(seen, states, backlog=bool(self._line)):
+        states = [backend.state() for backend in self._backends]
+        for hedge in hedges(seen, states, backlog=bool(self._queue)):
             late[hedge.page].hedge(self._by_name[hedge.backend], Choice(hedge.backend, hedge.reason))

@@ -26,7 +26,7 @@ DOUBTFUL_DEATHS = 2  # with a page alone: as much as one that is proved
 class Evidence(StrEnum):
     """What a server's death says against a page that was in flight there."""
 
-    BESIDE = "beside"  # other pages of ours were there too
+    NOT_ALONE = "not_alone"  # other pages of ours were there too
     DOUBTFUL = "doubtful"  # ours was alone; another run may have had one there, or the server may not have died
     PROVED = "proved"  # it was the only page on the server, and the server died
 
@@ -56,7 +56,7 @@ def wait_after(faults: int, retry_after: float | None, jitter: float) -> float:
 
 
 @dataclass(slots=True)
-class Troubles:
+class FaultHistory:
     """One page's history on the wire. Times are the fleet's clock."""
 
     avoid: dict[str, tuple[float, str]] = field(default_factory=dict)  # server: until when, and what happened
@@ -81,13 +81,13 @@ class Troubles:
         """Killed a server. A page is blamed only on proof, or when chance has twice pointed at it alone."""
         return self.proved or self.doubtful >= DOUBTFUL_DEATHS
 
-    def note(
+    def record(
         self,
         server: str,
         answer: Answer,
         now: float,
         *,
-        evidence: Evidence = Evidence.BESIDE,
+        evidence: Evidence = Evidence.NOT_ALONE,
         reads_others: bool = False,
         jitter: float,
     ) -> None:
@@ -114,15 +114,15 @@ class Troubles:
                 self.refused[server] = f"{words} ({answer.detail})" if answer.detail else words
         self.avoid[server] = (now + wait_after(self.faults[server], answer.retry_after, jitter), answer.outcome)
 
-    def known_as_poisoned(self) -> None:
+    def mark_poisoned(self) -> None:
         """It is asked again although it killed servers before: one more death is enough."""
         self.deaths = self.deaths_before = 1
 
-    def acquitted(self) -> None:
+    def clear_deaths(self) -> None:
         """No server has died with this page in this run."""
         self.deaths, self.doubtful = self.deaths_before, 0
 
-    def answered(self) -> None:
+    def reset(self) -> None:
         """A text came: the troubles on the wire are over, and a page that a server survived alone is cleared."""
         self.deaths = self.doubtful = 0
         self.avoid.clear()
@@ -140,7 +140,7 @@ class Troubles:
         """One refusal and one second opinion are enough, however many servers there are."""
         return len(self.refused) >= min(2, len(servers))
 
-    def worn_out(self, now: float, outage_wait: float) -> bool:
+    def exhausted(self, now: float, outage_wait: float) -> bool:
         """Too long or too often without an answer, although servers are there."""
         too_long = self.first_at is not None and now - self.first_at >= outage_wait
         return too_long or self.timeouts >= MOST_TIMEOUTS

@@ -1,7 +1,7 @@
 """The fleet: a `Transcriber` over several unlike servers.
 
 Here belongs its face to the flow and what is put together behind it. Not here: who is sent where (dispatcher.py), one
-server (station.py), one page's life (page_reading.py).
+server (live_backend.py), one page's life (page_task.py).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 
 from ocr_pipeline.ocr.fleet.dispatcher import Dispatcher, Tuning
-from ocr_pipeline.ocr.fleet.page_reading import Means, OnPoisoned, PageReading
-from ocr_pipeline.ocr.fleet.station import Station
+from ocr_pipeline.ocr.fleet.live_backend import LiveBackend
+from ocr_pipeline.ocr.fleet.page_task import OnPoisoned, PageTask, ReadingContext
 from ocr_pipeline.ocr.quality.ladder import recipe
 from ocr_pipeline.ocr.recipe import recipe_id
 from ocr_pipeline.ocr.transcriber import Transcriber
@@ -46,23 +46,29 @@ class Fleet:
         self._cpu = cpu
         self._geometry = geometry(config)
         self._recipe_id = recipe_id(recipe(config.model, self._geometry))
-        self.stations = tuple(
-            Station(backend, rules=tuning.breaker, back=tuning.back, clock=clock, changed=self._changed)
+        self.backends = tuple(
+            LiveBackend(
+                backend,
+                rules=tuning.breaker,
+                recovery_timeout=tuning.recovery_timeout,
+                clock=clock,
+                changed=self._changed,
+            )
             for backend in config.backends
         )
         self.dispatcher = Dispatcher(
-            self.stations,
+            self.backends,
             config,
             tuning,
             outage_wait=outage_wait,
-            afterwards="the CPU engine takes over" if cpu else "pages fail, to be asked again by the next run",
+            fallback="the CPU engine takes over" if cpu else "pages fail, to be asked again by the next run",
             documents_today=documents_today,
             clock=clock,
         )
-        self._means = Means(
+        self._context = ReadingContext(
             config=config,
             recipe_id=self._recipe_id,
-            line=self.dispatcher,
+            queue=self.dispatcher,
             clock=clock,
             outage_wait=outage_wait,
             cpu=cpu,
@@ -97,15 +103,15 @@ class Fleet:
         """See `Transcriber`. Raises `RuntimeError` after `aclose`."""
         if self._closed:
             raise RuntimeError("the fleet is closed")
-        reading = PageReading(self._means, image, previous)
+        page_task = PageTask(self._context, image, previous)
         caller = asyncio.current_task()
         assert caller is not None  # noqa: S101 - a coroutine runs in a task
         self._callers.add(caller)
-        self.dispatcher.enter(reading)
+        self.dispatcher.enter(page_task)
         try:
-            return await reading.read()
+            return await page_task.read()
         finally:
-            self.dispatcher.leave(reading)
+            self.dispatcher.leave(page_task)
             self._callers.discard(caller)
 
     async def aclose(self) -> None:
@@ -114,6 +120,6 @@ class Fleet:
         for caller in self._callers:
             caller.cancel()
         await self.dispatcher.aclose()
-        await asyncio.gather(*(station.aclose() for station in self.stations))
+        await asyncio.gather(*(backend.aclose() for backend in self.backends))
         if self._cpu is not None:
             await self._cpu.aclose()

@@ -1,7 +1,7 @@
 """Whether a server may be asked: a circuit breaker, and the watch that tells a hung server from a slow one.
 
 Here belongs pure state only: values go in with the time, the next state comes out. Not here: what /metrics says
-(vitals.py), asking for it (watch.py), and what becomes of the pages (failover.py, dispatcher.py).
+(server_metrics.py), asking for it (watch.py), and what becomes of the pages (failover.py, dispatcher.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ocr_pipeline.ocr.fleet.vitals import Vitals
+from ocr_pipeline.ocr.fleet.server_metrics import ServerMetrics
 
 
 class Condition(StrEnum):
@@ -40,7 +40,7 @@ class Breaker:
     openings: int = 0  # since the last good answer
     retry_at: float = 0.0  # clock time from which an open breaker may be probed
 
-    def good(self) -> Breaker:
+    def success(self) -> Breaker:
         """A page was answered (with text or with a refusal of that page: the server works)."""
         if self.condition is Condition.CLOSED and not self.faults:
             return self
@@ -48,7 +48,7 @@ class Breaker:
             return self  # an answer sent before the trouble began proves nothing about now
         return Breaker(self.rules)
 
-    def fault(self, now: float, why: str, *, jitter: float = 0.0, retry_after: float | None = None) -> Breaker:
+    def failure(self, now: float, why: str, *, jitter: float = 0.0, retry_after: float | None = None) -> Breaker:
         """A transport fault of one page. `jitter` is 0 to 1, a random number of the caller's."""
         if self.condition is Condition.OPEN:
             return self
@@ -71,7 +71,7 @@ class Breaker:
             self, condition=Condition.OPEN, why=f"misconfigured: {detail}", faults=0, openings=1, retry_at=retry_at
         )
 
-    def looked(self, now: float, healthy: bool, *, jitter: float = 0.0) -> Breaker:
+    def health_checked(self, now: float, healthy: bool, *, jitter: float = 0.0) -> Breaker:
         """An open breaker's /health was read at or after `retry_at`: one page next, or another look later."""
         if self.condition is not Condition.OPEN or now < self.retry_at:
             return self
@@ -96,28 +96,28 @@ class Progress:
     moved_at: float | None = None  # clock time of the last sign of progress; None: nothing runs
     restarted: bool = False  # the counters went back between the last two looks
 
-    def seen(self, vitals: Vitals, in_flight: int, now: float) -> Progress:
+    def observe(self, metrics: ServerMetrics, in_flight: int, now: float) -> Progress:
         """The watch after one look. `in_flight` is our own number: a server that says nothing is not watched."""
-        restarted = _went_back(self.generated, vitals.generated) or _later(self.started, vitals.started)
-        held = (vitals.running or 0) + (vitals.waiting or 0)  # with its memory full a stuck server runs none
-        runs = in_flight > 0 and held > 0 and vitals.generated is not None
-        moved = self.moved_at is None or restarted or vitals.generated != self.generated
+        restarted = _went_back(self.generated, metrics.generated) or _later(self.started, metrics.started)
+        held = (metrics.running or 0) + (metrics.waiting or 0)  # with its memory full a stuck server runs none
+        runs = in_flight > 0 and held > 0 and metrics.generated is not None
+        moved = self.moved_at is None or restarted or metrics.generated != self.generated
         return Progress(
-            generated=self.generated if vitals.generated is None else vitals.generated,
-            started=self.started if vitals.started is None else vitals.started,
+            generated=self.generated if metrics.generated is None else metrics.generated,
+            started=self.started if metrics.started is None else metrics.started,
             moved_at=(now if moved else self.moved_at) if runs else None,
             restarted=restarted,
         )
 
-    def has_restarted(self, vitals: Vitals) -> bool | None:
+    def has_restarted(self, metrics: ServerMetrics) -> bool | None:
         """Whether the server that says this is another process than the one last looked at; None: it cannot be told.
 
         A connection lost and a /health that fails are a dead server or a tunnel with a fault: only this tells which.
         """
-        if _went_back(self.generated, vitals.generated) or _later(self.started, vitals.started):
+        if _went_back(self.generated, metrics.generated) or _later(self.started, metrics.started):
             return True
-        same = self.started is not None and vitals.started is not None
-        return False if same or (self.generated and vitals.generated is not None) else None
+        same = self.started is not None and metrics.started is not None
+        return False if same or (self.generated and metrics.generated is not None) else None
 
     def stalled_for(self, now: float) -> float:
         """Seconds in which requests ran and no token came; 0 when nothing runs."""

@@ -1,6 +1,6 @@
 """Which pages in flight are asked a second time elsewhere, so that a batch does not wait for its slowest server.
 
-Here belongs the decision, pure. Not here: the sending and who wins (page_reading.py).
+Here belongs the decision, pure. Not here: the sending and who wins (page_task.py).
 
 Only slots that nobody wants are used: with a backlog the second request would cost another page its slot. (A page
 that probes a recovered server is the exception: it took a risk for all the others.)
@@ -40,45 +40,45 @@ class Hedge:
     reason: str  # for `attempts.choice`
 
 
-def hedges(flights: Sequence[InFlight], states: Sequence[BackendState], *, backlog: bool) -> list[Hedge]:
+def hedges(requests: Sequence[InFlight], states: Sequence[BackendState], *, backlog: bool) -> list[Hedge]:
     """The second requests to send now, longest expected wait first, no more than there are free slots."""
     by_name = {state.name: state for state in states}
     room = {s.name: s.limit - s.in_flight for s in states if s.condition is Condition.CLOSED and s.has_room}
     wanted: list[tuple[float, InFlight]] = []
-    for flight in flights:
-        if backlog and not flight.probe:
+    for request in requests:
+        if backlog and not request.probe:
             continue
-        others = [s for s in _elsewhere(flight, states) if s.name in room]
-        left = _left(flight, by_name[flight.backend], others)
+        others = [s for s in _elsewhere(request, states) if s.name in room]
+        left = _left(request, by_name[request.backend], others)
         if left is not None:
-            wanted.append((left, flight))
+            wanted.append((left, request))
     sent = []
-    for _, flight in sorted(wanted, key=lambda pair: -pair[0]):
-        free = [s for s in _elsewhere(flight, states) if room.get(s.name, 0) > 0]
+    for _, request in sorted(wanted, key=lambda pair: -pair[0]):
+        free = [s for s in _elsewhere(request, states) if room.get(s.name, 0) > 0]
         if not free:
             continue
         target = min(free, key=lambda s: s.seconds or 0.0)
         room[target.name] -= 1
-        sent.append(Hedge(flight.page, target.name, f"hedge: {flight.elapsed:.1f} s on {flight.backend}"))
+        sent.append(Hedge(request.page, target.name, f"hedge: {request.elapsed:.1f} s on {request.backend}"))
     return sent
 
 
-def _elsewhere(flight: InFlight, states: Sequence[BackendState]) -> list[BackendState]:
-    return [state for state in states if state.name != flight.backend and state.name not in flight.not_on]
+def _elsewhere(request: InFlight, states: Sequence[BackendState]) -> list[BackendState]:
+    return [state for state in states if state.name != request.backend and state.name not in request.not_on]
 
 
-def _left(flight: InFlight, here: BackendState, others: Sequence[BackendState]) -> float | None:
+def _left(request: InFlight, here: BackendState, others: Sequence[BackendState]) -> float | None:
     """How long the page is thought to stay, if that is too long; None where it may stay."""
     if not others:
         return None
     elsewhere = min((s.seconds for s in others if s.seconds), default=None)
-    usual = flight.usual if flight.usual is not None else elsewhere
-    if usual is not None and flight.elapsed > max(LEAST, LATE * usual):
-        return flight.elapsed  # it may stay as long again: nothing is known of its end
+    usual = request.usual if request.usual is not None else elsewhere
+    if usual is not None and request.elapsed > max(LEAST, LATE * usual):
+        return request.elapsed  # it may stay as long again: nothing is known of its end
     if here.seconds and elsewhere is not None and here.seconds > CRAWL * elsewhere:
-        left = here.seconds - flight.elapsed
+        left = here.seconds - request.elapsed
         if left <= 0:
-            return flight.elapsed  # overdue: nothing is known of its end
+            return request.elapsed  # overdue: nothing is known of its end
         if left > GAIN * elsewhere + LEAST:
             return left
     return None

@@ -1,7 +1,7 @@
 """Which server a page goes to, and why: one pure function over what is known at this moment.
 
 Here belong the user's rules ("hybrid") and the least expected finish time ("fastest"), and the words that stand in
-`attempts.choice`. Not here: the order of the pages (waiting_line.py), how many a server takes (admission.py), whether
+`attempts.choice`. Not here: the order of the pages (fair_queue.py), how many a server takes (admission.py), whether
 it may be asked (health.py), and the sending (dispatcher.py).
 
 A choice is made for now: only servers that can take the page this moment are in the answer, and an empty answer
@@ -20,7 +20,7 @@ from ocr_pipeline.ocr.vllm.backends import Rules
 from ocr_pipeline.ocr.vllm.gpus import DocumentShare
 
 CRAWL = 3.0  # a server this many times slower than another one is passed by while the other has room
-ROOMY = 0.5  # of the KV memory in use: below it one document may have more of a card than its share
+LOW_KV_USAGE = 0.5  # of the KV memory in use: below it one document may have more of a card than its share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ def choose(page: PageView, document: DocumentView, states: Sequence[BackendState
     usable = fitting or usable
     by_rules = rules.policy == "hybrid"
     ranked = _hybrid(page, document, states, usable, rules) if by_rules else _fastest(page, usable)
-    return tuple(_told(choice, page) for choice in ranked)
+    return tuple(_with_history(choice, page) for choice in ranked)
 
 
 def home_of(page: PageView, document: DocumentView, rules: Rules) -> tuple[Literal["small", "large"], str]:
@@ -120,7 +120,7 @@ def share_of(document: DocumentView, state: BackendState) -> int | None:
     The rule keeps a long document from filling the small card. It is lifted where it would only keep the card idle:
     no other page wants the slot, and the server says that most of its memory is free.
     """
-    if document.shares_lifted and state.kv_usage is not None and state.kv_usage < ROOMY:
+    if document.shares_lifted and state.kv_usage is not None and state.kv_usage < LOW_KV_USAGE:
         return None
     for share in state.shares:
         if share.up_to_pages is None or document.pages <= share.up_to_pages:
@@ -230,7 +230,7 @@ def _fastest(page: PageView, usable: Sequence[BackendState]) -> list[Choice]:
     return choices
 
 
-def _told(choice: Choice, page: PageView) -> Choice:
+def _with_history(choice: Choice, page: PageView) -> Choice:
     """The reason with what the page has been through: it was asked before, or comes back after a fault."""
     reason = choice.reason
     if page.not_on is not None and choice.backend != page.not_on:

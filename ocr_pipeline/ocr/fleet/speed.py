@@ -25,7 +25,7 @@ class Speed:
         self.tokens += answer.completion_tokens or 0
 
     def at_least(self, seconds: float) -> None:
-        """A page that was taken back after `seconds` would have taken longer: else a crawl that hedging hides is
+        """A page that was cancelled after `seconds` would have taken longer: else a crawl that hedging hides is
         never learnt."""
         if self.average is not None and seconds > self.average:
             self.average += (seconds - self.average) / 2

@@ -22,7 +22,14 @@ import httpx
 
 from ocr_pipeline.ocr.vllm.answers import Answer, Ask, Fault
 from ocr_pipeline.ocr.vllm.backends import Backend
-from ocr_pipeline.ocr.vllm.responses import MAX_DETAIL, Reading, one_line, parse_json, read_refusal, read_response
+from ocr_pipeline.ocr.vllm.responses import (
+    MAX_DETAIL,
+    ParsedResponse,
+    one_line,
+    parse_json,
+    read_refusal,
+    read_response,
+)
 
 MAX_ANSWER = 8 * 1024**2  # bytes; 16,384 tokens are about 100 kB, and twice that in JSON's escapes
 PROBE_SECONDS = 10.0  # for health, models and metrics
@@ -68,7 +75,7 @@ class VllmClient:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self._lines = _Lines(backend)
+        self._connections = _Connections(backend)
         secrets = [backend.api_key] if backend.api_key else []
         self._mask = _Mask(secret.get_secret_value() for secret in (*secrets, *backend.headers.values()))
         self._headers = {name: value.get_secret_value() for name, value in backend.headers.items()}
@@ -82,7 +89,7 @@ class VllmClient:
             "Content-Type": "application/json",
             "X-Request-Id": _UNSAFE_ID.sub("-", ask.request_id)[:128] or "page",
         }
-        reading = await self._exchange(
+        parsed = await self._exchange(
             "POST",
             "/v1/chat/completions",
             min(ask.timeout, self.backend.timeout),
@@ -90,15 +97,15 @@ class VllmClient:
             content=request_body(self.backend, ask),
         )
         return Answer(
-            outcome=reading.outcome,
+            outcome=parsed.outcome,
             seconds=time.monotonic() - started,
-            text=reading.text,
-            finish_reason=reading.finish_reason,
-            prompt_tokens=reading.prompt_tokens,
-            completion_tokens=reading.completion_tokens,
-            fault=reading.fault,
-            detail=reading.detail,
-            retry_after=reading.retry_after,
+            text=parsed.text,
+            finish_reason=parsed.finish_reason,
+            prompt_tokens=parsed.prompt_tokens,
+            completion_tokens=parsed.completion_tokens,
+            fault=parsed.fault,
+            detail=parsed.detail,
+            retry_after=parsed.retry_after,
         )
 
     async def health(self) -> Probed:
@@ -133,11 +140,11 @@ class VllmClient:
         return Served("ok", tuple(models))
 
     async def aclose(self) -> None:
-        await self._lines.aclose()
+        await self._connections.aclose()
 
     async def _get(self, path: str) -> Probed:
-        reading = await self._exchange("GET", path, PROBE_SECONDS)
-        return Probed(reading.outcome, reading.text, reading.detail, reading.fault)
+        parsed = await self._exchange("GET", path, PROBE_SECONDS)
+        return Probed(parsed.outcome, parsed.text, parsed.detail, parsed.fault)
 
     async def _exchange(
         self,
@@ -147,11 +154,11 @@ class VllmClient:
         *,
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
-    ) -> Reading:
-        """One request and its reading, whatever happens."""
+    ) -> ParsedResponse:
+        """One request and what came back, whatever happens."""
         wire = _Wire()
-        line = self._lines.take()
-        whole = False  # the exchange came to its end, and the line may be used again
+        connection = self._connections.take()
+        whole = False  # the exchange came to its end, and the connection may be used again
         timeout = httpx.Timeout(seconds, connect=min(self.backend.connect_timeout, seconds))
         try:
             # httpx counts its time from one byte to the next: a server that drips would never be late.
@@ -163,24 +170,26 @@ class VllmClient:
                     content=content,
                     extensions={"trace": wire.trace, "timeout": timeout.as_dict()},
                 )
-                reading = await self._send(line, request)
+                parsed = await self._send(connection, request)
                 whole = True
         except TimeoutError:
-            reading = Reading("timeout", Fault.TRANSIENT, f"no whole answer within {seconds:g} s")
+            parsed = ParsedResponse("timeout", Fault.TRANSIENT, f"no whole answer within {seconds:g} s")
         except Exception as error:  # httpx, httpcore, h11, ssl and anyio each have their own, and this must not raise
-            reading = _lost(error, wire, self._mask, carried_a_page=method == "POST")
+            parsed = _lost(error, wire, self._mask, carried_a_page=method == "POST")
         finally:
-            self._lines.give_back(line) if whole else self._lines.drop(line)
-        return reading
+            self._connections.release(connection) if whole else self._connections.discard(connection)
+        return parsed
 
-    async def _send(self, line: httpx.AsyncHTTPTransport, request: httpx.Request) -> Reading:
-        response = await line.handle_async_request(request)
+    async def _send(self, connection: httpx.AsyncHTTPTransport, request: httpx.Request) -> ParsedResponse:
+        response = await connection.handle_async_request(request)
         body = bytearray()
         try:
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_ANSWER:
-                    return Reading("answer_too_large", Fault.TRANSIENT, f"more than {MAX_ANSWER} bytes: not read on")
+                    return ParsedResponse(
+                        "answer_too_large", Fault.TRANSIENT, f"more than {MAX_ANSWER} bytes: not read on"
+                    )
         except httpx.TransportError:
             # A connection that is lost within an error's body changes nothing about the error.
             if response.status_code == 200:
@@ -190,12 +199,14 @@ class VllmClient:
         received = {name.lower(): value for name, value in response.headers.items()}
         if received.get("content-encoding", "identity").lower() not in ("", "identity"):
             # Nothing but plain bytes was asked for, and what unpacks without a bound is not unpacked.
-            return Reading("bad_answer", Fault.TRANSIENT, "the body is compressed although that was not asked for")
+            return ParsedResponse(
+                "bad_answer", Fault.TRANSIENT, "the body is compressed although that was not asked for"
+            )
         if response.status_code == 200:
             if request.method != "POST":
-                return Reading("ok", text=body.decode("utf-8", "replace"))
-            reading = read_response(200, received, bytes(body))
-            return read_response(200, received, self._mask(bytes(body))) if reading.fault is not None else reading
+                return ParsedResponse("ok", text=body.decode("utf-8", "replace"))
+            parsed = read_response(200, received, bytes(body))
+            return read_response(200, received, self._mask(bytes(body))) if parsed.fault is not None else parsed
         return read_refusal(response.status_code, received, self._mask(bytes(body)))
 
 
@@ -251,13 +262,13 @@ _IMAGE_JSON = json.dumps(_IMAGE).encode()
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "ocr-pipeline"}
 
 
-class _Lines:
+class _Connections:
     """Connections to one server, each a transport of its own, used by one request at a time. No proxy, no redirect.
 
     Not one httpx client with a pool: httpcore (1.0.9) loses a place of the pool for ever when a request is cancelled at
     a bad moment, since its clean-up is shielded by anyio and asyncio's own cancel goes through that. After one server's
-    death 6 of 20 places were gone, after 320 requests cancelled at random 7. Requests are taken back as a matter of
-    course here (deaths, hangs, second requests), so a line whose request did not come to its end is thrown away.
+    death 6 of 20 places were gone, after 320 requests cancelled at random 7. Requests are cancelled as a matter of
+    course here (deaths, hangs, second requests), so a connection whose request did not come to its end is thrown away.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -268,24 +279,24 @@ class _Lines:
         self._verify = httpx.create_ssl_context(trust_env=False) if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     def take(self) -> httpx.AsyncHTTPTransport:
-        """The line that was used last, whose connection is most likely still open, or a new one."""
+        """The one that was used last, which is most likely still open, or a new one."""
         if self._free:
             return self._free.pop()
         limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_SECONDS)
         return httpx.AsyncHTTPTransport(verify=self._verify, trust_env=False, http2=False, limits=limits)
 
-    def give_back(self, line: httpx.AsyncHTTPTransport) -> None:
-        self._free.append(line)
+    def release(self, connection: httpx.AsyncHTTPTransport) -> None:
+        self._free.append(connection)
 
-    def drop(self, line: httpx.AsyncHTTPTransport) -> None:
+    def discard(self, connection: httpx.AsyncHTTPTransport) -> None:
         """Closes the connection, which is how the server learns that nobody waits."""
-        task = asyncio.get_running_loop().create_task(line.aclose(), name="close a connection")
+        task = asyncio.get_running_loop().create_task(connection.aclose(), name="close a connection")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     async def aclose(self) -> None:
         free, self._free = self._free, []
-        await asyncio.gather(*(line.aclose() for line in free), *self._closing, return_exceptions=True)
+        await asyncio.gather(*(connection.aclose() for connection in free), *self._closing, return_exceptions=True)
 
 
 @dataclass(slots=True)
@@ -303,31 +314,33 @@ class _Wire:
             self.sent = True
 
 
-def _lost(error: Exception, wire: _Wire, mask: _Mask, *, carried_a_page: bool) -> Reading:
+def _lost(error: Exception, wire: _Wire, mask: _Mask, *, carried_a_page: bool) -> ParsedResponse:
     """What an exception of the connection means."""
     words = mask(str(error).encode("utf-8", "replace")).decode()
     detail = f"{type(error).__name__}: {one_line(words)}"[:MAX_DETAIL]
     if isinstance(error, httpx.ConnectTimeout):
-        return Reading("connect_timeout", Fault.TRANSIENT, detail)
+        return ParsedResponse("connect_timeout", Fault.TRANSIENT, detail)
     if isinstance(error, httpx.TimeoutException):
-        return Reading("timeout", Fault.TRANSIENT, detail)
+        return ParsedResponse("timeout", Fault.TRANSIENT, detail)
     if isinstance(error, httpx.ConnectError):
         if "certificate" in str(error).lower():
-            return Reading("tls_failed", Fault.CONFIG, f"the server's certificate is not trusted ({detail})")
-        return Reading("connect_failed", Fault.TRANSIENT, detail)
+            return ParsedResponse("tls_failed", Fault.CONFIG, f"the server's certificate is not trusted ({detail})")
+        return ParsedResponse("connect_failed", Fault.TRANSIENT, detail)
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
         # The exception's text would show the header's value.
-        return Reading("bad_request", Fault.CONFIG, "the url or a header cannot be sent: look at url and headers_env")
+        return ParsedResponse(
+            "bad_request", Fault.CONFIG, "the url or a header cannot be sent: look at url and headers_env"
+        )
     if not isinstance(error, httpx.TransportError | OSError):
-        return Reading("client_failed", Fault.TRANSIENT, detail)
+        return ParsedResponse("client_failed", Fault.TRANSIENT, detail)
     if isinstance(error, httpx.RemoteProtocolError) and not _CLOSED.search(str(error)):
-        return Reading("bad_answer", Fault.TRANSIENT, f"not HTTP ({detail})")
+        return ParsedResponse("bad_answer", Fault.TRANSIENT, f"not HTTP ({detail})")
     if not wire.sent:
         # The server never had the whole page: the page cannot have hurt it.
-        return Reading("send_failed", Fault.TRANSIENT, detail)
+        return ParsedResponse("send_failed", Fault.TRANSIENT, detail)
     if not wire.connected and time.monotonic() - wire.started < STALE_SECONDS:
-        return Reading("connection_stale", Fault.TRANSIENT, detail)
-    return Reading("connection_lost", Fault.DEATH if carried_a_page else Fault.TRANSIENT, detail)
+        return ParsedResponse("connection_stale", Fault.TRANSIENT, detail)
+    return ParsedResponse("connection_lost", Fault.DEATH if carried_a_page else Fault.TRANSIENT, detail)
 
 
 _CLOSED = re.compile("disconnected|closed connection")  # how httpcore and h11 word a connection closed early

@@ -1,7 +1,8 @@
 """What a server's status and body mean: text, or a fault for the page, the configuration, or the moment.
 
 Here belongs the table of everything vLLM, and the proxies before it, were seen to answer (0.11 to 0.33). Pure: bytes
-in, a `Reading` out, and nothing that a server can send raises. Not here: lost connections and time limits (client.py).
+in, a `ParsedResponse` out, and nothing that a server can send raises. Not here: lost connections and time limits
+(client.py).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MAX_RETRY_AFTER = 300.0  # seconds; a server that asks for more is asked again a
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ParsedResponse:
     """`Answer` without the clock."""
 
     outcome: str
@@ -35,56 +36,62 @@ class Reading:
     retry_after: float | None = None
 
 
-def read_response(status: int, headers: Mapping[str, str], body: bytes) -> Reading:
+def read_response(status: int, headers: Mapping[str, str], body: bytes) -> ParsedResponse:
     """Reads an answer to POST /v1/chat/completions. `headers` by lower-case name; `body` may be cut short."""
     if status == 200:
         return _completion(headers, body)
     return read_refusal(status, headers, body)
 
 
-def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> Reading:
+def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> ParsedResponse:
     """Reads any answer that is not 200."""
     said = _Said.of(body)
     if wall := _login_wall(status, headers, said):
         return wall
     if 300 <= status < 400:
-        return Reading("redirect", Fault.CONFIG, f"sends on to {_host(headers)}: the url must be vLLM's own root")
+        return ParsedResponse(
+            "redirect", Fault.CONFIG, f"sends on to {_host(headers)}: the url must be vLLM's own root"
+        )
     if status == 401:
-        return Reading("unauthorized", Fault.CONFIG, _mend("the API key is missing or wrong: set api_key_env", said))
+        return ParsedResponse(
+            "unauthorized", Fault.CONFIG, _mend("the API key is missing or wrong: set api_key_env", said)
+        )
     if status == 403:
-        return Reading("forbidden", Fault.CONFIG, _mend("a proxy forbids it: look at headers_env", said))
+        return ParsedResponse("forbidden", Fault.CONFIG, _mend("a proxy forbids it: look at headers_env", said))
     if status == 404:
         return _not_found(said)
     if status == 413:
-        return Reading("refused", Fault.PAGE, _mend("a proxy before the server takes no request of this size", said))
+        return ParsedResponse(
+            "refused", Fault.PAGE, _mend("a proxy before the server takes no request of this size", said)
+        )
     if status in (400, 422):
         return _bad_request(said)
     if status in (405, 406, 411, 415, 421, 426, 501, 505):
-        return Reading(f"http_{status}", Fault.CONFIG, _mend("this is not vLLM's chat API", said))
+        return ParsedResponse(f"http_{status}", Fault.CONFIG, _mend("this is not vLLM's chat API", said))
     if status == 500:
         return _server_error(said)
     if status in (408, 425, 429) or 500 < status < 600:
         detail = said.text
         if status == 524:
             detail = _mend("Cloudflare waits 100 s for an answer: ask for less at once with max_in_flight", said)
-        return Reading(f"http_{status}", Fault.TRANSIENT, detail, retry_after=_retry_after(headers))
+        return ParsedResponse(f"http_{status}", Fault.TRANSIENT, detail, retry_after=_retry_after(headers))
     if 400 <= status < 500:
-        return Reading("refused", Fault.PAGE, _mend(f"HTTP {status}", said))
-    return Reading(f"http_{status}", Fault.TRANSIENT, said.text)
+        return ParsedResponse("refused", Fault.PAGE, _mend(f"HTTP {status}", said))
+    return ParsedResponse(f"http_{status}", Fault.TRANSIENT, said.text)
 
 
 # -- 200 ---------------------------------------------------------------------------------------------------------------
 
 
-def _completion(headers: Mapping[str, str], body: bytes) -> Reading:
+def _completion(headers: Mapping[str, str], body: bytes) -> ParsedResponse:
     answer = parse_json(body)
     if not isinstance(answer, dict):
         said = _Said.of(body)
         if wall := _login_wall(200, headers, said):
             return wall
         if said.html:
-            return Reading("not_vllm", Fault.CONFIG, _mend("a web page: the url must be vLLM's own root", said))
-        return Reading("bad_answer", Fault.TRANSIENT, _mend("not a JSON object", said))
+            return ParsedResponse("not_vllm", Fault.CONFIG, _mend("a web page: the url must be vLLM's own root", said))
+        return ParsedResponse("bad_answer", Fault.TRANSIENT, _mend("not a JSON object", said))
     if "error" in answer and "choices" not in answer:
         error = answer["error"]
         code = error.get("code") if isinstance(error, dict) else None
@@ -93,14 +100,14 @@ def _completion(headers: Mapping[str, str], body: bytes) -> Reading:
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
-        return Reading("bad_answer", Fault.TRANSIENT, _mend("an answer without choices", _Said.of(body)))
+        return ParsedResponse("bad_answer", Fault.TRANSIENT, _mend("an answer without choices", _Said.of(body)))
     text = _content(message.get("content"))
     if text is None:
-        return Reading("bad_answer", Fault.TRANSIENT, _mend("the content is not a text", _Said.of(body)))
+        return ParsedResponse("bad_answer", Fault.TRANSIENT, _mend("the content is not a text", _Said.of(body)))
     usage = answer.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     finish = choice.get("finish_reason")
-    reading = Reading(
+    parsed = ParsedResponse(
         "ok",
         text=text,
         finish_reason=one_line(finish)[:40] if isinstance(finish, str) else None,
@@ -110,8 +117,8 @@ def _completion(headers: Mapping[str, str], body: bytes) -> Reading:
     if finish in ("abort", "error"):
         # The server stops, or gave this one request up. What there is of a text is kept for the record only.
         detail = "the server gave the request up"
-        return replace(reading, outcome=f"finish_{finish}", fault=Fault.TRANSIENT, detail=detail)
-    return reading
+        return replace(parsed, outcome=f"finish_{finish}", fault=Fault.TRANSIENT, detail=detail)
+    return parsed
 
 
 def _content(content: object) -> str | None:
@@ -243,33 +250,35 @@ _PERHAPS_DEAD = (  # a server says this of one request too, and lives on: whethe
 )
 
 
-def _bad_request(said: _Said) -> Reading:
+def _bad_request(said: _Said) -> ParsedResponse:
     if any(mark in said.message for mark in _ABOUT_THE_IMAGE):
-        return Reading("refused", Fault.PAGE, said.text)
+        return ParsedResponse("refused", Fault.PAGE, said.text)
     if any(mark in said.message for mark in _ABOUT_THE_REQUEST) or said.param in ("max_tokens", "input_tokens"):
-        return Reading("bad_request", Fault.CONFIG, _mend("the server is set up otherwise than its profile", said))
+        return ParsedResponse(
+            "bad_request", Fault.CONFIG, _mend("the server is set up otherwise than its profile", said)
+        )
     # What is not known to be of the request is put on the page: the other way one page could close every backend.
-    return Reading("refused", Fault.PAGE, said.text)
+    return ParsedResponse("refused", Fault.PAGE, said.text)
 
 
-def _not_found(said: _Said) -> Reading:
+def _not_found(said: _Said) -> ParsedResponse:
     if said.param == "model" or "does not exist" in said.message:
-        return Reading("unknown_model", Fault.CONFIG, _mend("write the name it serves as served_model", said))
-    return Reading("not_found", Fault.CONFIG, _mend("no chat API here: the url must be vLLM's own root", said))
+        return ParsedResponse("unknown_model", Fault.CONFIG, _mend("write the name it serves as served_model", said))
+    return ParsedResponse("not_found", Fault.CONFIG, _mend("no chat API here: the url must be vLLM's own root", said))
 
 
-def _server_error(said: _Said) -> Reading:
+def _server_error(said: _Said) -> ParsedResponse:
     """500 is four things: an image it will never take, an engine that died, one that may have, and anything else."""
     if any(mark in said.message for mark in _ABOUT_THE_IMAGE):
-        return Reading("refused", Fault.PAGE, said.text)
+        return ParsedResponse("refused", Fault.PAGE, said.text)
     if any(mark in said.message for mark in _DEAD_ENGINE):
-        return Reading("engine_dead", Fault.DEATH, said.text)
+        return ParsedResponse("engine_dead", Fault.DEATH, said.text)
     if any(mark in said.message for mark in _PERHAPS_DEAD) or (said.vllm and not said.message.strip()):
-        return Reading("engine_error", Fault.DEATH, said.text or "HTTP 500 with an empty message")
-    return Reading("http_500", Fault.TRANSIENT, said.text)
+        return ParsedResponse("engine_error", Fault.DEATH, said.text or "HTTP 500 with an empty message")
+    return ParsedResponse("http_500", Fault.TRANSIENT, said.text)
 
 
-def _login_wall(status: int, headers: Mapping[str, str], said: _Said) -> Reading | None:
+def _login_wall(status: int, headers: Mapping[str, str], said: _Said) -> ParsedResponse | None:
     """Cloudflare Access answers with a redirect to its login, or with its page and 200, 401 or 403."""
     goes_to = headers.get("location", "")
     if "cloudflareaccess.com" in goes_to or "/cdn-cgi/access/" in goes_to:
@@ -278,7 +287,7 @@ def _login_wall(status: int, headers: Mapping[str, str], said: _Said) -> Reading
         found = said.html and ("cloudflareaccess.com" in said.message or "cloudflare access" in said.message)
     if not found:
         return None
-    return Reading(
+    return ParsedResponse(
         "access_login",
         Fault.CONFIG,
         f"HTTP {status}: Cloudflare Access asks for a login. Name the variables of a service token under "

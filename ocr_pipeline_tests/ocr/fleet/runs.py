@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 
 from ocr_pipeline.ocr.fleet.fleet import Fleet, Tuning
 from ocr_pipeline.ocr.fleet.health import BreakerRules
-from ocr_pipeline.ocr.fleet.watch import Watching
+from ocr_pipeline.ocr.fleet.watch import WatchRules
 from ocr_pipeline.ocr.vllm.backends import Backend, BackendsConfig
 from ocr_pipeline.ocr.vllm.gpus import GPUS
 from ocr_pipeline.ocr.vllm.models import MODELS
@@ -31,10 +31,10 @@ MODEL = MODELS["deepseek-ai/DeepSeek-OCR"]
 
 # as quick as simulated servers are: they restart in half a second, and a page takes a tenth of one
 QUICK = Tuning(
-    watching=Watching(look=0.2, hung=1.5, unreachable=3.0),
-    back=5.0,
+    watch=WatchRules(look=0.2, hung=1.5, unreachable=3.0),
+    recovery_timeout=5.0,
     breaker=BreakerRules(first=0.1, longest=0.5, look=0.3),
-    pulse=0.05,
+    tick=0.05,
     suspect_patience=1.0,
 )
 

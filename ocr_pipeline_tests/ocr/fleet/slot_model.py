@@ -72,20 +72,20 @@ class SlotServer:
             if kind == "arrive":
                 if self.queue_limit is not None and len(queue) >= self.queue_limit and running >= self.slots:
                     client.in_flight -= 1
-                    client.admission.pushed_back(now)
+                    client.admission.on_overload(now)
                     self.refused += now >= measure_from
                     push(now + 0.5, "fill", number)
                 else:
                     queue.append((number, sent))
             elif kind == "finish":
                 running -= 1
-                client.admission.answered(now - sent, client.in_flight)
+                client.admission.on_success(now - sent, client.in_flight)
                 client.in_flight -= 1
                 client.done += now >= measure_from
                 push(now + self.latency * rng.random(), "fill", number)
             elif kind == "look":
                 if self.tells and client.in_flight:
-                    client.admission.looked(float(running), float(len(queue)), client.in_flight)
+                    client.admission.observe_queue(float(running), float(len(queue)), client.in_flight)
                 push(now + 1.0, "look", number)
             fill(number)
             while queue and running < self.slots:

@@ -65,47 +65,47 @@ def test_a_server_that_tells_nothing_of_its_queue_is_kept_at_the_profiles_number
 def test_latency_far_above_its_floor_lowers_the_limit_where_the_server_is_silent():
     admission = Admission(20)
     for _ in range(64):
-        admission.answered(1.0, admission.limit)
+        admission.on_success(1.0, admission.limit)
     assert admission.limit == 20
     for _ in range(16):
-        admission.answered(5.0, admission.limit)
+        admission.on_success(5.0, admission.limit)
     assert admission.limit == 16
 
 
 def test_a_server_with_more_slots_than_the_profile_asks_for_is_left_at_the_profiles_number():
     admission = Admission(4)
     for _ in range(10):
-        admission.looked(running=admission.limit, waiting=0, in_flight=admission.limit)
+        admission.observe_queue(running=admission.limit, waiting=0, in_flight=admission.limit)
     assert admission.limit == 4
 
 
 def test_a_full_queue_that_refuses_many_pages_at_once_halves_the_limit_once():
     admission = Admission(16)
     for _ in range(16):
-        admission.pushed_back(now=100.0)
+        admission.on_overload(now=100.0)
     assert admission.limit == 8
-    admission.pushed_back(now=101.5)
+    admission.on_overload(now=101.5)
     assert admission.limit == 4
 
 
 def test_a_server_that_comes_back_gets_one_page_then_twice_as_many_each_round():
     admission = Admission(16)
-    admission.recovered()
+    admission.on_recovery()
     rounds = []
     while admission.limit < 16:
         rounds.append(admission.limit)
         for _ in range(admission.limit):
-            admission.answered(0.8, admission.limit)
+            admission.on_success(0.8, admission.limit)
     assert rounds == [1, 2, 4, 8]
 
 
 EVENTS = st.one_of(
-    st.tuples(st.just("answered"), st.floats(0, 1000), st.integers(0, 50)),
-    st.tuples(st.just("pushed_back"), st.floats(0, 1e6), st.none()),
-    st.tuples(st.just("recovered"), st.none(), st.none()),
-    st.tuples(st.just("died"), st.integers(0, 64), st.none()),
-    st.tuples(st.just("absolved"), st.none(), st.none()),
-    st.tuples(st.just("looked"), st.none() | st.floats(0, 1e6), st.none() | st.floats(0, 1e6)),
+    st.tuples(st.just("success"), st.floats(0, 1000), st.integers(0, 50)),
+    st.tuples(st.just("overload"), st.floats(0, 1e6), st.none()),
+    st.tuples(st.just("recovery"), st.none(), st.none()),
+    st.tuples(st.just("death"), st.integers(0, 64), st.none()),
+    st.tuples(st.just("undo_last_death"), st.none(), st.none()),
+    st.tuples(st.just("queue"), st.none() | st.floats(0, 1e6), st.none() | st.floats(0, 1e6)),
 )
 
 
@@ -114,18 +114,18 @@ def test_whatever_a_server_says_the_limit_stays_between_one_and_the_ceiling(prof
     admission = Admission(profile)
     for kind, one, other in events:
         match kind:
-            case "answered":
-                admission.answered(one, other)
-            case "pushed_back":
-                admission.pushed_back(one)
-            case "recovered":
-                admission.recovered()
-            case "died":
-                admission.died(one)
-            case "absolved":
-                admission.absolved()
-            case "looked":
-                admission.looked(one, other, admission.limit)
+            case "success":
+                admission.on_success(one, other)
+            case "overload":
+                admission.on_overload(one)
+            case "recovery":
+                admission.on_recovery()
+            case "death":
+                admission.on_death(one)
+            case "undo_last_death":
+                admission.undo_last_death()
+            case "queue":
+                admission.observe_queue(one, other, admission.limit)
         assert 1 <= admission.limit <= admission.ceiling <= profile + 2
 
 
@@ -134,17 +134,17 @@ def rounds_to_the_full_number(admission: Admission) -> int:
     while admission.ceiling < admission.most:
         rounds += 1
         for _ in range(admission.limit):
-            admission.answered(0.8, admission.limit)
+            admission.on_success(0.8, admission.limit)
     return rounds
 
 
 def test_after_a_death_a_server_gets_half_as_many_pages_and_more_only_slowly():
     admission = Admission(16)
-    admission.died(in_flight=18)
+    admission.on_death(in_flight=18)
     assert admission.ceiling == admission.limit == 9
-    admission.recovered()
+    admission.on_recovery()
     first = rounds_to_the_full_number(admission)
-    admission.died(in_flight=16)
+    admission.on_death(in_flight=16)
     assert admission.ceiling == 8
     assert rounds_to_the_full_number(admission) > 2 * first >= 28
     assert admission.ceiling == 18
@@ -152,7 +152,7 @@ def test_after_a_death_a_server_gets_half_as_many_pages_and_more_only_slowly():
 
 def test_a_death_that_was_a_pages_doing_leaves_the_limit_as_it_was():
     admission = Admission(16)
-    admission.died(in_flight=16)
-    admission.died(in_flight=1)  # one page alone
-    admission.absolved()
+    admission.on_death(in_flight=16)
+    admission.on_death(in_flight=1)  # one page alone
+    admission.undo_last_death()
     assert admission.ceiling == 18

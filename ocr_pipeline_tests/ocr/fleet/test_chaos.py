@@ -14,7 +14,7 @@ from functools import cache
 import pytest
 
 from ocr_pipeline.ocr.fleet.fleet import Fleet, Tuning
-from ocr_pipeline.ocr.fleet.watch import Watching
+from ocr_pipeline.ocr.fleet.watch import WatchRules
 from ocr_pipeline.records import PageImage
 from ocr_pipeline_tests.ocr.fleet.runs import Run, document, fleet_of, read_all, two, until
 from ocr_pipeline_tests.ocr.fleet.test_fleet import OnTheCpu
@@ -37,7 +37,7 @@ EXTRA = document("extra", 400 - len(PAGES)) if len(PAGES) < 400 else []
 PAGES += EXTRA
 SECONDS = 0.8
 IDEAL = 400 * SECONDS / 20
-TUNING = Tuning(watching=Watching(hung=6.0))  # the rest as for real servers
+TUNING = Tuning(watch=WatchRules(hung=6.0))  # the rest as for real servers
 Trouble = Callable[[Fleet, Servers], Awaitable[None]]
 
 
@@ -57,7 +57,7 @@ def chaos(name: str, trouble: Trouble | None = None, **more: object) -> tuple[Ru
             if trouble is not None:
                 await trouble(fleet, there)
             run = await reading
-            return run, {station.name: station.speed.pages for station in fleet.stations}
+            return run, {backend.name: backend.speed.pages for backend in fleet.backends}
 
     with servers() as there:
         run, shares = asyncio.run(scene())
@@ -87,7 +87,7 @@ def the_same_but_for(run: Run, faulty: set[tuple[str, int]]) -> None:
 
 
 def a_third_is_done(fleet: Fleet) -> bool:
-    return sum(station.speed.pages for station in fleet.stations) >= 133
+    return sum(backend.speed.pages for backend in fleet.backends) >= 133
 
 
 def test_calm_both_servers_are_busy_and_no_page_is_asked_twice():
@@ -103,9 +103,9 @@ def test_a_the_4090_dies_at_one_third_and_returns_later():
         nonlocal after_return
         await until(lambda: a_third_is_done(fleet), timeout=60)
         there["rtx4090"].kill()
-        at_death = fleet.stations[0].speed.pages
+        at_death = fleet.backends[0].speed.pages
         await asyncio.sleep(2)
-        assert fleet.stations[0].speed.pages <= at_death + 1
+        assert fleet.backends[0].speed.pages <= at_death + 1
         await asyncio.to_thread(there["rtx4090"].start)
         after_return = at_death
 
@@ -131,7 +131,7 @@ def test_c_a_hung_server_with_good_health():
     async def hangs(fleet: Fleet, there: Servers) -> None:
         await until(lambda: a_third_is_done(fleet), timeout=60)
         await asyncio.to_thread(there["spark"].set_faults, hang={"frozen_gauges": True})
-        await until(lambda: fleet.stations[1].breaker.why == "hung", timeout=60)
+        await until(lambda: fleet.backends[1].breaker.why == "hung", timeout=60)
         await asyncio.to_thread(there["spark"].clear_faults)
 
     run, _ = chaos("(c) the Spark hangs, health 200", hangs)

@@ -32,13 +32,13 @@ def test_a_connection_lost_on_the_way_to_a_server_that_lives_is_not_held_against
 
         async def scene():
             async with Tunnel(server.port) as tunnel, fleet_of(one(tunnel.url, slots=8)) as fleet:
-                station = fleet.stations[0]
+                backend = fleet.backends[0]
                 reading = asyncio.create_task(read_all(fleet, document("a", 24)))
-                await until(lambda: station.speed.pages >= 8 and station.vitals.running == 8)
+                await until(lambda: backend.speed.pages >= 8 and backend.metrics.running == 8)
                 await asyncio.to_thread(server.restart)
                 lonely = await alone_at(fleet, server)
                 await tunnel.blip(1.0)
-                return await reading, lonely, station.deaths.count
+                return await reading, lonely, backend.deaths.count
 
         run, lonely, deaths = asyncio.run(scene())
         assert server.stats().lives == 2
@@ -54,11 +54,11 @@ def test_when_only_the_way_to_the_server_was_lost_its_pages_go_on_side_by_side()
 
         async def scene():
             async with Tunnel(server.port) as tunnel, fleet_of(one(tunnel.url, slots=8)) as fleet:
-                station = fleet.stations[0]
+                backend = fleet.backends[0]
                 reading = asyncio.create_task(read_all(fleet, document("a", 24)))
-                await until(lambda: station.speed.pages >= 8 and station.vitals.running == 8)
+                await until(lambda: backend.speed.pages >= 8 and backend.metrics.running == 8)
                 await tunnel.blip(1.0)
-                return await reading, station.deaths.count, station.admission.ceiling
+                return await reading, backend.deaths.count, backend.admission.ceiling
 
         run, deaths, ceiling = asyncio.run(scene())
     assert run.statuses == {"ok": 24}
@@ -70,11 +70,11 @@ def test_when_only_the_way_to_the_server_was_lost_its_pages_go_on_side_by_side()
 
 async def alone_at(fleet, server):
     """The page that is alone at the server, when the server has had it for a while."""
-    station = fleet.stations[0]
-    await until(lambda: any(flight.alone for flight in station.flights) and station.vitals.running == 1)
+    backend = fleet.backends[0]
+    await until(lambda: any(request.alone for request in backend.pending) and backend.metrics.running == 1)
     await asyncio.sleep(0.3)  # a connection used again that is lost sooner passes for a stale one
-    [flight] = station.flights
-    return flight.reader.document_id, flight.reader.page_number
+    [request] = backend.pending
+    return request.owner.document_id, request.owner.page_number
 
 
 def test_a_server_without_memory_for_its_profiles_number_is_given_fewer_pages_from_then_on():
@@ -85,7 +85,7 @@ def test_a_server_without_memory_for_its_profiles_number_is_given_fewer_pages_fr
 
         async def scene():
             async with fleet_of(one(server, slots=24)) as fleet:
-                return await read_all(fleet, document("a", 120)), fleet.stations[0].deaths.count
+                return await read_all(fleet, document("a", 120)), fleet.backends[0].deaths.count
 
         run, deaths = asyncio.run(scene())
         tally = server.stats()

@@ -100,8 +100,8 @@ def test_a_large_document_beside_others_has_one_page_at_a_time_on_the_small_card
             async def watch():
                 nonlocal most
                 while True:
-                    others_wait = {reading.document_id for reading in fleet.dispatcher._line.in_turn()} - {"book"}
-                    there = [f.ask.request_id for s in fleet.stations[:1] for f in s.flights]
+                    others_wait = {page_task.document_id for page_task in fleet.dispatcher._queue.in_order()} - {"book"}
+                    there = [f.ask.request_id for s in fleet.backends[:1] for f in s.pending]
                     if others_wait:
                         most = max(most, sum(name.startswith("book") for name in there))
                     await asyncio.sleep(0.01)
@@ -121,7 +121,7 @@ def test_a_large_document_beside_others_has_one_page_at_a_time_on_the_small_card
 def test_a_server_that_dies_loses_no_page_and_gets_its_share_when_it_is_back(slow_servers):
     async def scene():
         async with fleet_of(two(slow_servers["rtx4090"], slow_servers["spark"])) as fleet:
-            small = fleet.stations[0]
+            small = fleet.backends[0]
             enough = asyncio.Event()
             reading = asyncio.create_task(read_all(fleet, backlog(enough)))
             await until(lambda: small.speed.pages >= 10)
@@ -146,7 +146,7 @@ def test_pages_in_flight_at_an_operators_kill_are_tried_alone_and_none_is_called
     async def scene():
         async with fleet_of(one(slow_servers["rtx4090"])) as fleet:
             reading = asyncio.create_task(read_all(fleet, document("a", 12)))
-            await until(lambda: fleet.stations[0].in_flight >= 4 and fleet.stations[0].speed.pages >= 2)
+            await until(lambda: fleet.backends[0].in_flight >= 4 and fleet.backends[0].speed.pages >= 2)
             slow_servers["rtx4090"].kill()
             await asyncio.to_thread(slow_servers["rtx4090"].start)
             return await reading
@@ -260,9 +260,9 @@ def test_a_hung_server_with_good_health_is_found_out_and_its_pages_go_elsewhere(
         async with fleet_of(two(servers["rtx4090"], servers["spark"])) as fleet:
             pages = [p for n in range(20) for p in document(f"d{n}", 5)]
             reading = asyncio.create_task(read_all(fleet, pages))
-            await until(lambda: fleet.stations[0].speed.pages >= 6)
+            await until(lambda: fleet.backends[0].speed.pages >= 6)
             await asyncio.to_thread(servers["rtx4090"].set_faults, hang={})
-            return await reading, fleet.stations[0].breaker.why
+            return await reading, fleet.backends[0].breaker.why
 
     run, why = asyncio.run(scene())
     assert run.statuses == {"ok": 100}
@@ -276,9 +276,9 @@ def test_a_lone_hung_server_is_asked_again_when_it_is_well(servers):
     async def scene():
         async with fleet_of(one(servers["rtx4090"])) as fleet:
             reading = asyncio.create_task(read_all(fleet, document("a", 12)))
-            await until(lambda: fleet.stations[0].speed.pages >= 4)
+            await until(lambda: fleet.backends[0].speed.pages >= 4)
             await asyncio.to_thread(servers["rtx4090"].set_faults, hang={})
-            await until(lambda: fleet.stations[0].breaker.why == "hung")
+            await until(lambda: fleet.backends[0].breaker.why == "hung")
             await asyncio.to_thread(servers["rtx4090"].clear_faults)
             return await reading
 
@@ -389,13 +389,13 @@ def test_cancelled_pages_free_their_slots_and_leave_nothing_behind(slow_servers)
         async with fleet_of(one(slow_servers["rtx4090"])) as fleet:
             before = asyncio.all_tasks()
             readings = [asyncio.create_task(fleet.transcribe(p)) for p in document("a", 24)]
-            await until(lambda: fleet.stations[0].vitals.running)  # the server has them
+            await until(lambda: fleet.backends[0].metrics.running)  # the server has them
             for reading in readings:
                 reading.cancel()
             await asyncio.gather(*readings, return_exceptions=True)
             assert all(reading.cancelled() for reading in readings)
-            assert fleet.stations[0].in_flight == 0
-            assert fleet.stations[0].breaker.condition is Condition.CLOSED  # the server did nothing wrong
+            assert fleet.backends[0].in_flight == 0
+            assert fleet.backends[0].breaker.condition is Condition.CLOSED  # the server did nothing wrong
             await until(lambda: asyncio.all_tasks() == before)  # connections are still being closed
             return await read_all(fleet, document("b", 4))
 
@@ -440,9 +440,9 @@ def test_a_server_without_metrics_works_as_well():
         async def scene():
             # a path below the root: /health and /metrics are not there, as behind a tunnel that lets only /v1 through
             async with fleet_of(one(server)) as fleet:
-                station = fleet.stations[0]
-                station.client.metrics_text = lambda: station.client._get("/nothing/here")
-                return await read_all(fleet, document("a", 24)), station.vitals.waiting
+                backend = fleet.backends[0]
+                backend.client.metrics_text = lambda: backend.client._get("/nothing/here")
+                return await read_all(fleet, document("a", 24)), backend.metrics.waiting
 
         run, waiting = asyncio.run(scene())
     assert run.statuses == {"ok": 24}
@@ -453,7 +453,7 @@ def test_closing_cancels_whoever_waits_for_a_page(servers):
     async def scene():
         async with fleet_of(one(servers["rtx4090"])) as fleet:
             readings = [asyncio.create_task(fleet.transcribe(p)) for p in document("a", 12)]
-            await until(lambda: fleet.stations[0].in_flight >= 4)
+            await until(lambda: fleet.backends[0].in_flight >= 4)
         await asyncio.wait(readings, timeout=5)
         return [reading.cancelled() for reading in readings], len(asyncio.all_tasks())
 
@@ -469,7 +469,7 @@ def test_a_mended_key_is_noticed_by_a_page_that_comes_after_the_long_while():
             tuning = replace(QUICK, breaker=BreakerRules(first=0.1, longest=0.5, misconfigured=0.5))
             async with fleet_of(config, tuning=tuning) as fleet:
                 before = await fleet.transcribe(page("a", 1, 2))
-                fleet.stations[0].client._headers["Authorization"] = "Bearer right"
+                fleet.backends[0].client._headers["Authorization"] = "Bearer right"
                 await asyncio.sleep(0.6)
                 return before, await fleet.transcribe(page("a", 2, 2))
 

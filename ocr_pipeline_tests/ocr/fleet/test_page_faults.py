@@ -50,7 +50,7 @@ def error(message: str) -> bytes:
 def test_a_page_that_gets_an_error_three_times_from_a_server_that_reads_the_others_is_refused(answer, outcome):
     async def scene():
         async with serving(a_server(answer)) as server, fleet_of(one(server.url), outage_wait=900) as fleet:
-            return await read_all(fleet, PAGES), fleet.stations[0].deaths.count
+            return await read_all(fleet, PAGES), fleet.backends[0].deaths.count
 
     run, deaths = asyncio.run(asyncio.wait_for(scene(), 60))
     assert run.statuses == {"ok": 11, "refused": 1}
@@ -70,11 +70,11 @@ def test_an_engines_error_with_a_health_that_fails_is_a_death():
             fleet_of(one(server.url)) as fleet,
         ):
             reading = asyncio.create_task(fleet.transcribe(BAD))
-            while not fleet.stations[0].deaths.count:
+            while not fleet.backends[0].deaths.count:
                 await asyncio.sleep(0.02)
             said.append("well again")
             reading.cancel()
             await asyncio.wait([reading])
-            return fleet.stations[0].breaker.why
+            return fleet.backends[0].breaker.why
 
     assert asyncio.run(asyncio.wait_for(scene(), 30)) == "died"

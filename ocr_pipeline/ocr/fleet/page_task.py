@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from ocr_pipeline.ocr.fleet.failover import Evidence, GaveUp, Poisoned, Troubles
+from ocr_pipeline.ocr.fleet.failover import Evidence, FaultHistory, GaveUp, Poisoned
+from ocr_pipeline.ocr.fleet.live_backend import LiveBackend, PendingRequest
 from ocr_pipeline.ocr.fleet.routing import Choice, PageView
-from ocr_pipeline.ocr.fleet.station import Flight, Station
 from ocr_pipeline.ocr.quality.ladder import Tried, next_rung, settled
 from ocr_pipeline.ocr.quality.verdict import Verdict, judge
 from ocr_pipeline.ocr.transcriber import Transcriber
@@ -36,19 +36,19 @@ SENDERS_FIRST = 0.004  # seconds; httpx needs some ten rounds of the loop to sen
 OnPoisoned = Callable[[Poisoned], Awaitable[None] | None]
 
 
-class Line(Protocol):
+class Queue(Protocol):
     """Where a page waits until a server is given to it, or hope is given up."""
 
-    def queue(self, reading: PageReading) -> None: ...
+    def enqueue(self, page_task: PageTask) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
+class ReadingContext:
     """What pages are read with: the fleet's, the same for all of them."""
 
     config: BackendsConfig
     recipe_id: str
-    line: Line
+    queue: Queue
     clock: Callable[[], float]
     outage_wait: float  # seconds
     cpu: Transcriber | None
@@ -56,29 +56,29 @@ class Means:
     judging: asyncio.Lock  # one text at a time
 
 
-class PageReading:
-    """One call of `transcribe`. The fleet sends it (`send`, `hedge`), its requests come back to it (`landed`)."""
+class PageTask:
+    """One call of `transcribe`. The fleet sends it (`send`, `hedge`), its requests come back to it (`completed`)."""
 
-    def __init__(self, means: Means, image: PageImage, previous: Transcript | None) -> None:
+    def __init__(self, context: ReadingContext, image: PageImage, previous: Transcript | None) -> None:
         self.image = image
         self.document_id = image.document_id
         self.page_number = image.page_number
         self.urgent = image.urgent
-        self.troubles = Troubles()
-        self.flights: list[Flight] = []
+        self.history = FaultHistory()
+        self.pending: list[PendingRequest] = []
         self.hedged = False  # asked a second time because it was late; once for each way of asking
         self.stranded_since: float | None = None  # refused by one server, and no other is there
-        self._means = means
-        self._model = means.config.model
+        self._context = context
+        self._model = context.config.model
         self._rung: Rung = self._model.rungs[0]
         self._tried: list[Tried] = []
         self._attempts = list(previous.attempts) if previous is not None else []
         self._sent = max((attempt.attempt for attempt in self._attempts), default=0)
         self._answers: list[Answer] = []
-        self._died_with: list[tuple[Station, int]] = []  # which of its deaths
-        self._events: asyncio.Queue[Flight | GaveUp] = asyncio.Queue()
+        self._died_with: list[tuple[LiveBackend, int]] = []  # which of its deaths
+        self._events: asyncio.Queue[PendingRequest | GaveUp] = asyncio.Queue()
         if previous is not None and previous.reason is Reason.POISONED:
-            self.troubles.known_as_poisoned()  # somebody asked for it: alone from the start
+            self.history.mark_poisoned()  # somebody asked for it: alone from the start
 
     @property
     def asked_before(self) -> bool:
@@ -87,48 +87,48 @@ class PageReading:
     @property
     def is_plain(self) -> bool:
         """Nothing has happened to it yet: where one such page of a document cannot go, no other can."""
-        return not self._tried and not self.troubles.avoid and not self.troubles.refused
+        return not self._tried and not self.history.avoid and not self.history.refused
 
     # -- the fleet's side ------------------------------------------------------------------------------------------
 
     def view(self, now: float, ahead: int) -> PageView:
         return PageView(
             urgent=self.urgent,
-            avoid=self.troubles.avoided(now),
+            avoid=self.history.avoided(now),
             quality=self._rung.name if self._tried else "",
             not_on=self._tried[-1].backend if self._tried and self._rung.other_backend else None,
             ahead=ahead,
         )
 
-    def send(self, station: Station, choice: Choice, evidence: Evidence = Evidence.BESIDE) -> None:
+    def send(self, backend: LiveBackend, choice: Choice, evidence: Evidence = Evidence.NOT_ALONE) -> None:
         self._sent += 1
         ask = Ask(
             jpeg=self.image.jpeg,
             rung=self._rung,
             request_id=f"{self.document_id}-{self.page_number:04d}-{self._sent}",
             priority=URGENT if self.urgent else 0,
-            timeout=station.backend.timeout,
+            timeout=backend.config.timeout,
         )
-        self.flights.append(station.launch(self, ask, choice, self._sent, evidence))
+        self.pending.append(backend.send(self, ask, choice, self._sent, evidence))
 
-    def hedge(self, station: Station, choice: Choice) -> None:
+    def hedge(self, backend: LiveBackend, choice: Choice) -> None:
         self.hedged = True
-        self.send(station, choice)
+        self.send(backend, choice)
 
-    def landed(self, flight: Flight) -> None:
-        self.flights.remove(flight)
-        self._events.put_nowait(flight)
+    def completed(self, request: PendingRequest) -> None:
+        self.pending.remove(request)
+        self._events.put_nowait(request)
 
     def give_up(self, gave_up: GaveUp) -> None:
         self._events.put_nowait(gave_up)
 
-    def acquitted(self) -> bool:
+    def clear_false_alarms(self) -> bool:
         """No suspect any more: each server that seemed to die with this page has turned out to live on."""
-        if not self._died_with or not all(station.deaths.survived(death) for station, death in self._died_with):
+        if not self._died_with or not all(backend.deaths.was_false_alarm(death) for backend, death in self._died_with):
             return False
         self._died_with.clear()
-        self.troubles.acquitted()
-        return not self.troubles.suspect
+        self.history.clear_deaths()
+        return not self.history.suspect
 
     # -- the page's life -------------------------------------------------------------------------------------------
 
@@ -144,76 +144,76 @@ class PageReading:
                 rung = next_rung(self._model.rungs, self._tried)
             return self._settled()
         finally:
-            await self._take_back("cancelled")
+            await self._cancel_pending("cancelled")
 
     async def _ask(self) -> GaveUp | None:
         """One rung: sends the page, wherever and however often, until a text is there (None) or no use is left."""
-        self._means.line.queue(self)
+        self._context.queue.enqueue(self)
         while True:
             event = await self._events.get()
             if isinstance(event, GaveUp):
                 return event
-            await self._let_the_senders_first(event)
-            if self._note(event, await self._evidence(event)):
-                await self._take_back("hedged")  # the first good answer wins
+            await self._let_senders_run(event)
+            if self._record(event, await self._evidence(event)):
+                await self._cancel_pending("hedged")  # the first good answer wins
                 return None
-            if self.flights:
+            if self.pending:
                 continue  # asked elsewhere too: that one may come
-            if (gave_up := self._hopeless()) is not None:
+            if (gave_up := self._reason_to_give_up()) is not None:
                 return gave_up
-            self._means.line.queue(self)
+            self._context.queue.enqueue(self)
 
-    async def _let_the_senders_first(self, flight: Flight) -> None:
+    async def _let_senders_run(self, request: PendingRequest) -> None:
         """Lets the requests out that fill the slots which became free, before this text is judged.
 
         Judging takes 5 ms of the loop. Of 16 answers that come at once, each would be judged before the first slot
         is filled again: 80 ms of 16 idle slots (10 % of a page's time).
         """
-        if flight.answer is not None and flight.answer.fault is None:
-            async with self._means.judging:
+        if request.answer is not None and request.answer.fault is None:
+            async with self._context.judging:
                 await asyncio.sleep(SENDERS_FIRST)
 
-    async def _evidence(self, flight: Flight) -> Evidence:
+    async def _evidence(self, request: PendingRequest) -> Evidence:
         """What a death says against this page. One that was none is a fault like others."""
-        if flight.answer is None or flight.answer.fault is not Fault.DEATH:
-            return Evidence.BESIDE
-        evidence = await flight.station.deaths.against(flight.evidence, flight.answer)
+        if request.answer is None or request.answer.fault is not Fault.DEATH:
+            return Evidence.NOT_ALONE
+        evidence = await request.backend.deaths.evidence_against(request.evidence, request.answer)
         if evidence is None:
-            flight.answer = replace(flight.answer, fault=Fault.TRANSIENT)
-        return evidence or Evidence.BESIDE
+            request.answer = replace(request.answer, fault=Fault.TRANSIENT)
+        return evidence or Evidence.NOT_ALONE
 
-    def _note(self, flight: Flight, evidence: Evidence = Evidence.BESIDE) -> bool:
+    def _record(self, request: PendingRequest, evidence: Evidence = Evidence.NOT_ALONE) -> bool:
         """Takes down one request that is over; True where it brought a text."""
-        answer, station = flight.answer, flight.station
-        assert answer is not None  # noqa: S101 - a flight lands with its answer
+        answer, backend = request.answer, request.backend
+        assert answer is not None  # noqa: S101 - a completed request has its answer
         self._answers.append(answer)
         verdict: Verdict | None = None
         if answer.fault is None:
             verdict = judge(answer.text, answer.finish_reason, self.image, self._model.format)
-            self._tried.append(Tried(flight.ask.rung, station.name, answer, verdict))
-            self.troubles.answered()
+            self._tried.append(Tried(request.ask.rung, backend.name, answer, verdict))
+            self.history.reset()
         elif answer.outcome != "hedged":
-            now = self._means.clock()
+            now = self._context.clock()
             jitter = random.random()  # noqa: S311 - spreads retries, hides nothing
-            self.troubles.note(
-                station.name,
+            self.history.record(
+                backend.name,
                 answer,
                 now,
                 evidence=evidence,
-                reads_others=station.reads_others_than(flight),
+                reads_others=backend.reads_others_than(request),
                 jitter=jitter,
             )
             if answer.fault is Fault.DEATH:
-                self._died_with.append((station, flight.deaths + 1))
+                self._died_with.append((backend, request.deaths + 1))
         self._attempts.append(
             Attempt(
                 document_id=self.document_id,
                 page_number=self.page_number,
-                attempt=flight.attempt,
-                backend=station.name,
+                attempt=request.attempt,
+                backend=backend.name,
                 model=self._model.model,
-                choice=flight.choice.reason,
-                started_at=flight.started_at,
+                choice=request.choice.reason,
+                started_at=request.started_at,
                 seconds=round(answer.seconds, 3),
                 outcome=verdict.reason.value if verdict is not None and verdict.reason else answer.outcome,
                 finish_reason=answer.finish_reason,
@@ -225,30 +225,30 @@ class PageReading:
         )
         return verdict is not None
 
-    def _hopeless(self) -> GaveUp | None:
-        servers = [backend.name for backend in self._means.config.backends]
-        if self.troubles.poisoned:
-            for station, _ in self._died_with:
-                station.admission.absolved()
-            detail = f"in flight at {self.troubles.deaths} deaths, alone the last time: {self.troubles.last}"
+    def _reason_to_give_up(self) -> GaveUp | None:
+        servers = [backend.name for backend in self._context.config.backends]
+        if self.history.poisoned:
+            for backend, _ in self._died_with:
+                backend.admission.undo_last_death()
+            detail = f"in flight at {self.history.deaths} deaths, alone the last time: {self.history.last}"
             return GaveUp(Reason.POISONED, detail)
-        if self.troubles.refused_by_all(servers):
-            return GaveUp(Reason.REFUSED, "; ".join(f"{name}: {why}" for name, why in self.troubles.refused.items()))
-        if self.troubles.worn_out(self._means.clock(), self._means.outage_wait):
-            return GaveUp(Reason.BACKEND_UNAVAILABLE, f"no answer in time; at last {self.troubles.last}")
+        if self.history.refused_by_all(servers):
+            return GaveUp(Reason.REFUSED, "; ".join(f"{name}: {why}" for name, why in self.history.refused.items()))
+        if self.history.exhausted(self._context.clock(), self._context.outage_wait):
+            return GaveUp(Reason.BACKEND_UNAVAILABLE, f"no answer in time; at last {self.history.last}")
         return None
 
-    async def _take_back(self, outcome: str) -> None:
+    async def _cancel_pending(self, outcome: str) -> None:
         """Ends what is still under way, and takes it down: every request that was sent is an attempt."""
-        tasks = [flight.task for flight in self.flights if flight.task is not None]
-        for flight in list(self.flights):
-            flight.take_back(outcome)
+        tasks = [request.task for request in self.pending if request.task is not None]
+        for request in list(self.pending):
+            request.cancel(outcome)
         if tasks:
             await asyncio.gather(*tasks, return_exceptions=True)
         while not self._events.empty():
             event = self._events.get_nowait()
-            if isinstance(event, Flight):
-                self._note(event)
+            if isinstance(event, PendingRequest):
+                self._record(event)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -262,8 +262,8 @@ class PageReading:
         if gave_up.reason is Reason.POISONED:
             await self._report_poisoned()
         failed = self._transcript(self._tried[-1] if self._tried else None, gave_up.reason, gave_up.detail)
-        if gave_up.reason is Reason.BACKEND_UNAVAILABLE and self._means.cpu is not None:
-            return await self._on_the_cpu(self._means.cpu, failed)
+        if gave_up.reason is Reason.BACKEND_UNAVAILABLE and self._context.cpu is not None:
+            return await self._on_the_cpu(self._context.cpu, failed)
         return failed
 
     def _transcript(self, taken: Tried | None, reason: Reason | None, detail: str | None) -> Transcript:
@@ -271,7 +271,7 @@ class PageReading:
         verdict = taken.verdict if taken else None
         attempts = tuple(sorted(self._attempts, key=lambda attempt: attempt.attempt))
         return Transcript(
-            recipe_id=self._means.recipe_id,
+            recipe_id=self._context.recipe_id,
             image_sha256=self.image.sha256,
             status=PageStatus.FAILED if reason else PageStatus.OK,
             text=answer.text if answer and not reason else "",
@@ -297,21 +297,21 @@ class PageReading:
         """The third, slower place. The transcript stays under this recipe: that is what was asked for."""
         known = {attempt.attempt for attempt in failed.attempts}
         transcript = await cpu.transcribe(self.image, failed)
-        choice = f"outage: cpu after {self._means.outage_wait:g} s"
+        choice = f"outage: cpu after {self._context.outage_wait:g} s"
         attempts = tuple(
             attempt if attempt.attempt in known else replace(attempt, choice=choice) for attempt in transcript.attempts
         )
-        return replace(transcript, recipe_id=self._means.recipe_id, attempts=attempts)
+        return replace(transcript, recipe_id=self._context.recipe_id, attempts=attempts)
 
     async def _report_poisoned(self) -> None:
-        backend = self._died_with[-1][0].backend
+        backend = self._died_with[-1][0].config
         log.error("page %d of %s killed %s: not sent again", self.page_number, self.document_id, backend.name)
-        if self._means.on_poisoned is None:
+        if self._context.on_poisoned is None:
             return
         ask = Ask(jpeg=b"", rung=self._rung, request_id="", priority=URGENT if self.urgent else 0)
         body = json.loads(request_body(backend, ask))
         try:
-            done = self._means.on_poisoned(Poisoned(self.image, backend.name, body, tuple(self._answers)))
+            done = self._context.on_poisoned(Poisoned(self.image, backend.name, body, tuple(self._answers)))
             if inspect.isawaitable(done):
                 await done
         except Exception:

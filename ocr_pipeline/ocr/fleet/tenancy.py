@@ -12,32 +12,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ocr_pipeline.ocr.fleet.failover import Evidence
-from ocr_pipeline.ocr.fleet.vitals import Vitals
+from ocr_pipeline.ocr.fleet.server_metrics import ServerMetrics
 
 
 @dataclass(slots=True)
-class Company:
+class Tenancy:
     """One server's. Times are the fleet's clock, in seconds."""
 
-    tells: bool = True  # it lets us read its /metrics
+    metrics_available: bool = True  # it lets us read its /metrics
     shared: bool = False  # pages that are not ours were seen there, or the server never tells
     _empty: bool = False  # the last look showed no page there, and none was sent since
-    _kept_free_since: float | None = None  # none of ours was there since, and no look showed the server empty
+    _reserved_since: float | None = None  # none of ours was there since, and no look showed the server empty
     _strangers: int = 0  # looks in a row that showed pages that are not ours
 
-    def changed(self) -> None:
+    def invalidate(self) -> None:
         """A page of ours was sent, or the server begins to be kept free: what was seen before says nothing now."""
         self._empty = False
 
-    def kept_free(self, now: float) -> None:
+    def mark_reserved(self, now: float) -> None:
         """A look is made while the server is kept free for one page, whatever comes of the look."""
-        if self._kept_free_since is None:
-            self._kept_free_since = now
+        if self._reserved_since is None:
+            self._reserved_since = now
 
-    def looked(self, vitals: Vitals, ours: int) -> None:
-        """What a look said, with so many of our pages there. A request that was just taken back is still counted by
+    def observe(self, metrics: ServerMetrics, ours: int) -> None:
+        """What a look said, with so many of our pages there. A request that was just cancelled is still counted by
         the server, so it takes two looks in a row to see strangers."""
-        held = held_by(vitals)
+        held = requests_held(metrics)
         if held is None:
             self.shared, self._empty = True, not ours
             return
@@ -45,24 +45,24 @@ class Company:
         self.shared = self.shared or self._strangers > 1
         self._empty = not held and not ours
         if self._empty:
-            self._kept_free_since = None
+            self._reserved_since = None
 
-    def solitude(self, now: float, patience: float) -> Evidence | None:
+    def evidence_if_sent(self, now: float, patience: float) -> Evidence | None:
         """What a death would say against a page sent now, with none of ours there; None: not alone yet.
 
         A server that is never empty for `patience` seconds, or tells nothing, gets the page all the same: it is then
         alone by our count only.
         """
-        if not self.tells:
+        if not self.metrics_available:
             return Evidence.DOUBTFUL
         if self._empty:
             return Evidence.DOUBTFUL if self.shared else Evidence.PROVED
-        never = self._kept_free_since is not None and now - self._kept_free_since >= patience
+        never = self._reserved_since is not None and now - self._reserved_since >= patience
         return Evidence.DOUBTFUL if never else None
 
 
-def held_by(vitals: Vitals) -> float | None:
+def requests_held(metrics: ServerMetrics) -> float | None:
     """Pages at the server, running and waiting; None where it does not tell."""
-    if vitals.running is None and vitals.waiting is None:
+    if metrics.running is None and metrics.waiting is None:
         return None
-    return (vitals.running or 0.0) + (vitals.waiting or 0.0)
+    return (metrics.running or 0.0) + (metrics.waiting or 0.0)

@@ -1,6 +1,6 @@
 """The order in which waiting pages are looked at: urgent first, then the documents in turn.
 
-Here belongs the line, pure. Not here: which server takes the page at its head (routing.py).
+Here belongs the queue, pure. Not here: which server takes the page at its head (routing.py).
 
 Among equals the documents take turns (start-time fair queueing): a document of 3,000 pages gets a place, and a letter
 that comes after it gets the next one. Within a document a page that was asked before goes first, then by number, so
@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Waiting(Protocol):
-    """What the line must know of a page."""
+    """What the queue must know of a page."""
 
     @property
     def document_id(self) -> str: ...
@@ -33,7 +33,7 @@ W = TypeVar("W", bound=Waiting)
 
 
 @dataclass
-class _Class(Generic[W]):
+class _Priority(Generic[W]):
     """The documents of one urgency. `turn` of a document: how often it was served, counted in common time."""
 
     pages: dict[str, list[tuple[bool, int, int, W]]] = field(default_factory=dict)  # by document; each list is a heap
@@ -42,11 +42,11 @@ class _Class(Generic[W]):
     now: int = 0  # the turn that was served last
 
 
-class WaitingLine(Generic[W]):
+class FairQueue(Generic[W]):
     """Waiting pages. Adding and taking cost the logarithm of one document's waiting pages."""
 
     def __init__(self) -> None:
-        self._classes: tuple[_Class[W], _Class[W]] = (_Class(), _Class())
+        self._priorities: tuple[_Priority[W], _Priority[W]] = (_Priority(), _Priority())
         self._order = count()
         self._inside: set[int] = set()
 
@@ -57,49 +57,49 @@ class WaitingLine(Generic[W]):
         return id(page) in self._inside
 
     def add(self, page: W) -> None:
-        line = self._line(page)
+        level = self._priority_of(page)
         document = page.document_id
         order = next(self._order)
-        if document not in line.pages:
-            line.pages[document] = []
-            line.turns[document] = max(line.now, line.turns.get(document, 0))
-            line.arrived[document] = order
-        heapq.heappush(line.pages[document], (not page.asked_before, page.page_number, order, page))
+        if document not in level.pages:
+            level.pages[document] = []
+            level.turns[document] = max(level.now, level.turns.get(document, 0))
+            level.arrived[document] = order
+        heapq.heappush(level.pages[document], (not page.asked_before, page.page_number, order, page))
         self._inside.add(id(page))
 
     def take(self, page: W) -> None:
         """The page is served: its document has had its turn."""
-        line = self._line(page)
-        line.now = max(line.now, line.turns[page.document_id])
-        line.turns[page.document_id] += 1
+        level = self._priority_of(page)
+        level.now = max(level.now, level.turns[page.document_id])
+        level.turns[page.document_id] += 1
         self.remove(page)
 
     def remove(self, page: W) -> None:
-        """The page left the line unserved."""
-        line = self._line(page)
+        """The page left the queue unserved."""
+        level = self._priority_of(page)
         self._inside.discard(id(page))
-        heap = line.pages[page.document_id]
+        heap = level.pages[page.document_id]
         heap[:] = [entry for entry in heap if entry[3] is not page]
         heapq.heapify(heap)
         if heap:
             return
-        del line.pages[page.document_id]
-        del line.arrived[page.document_id]
-        if len(line.turns) > 1000:  # a document whose turn has passed starts afresh, so its turn need not be kept
-            line.turns = {d: t for d, t in line.turns.items() if d in line.pages or t > line.now}
+        del level.pages[page.document_id]
+        del level.arrived[page.document_id]
+        if len(level.turns) > 1000:  # a document whose turn has passed starts afresh, so its turn need not be kept
+            level.turns = {d: t for d, t in level.turns.items() if d in level.pages or t > level.now}
 
-    def in_turn(self) -> Iterator[W]:
+    def in_order(self) -> Iterator[W]:
         """All waiting pages in their order. Take or add nothing while it runs: make a list of what is needed."""
-        for line in self._classes:
-            heads = [(line.turns[document], line.arrived[document], document, 0) for document in line.pages]
+        for level in self._priorities:
+            heads = [(level.turns[document], level.arrived[document], document, 0) for document in level.pages]
             heapq.heapify(heads)
             ordered: dict[str, list[tuple[bool, int, int, W]]] = {}
             while heads:
                 turn, arrived, document, index = heapq.heappop(heads)
-                pages = ordered.setdefault(document, sorted(line.pages[document], key=lambda entry: entry[:3]))
+                pages = ordered.setdefault(document, sorted(level.pages[document], key=lambda entry: entry[:3]))
                 yield pages[index][3]
                 if index + 1 < len(pages):
                     heapq.heappush(heads, (turn + 1, arrived, document, index + 1))
 
-    def _line(self, page: W) -> _Class[W]:
-        return self._classes[0 if page.urgent else 1]
+    def _priority_of(self, page: W) -> _Priority[W]:
+        return self._priorities[0 if page.urgent else 1]

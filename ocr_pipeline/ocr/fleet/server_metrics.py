@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class ServerMetrics:
     """What a server says of itself at one moment. None: it does not say."""
 
     running: float | None = None
@@ -27,7 +27,7 @@ _NAMES = {
 _FIRST_LETTERS = ("v", "p")
 
 
-def parse_metrics(text: str) -> Vitals:
+def parse_metrics(text: str) -> ServerMetrics:
     """Reads the few gauges and counters that matter from Prometheus text; everything else, broken or not, is skipped.
 
     Several engines behind one server (label `engine`) are added up; KV use and start time are the highest.
@@ -53,4 +53,4 @@ def parse_metrics(text: str) -> Vitals:
             continue
         highest = field in ("kv_usage", "started")
         found[field] = max(found.get(field, 0.0), value) if highest else found.get(field, 0.0) + value
-    return Vitals(**found)
+    return ServerMetrics(**found)

@@ -1,4 +1,4 @@
-"""Requests that are taken back, at any moment of their lives, must not cost the client a connection."""
+"""Requests that are cancelled, at any moment of their lives, must not cost the client a connection."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_requests_cancelled_at_random_moments_take_nothing_from_those_that_follo
 def test_after_a_death_with_all_slots_full_the_server_is_filled_again():
     async def scene(server: SimulatedServer) -> None:
         async with fleet_of(one(server, slots=16), tuning=QUICK) as fleet:
-            station, enough = fleet.stations[0], asyncio.Event()
+            backend, enough = fleet.backends[0], asyncio.Event()
             reading = asyncio.create_task(read_all(fleet, backlog(enough)))
-            await until(lambda: station.speed.pages >= 16 and station.in_flight >= 16)
+            await until(lambda: backend.speed.pages >= 16 and backend.in_flight >= 16)
             await asyncio.to_thread(server.set_faults, die={"manner": "engine"})
-            await until(lambda: station.deaths.count == 1 and station.in_flight == 0)
-            await until(lambda: station.vitals.running == 16 and not station.breaker.why, timeout=40)
+            await until(lambda: backend.deaths.count == 1 and backend.in_flight == 0)
+            await until(lambda: backend.metrics.running == 16 and not backend.breaker.why, timeout=40)
             enough.set()
             await reading
 
