@@ -78,9 +78,12 @@ class RenderPool:
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._end_workers)  # who waits for threads must not hold up the loop
+
+    def _end_workers(self) -> None:
         for renderer in self._renderers:
             renderer.close()  # also ends a call that is under way, so that its thread returns
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     @property

@@ -7,6 +7,7 @@ that fails page after page. Not here: what is asked for (`renderer.py`), pipes a
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ocr_pipeline.pdf.frames import Frame
+from ocr_pipeline.pdf.pages import RendererClosed
 from ocr_pipeline.pdf.process import WorkerLost, WorkerProcess
 
 _RENEW_AFTER = 100
@@ -37,21 +39,23 @@ class Document:
 
 
 class IsolatedWorker:
-    """Use it from one thread at a time."""
+    """Use it from one thread at a time, but for `close`. What it is asked raises RendererClosed once it is closed."""
 
     def __init__(self, memory_bytes: int) -> None:
         self._memory = memory_bytes
         self._process: WorkerProcess | None = None
         self._document: Document | None = None
         self._opened = 0
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
+        self._closed = False
+        self._asking = threading.Lock()  # held while the worker is started, asked or ended
 
     def close(self) -> None:
-        self._terminate()
-        self._document = None
+        """Ends the worker, and with it a call that is under way; no other one is started. From any thread."""
+        self._closed = True
+        if (process := self._process) is not None:
+            process.kill()
+        with self._asking:
+            self._terminate()
 
     def document(self, path: Path) -> Document:
         """What is known of the file at `path`, as it is now. Raises OSError."""
@@ -61,21 +65,25 @@ class IsolatedWorker:
         if self._document is None or (self._document.path, self._document.identity) != (path, identity):
             self._opened += 1
             if self._opened > _RENEW_AFTER:
-                self.close()
+                with self._asking:
+                    self._terminate()
                 self._opened = 1
             self._document = Document(path, identity)
         return self._document
 
     def ask(self, op: str, document: Document, seconds: float) -> Frame | WorkerLost:
         """The one frame that answers `op`."""
-        for again in (True, False):
-            try:
-                frames = list(self._running().ask({"op": op, "path": str(document.path)}, seconds))
-                return frames[0] if len(frames) == 1 else WorkerLost("answered nothing")
-            except WorkerLost as lost:
-                self._terminate()
-                if not (lost.killed and again):
-                    return lost
+        request = {"op": op, "path": str(document.path)}
+        with self._asking:
+            for again in (True, False):
+                try:
+                    frames = list(self._running().ask(request, seconds))
+                    return frames[0] if len(frames) == 1 else WorkerLost("answered nothing")
+                except WorkerLost as lost:
+                    self._terminate()
+                    self._refuse_when_closed()
+                    if not (lost.killed and again):
+                        return lost
         raise AssertionError("unreachable")
 
     def ask_pages(
@@ -98,28 +106,46 @@ class IsolatedWorker:
                 said = f"not tried, since {_PATIENCE[op]} pages in a row failed with it"
                 found.update((page, WorkerLost(said, timed_out=True)) for page in left)
                 break
-            try:
-                request = {"op": op, "path": str(document.path), "pages": left, **more(left)}
-                for frame in self._running().ask(request, seconds):
-                    if not left or frame[0].get("page") != left[0]:
-                        raise WorkerLost("answered for another page")
-                    found[left.pop(0)] = frame
-                    document.lost_in_a_row[op] = 0
-                if left:
-                    raise WorkerLost("answered nothing")
-            except WorkerLost as lost:
-                self._terminate()
-                if lost.killed and left[0] != killed_on:
-                    killed_on = left[0]
-                    continue
-                document.lost_in_a_row[op] += 1
-                found[left.pop(0)] = lost
+            request = {"op": op, "path": str(document.path), "pages": left, **more(left)}
+            with self._asking:
+                try:
+                    for frame in self._running().ask(request, seconds):
+                        if not left or frame[0].get("page") != left[0]:
+                            raise WorkerLost("answered for another page")
+                        found[left.pop(0)] = frame
+                        document.lost_in_a_row[op] = 0
+                    if left:
+                        raise WorkerLost("answered nothing")
+                except WorkerLost as lost:
+                    self._terminate()
+                    self._refuse_when_closed()
+                    if lost.killed and left[0] != killed_on:
+                        killed_on = left[0]
+                        continue
+                    document.lost_in_a_row[op] += 1
+                    found[left.pop(0)] = lost
         return found
 
     def _running(self) -> WorkerProcess:
+        """The worker. Raises RuntimeError where none can be started at all: that is no PDF's fault."""
         if self._process is None:
+            self._refuse_when_closed()
             self._process = WorkerProcess(self._memory)
+            self._refuse_when_closed()  # `close` may have looked for the worker before it could be seen
+            try:
+                self._process.wait_until_ready()
+            except WorkerLost as lost:
+                self._terminate()
+                self._refuse_when_closed()
+                raise RuntimeError(
+                    f"the PDF worker process does not start: {lost.detail}. Is OCR_RENDER_MEMORY too small?"
+                ) from lost
         return self._process
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            self._terminate()
+            raise RendererClosed("the renderer was closed")
 
     def _terminate(self) -> None:
         if self._process is not None:

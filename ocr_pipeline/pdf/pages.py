@@ -19,6 +19,10 @@ class PdfError(Exception):
         return type(self), (self.reason, self.detail)  # so that it comes through between processes
 
 
+class RendererClosed(Exception):
+    """`Renderer.close` was called: the call that was under way is ended, and later ones are refused."""
+
+
 @dataclass(frozen=True, slots=True)
 class RenderLimits:
     max_pages: int = 5000

@@ -23,7 +23,6 @@ from typing import IO
 from ocr_pipeline.pdf import frames
 
 _START_SECONDS = 120.0  # 0.2 s on an idle machine
-_LOOK_SECONDS = 0.5
 _READ_BYTES = 1 << 20
 _STDERR_TAIL = 300
 
@@ -45,19 +44,33 @@ class WorkerLost(Exception):
 
 
 class WorkerProcess:
-    """One running worker. After WorkerLost it is gone; `close` may be called at any time."""
+    """One running worker. It belongs to one thread, but for `kill`. After WorkerLost it is gone."""
 
     def __init__(self, memory_bytes: int) -> None:
-        """Raises RuntimeError where no worker can be started at all: that is no PDF's fault."""
+        """Starts it; `wait_until_ready` before the first request. Raises OSError."""
+        self._selector = selectors.DefaultSelector()
         self._scratch = Path(tempfile.mkdtemp(prefix="ocr-pipeline-pdf-"))
         self._stderr = self._scratch / "stderr"
+        try:
+            self._process = self._start(memory_bytes)
+        except BaseException:
+            self._selector.close()
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            raise
+        self._finalizer = weakref.finalize(self, _terminate, self._process, self._selector, self._scratch)
+        self._requests, self._answers = _pipes(self._process)
+        os.set_blocking(self._answers.fileno(), False)
+        self._selector.register(self._answers, selectors.EVENT_READ)
+        self._buffer = bytearray()
+
+    def _start(self, memory_bytes: int) -> subprocess.Popen[bytes]:
         package_root = Path(__file__).resolve().parents[2]
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package_root), environment.get("PYTHONPATH")]))
         # Each thread's arena would reserve 64 MB of the address space that is limited, and hold on to what it freed.
         environment["MALLOC_ARENA_MAX"] = "1"
         with self._stderr.open("wb") as stderr:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 # -P: the current folder may be anyone's; nothing is imported from it.
                 [sys.executable, "-P", "-m", "ocr_pipeline.pdf.worker", str(self._scratch), str(memory_bytes)],
                 stdin=subprocess.PIPE,
@@ -66,22 +79,10 @@ class WorkerProcess:
                 env=environment,
                 start_new_session=True,  # one group with its poppler children, to be killed as one; no Ctrl-C from us
             )
-        self._requests, self._answers = _pipes(self._process)
-        os.set_blocking(self._answers.fileno(), False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._answers, selectors.EVENT_READ)
-        self._buffer = bytearray()
-        self._finalizer = weakref.finalize(self, _terminate, self._process, self._selector, self._scratch)
-        try:
-            self._next_frame(_START_SECONDS)
-        except WorkerLost as lost:
-            raise RuntimeError(
-                f"the PDF worker process does not start: {lost.detail}. Is OCR_RENDER_MEMORY too small?"
-            ) from lost
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+    def wait_until_ready(self) -> None:
+        """Raises WorkerLost."""
+        self._next_frame(_START_SECONDS)
 
     def ask(self, request: frames.Header, seconds: float) -> Iterator[frames.Frame]:
         """The frames of the answer. `seconds` is the longest wait for each. Raises WorkerLost."""
@@ -95,6 +96,12 @@ class WorkerProcess:
             if frame[0].get("end"):
                 return
             yield frame
+
+    def kill(self) -> None:
+        """End the worker and its children, from any thread: who waits for an answer gets WorkerLost. The pipes stay
+        open until `close`: the waiting thread reads from them."""
+        if self._finalizer.alive:
+            _kill_group(self._process)
 
     def close(self) -> None:
         """Kill the worker and its children, and remove its folder."""
@@ -112,11 +119,7 @@ class WorkerProcess:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise self._lost(f"took longer than {seconds:g} s", timed_out=True)
-            if not self._selector.select(min(left, _LOOK_SECONDS)):
-                # Closed by another thread: its pipe may have left the selector before the end was seen there, and
-                # this thread would wait for the whole time (Ctrl-C on a busy machine: 60 s).
-                if not self._finalizer.alive:
-                    raise WorkerLost("was closed")
+            if not self._selector.select(left):
                 continue
             try:
                 data = os.read(self._answers.fileno(), _READ_BYTES)
@@ -157,11 +160,15 @@ def _cause(code: int) -> str:
     return f"signal {-code}"
 
 
-def _terminate(process: subprocess.Popen[bytes], selector: selectors.BaseSelector, scratch: Path) -> None:
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
     # Where the process was not waited for yet its id is still its own, so the group cannot be somebody else's; where
     # it was, poppler children may be left in the group, which then keeps the id from being given out again.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def _terminate(process: subprocess.Popen[bytes], selector: selectors.BaseSelector, scratch: Path) -> None:
+    _kill_group(process)
     process.wait()
     selector.close()
     for pipe in (process.stdin, process.stdout):

@@ -26,7 +26,7 @@ from ocr_pipeline.pdf.geometry import effective_dpi, has_area, is_too_large, pix
 from ocr_pipeline.pdf.ink import BLANK_INK
 from ocr_pipeline.pdf.isolation import Document, IsolatedWorker
 from ocr_pipeline.pdf.opinions import Image, NoImage, Opening
-from ocr_pipeline.pdf.pages import PageFault, PdfError, PdfInfo, RenderedPage, RenderLimits
+from ocr_pipeline.pdf.pages import PageFault, PdfError, PdfInfo, RenderedPage, RendererClosed, RenderLimits
 from ocr_pipeline.pdf.process import WorkerLost
 from ocr_pipeline.records import Geometry, PageStatus, Reason
 
@@ -38,6 +38,7 @@ __all__ = [
     "RenderLimits",
     "RenderedPage",
     "Renderer",
+    "RendererClosed",
     "poppler_installed",
 ]
 
@@ -59,7 +60,7 @@ def poppler_installed() -> bool:
 
 
 class Renderer:
-    """Owns one worker process, started when it is needed. Use it from one thread at a time, and close it."""
+    """Owns one worker process, started when it is needed. Use it from one thread at a time, and close it, from any."""
 
     def __init__(self, limits: RenderLimits) -> None:
         self._limits = limits
@@ -75,12 +76,8 @@ class Renderer:
         self.close()
 
     def close(self) -> None:
-        """End the worker process. A later call starts another one."""
+        """End the worker process. A call that is under way raises RendererClosed, and so does every later one."""
         self._worker.close()
-
-    @property
-    def worker_pid(self) -> int | None:
-        return self._worker.pid
 
     def inspect(self, path: Path) -> PdfInfo:
         """Page count and title. Raises PdfError where the document cannot be read, OSError where the file cannot."""

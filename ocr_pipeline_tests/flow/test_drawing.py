@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocr_pipeline.flow.rendering import RANGE, ranges
+from ocr_pipeline.flow.rendering import RANGE, PageBudget, RenderPool, ranges
 from ocr_pipeline.flow.results import results
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.storage import Storage, StorageError
+from ocr_pipeline.pdf.renderer import RenderLimits
 from ocr_pipeline_tests.flow.doubles import ScriptedTranscriber
 from ocr_pipeline_tests.flow.test_stream import put
 from ocr_pipeline_tests.pdfs import numbered
@@ -81,3 +85,22 @@ def test_a_batch_that_fails_as_a_whole_gives_back_its_places_in_memory(tmp_path:
     finally:
         service.close()
     assert [len(result.pages) for result in results(lake, batch)] == [30, 30, 30]
+
+
+@pytest.mark.timeout(60)
+def test_the_event_loop_goes_on_while_the_pool_waits_for_a_worker_to_end(tmp_path: Path) -> None:
+    pipe = tmp_path / "a.pdf"
+    os.mkfifo(pipe)  # a file on a share that does not answer: who opens it waits, and no kill reaches that thread
+
+    async def close_the_pool_and_let_the_file_answer_then() -> None:
+        async with RenderPool(RenderLimits(), 1, PageBudget(8)) as pool:
+            inspecting = asyncio.create_task(pool.batch().inspect(0, pipe))
+            writer = None
+            while writer is None:
+                await asyncio.sleep(0.01)
+                with contextlib.suppress(OSError):  # nobody has opened it for reading yet
+                    writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            asyncio.get_running_loop().call_later(0.2, os.close, writer)
+            inspecting.cancel()
+
+    asyncio.run(close_the_pool_and_let_the_file_answer_then())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,12 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
-from ocr_pipeline.pdf.renderer import RenderedPage, Renderer, RenderLimits
+from ocr_pipeline.pdf.renderer import RenderedPage, Renderer, RendererClosed, RenderLimits
 from ocr_pipeline.records import Geometry
 
 from . import pdfs
@@ -31,22 +33,39 @@ def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def kill_when_poppler_draws(renderer: Renderer, times: int) -> threading.Thread:
+def workers(parent: int | None = None) -> set[int]:
+    """Ids of the worker processes that this process, or another one, has started."""
+    found = set()
+    for child in psutil.Process(parent).children():
+        with contextlib.suppress(psutil.Error):
+            if "ocr_pipeline.pdf.worker" in child.cmdline():
+                found.add(child.pid)
+    return found
+
+
+def drawing() -> int | None:
+    """A worker with a pdftoppm below it."""
+    for pid in workers():
+        with contextlib.suppress(psutil.Error):
+            if any(child.name() == "pdftoppm" for child in psutil.Process(pid).children()):
+                return pid
+    return None
+
+
+def kill_when_poppler_draws(times: int) -> threading.Thread:
     """Kill so many workers, each while pdftoppm runs below it."""
 
     def killer() -> None:
         killed: set[int] = set()
 
-        def poppler_draws() -> bool:
-            pid = renderer.worker_pid
-            if pid is None or pid in killed or gone(pid):
-                return False
-            if any(child.name() == "pdftoppm" for child in psutil.Process(pid).children()):
+        def killed_enough() -> bool:
+            pid = drawing()
+            if pid is not None and pid not in killed:
                 killed.add(pid)
                 os.kill(pid, signal.SIGKILL)
             return len(killed) == times
 
-        wait_until(poppler_draws)
+        wait_until(killed_enough)
 
     thread = threading.Thread(target=killer, daemon=True)
     thread.start()
@@ -56,12 +75,10 @@ def kill_when_poppler_draws(renderer: Renderer, times: int) -> threading.Thread:
 def test_a_worker_killed_between_calls_is_replaced(renderer: Renderer, pdf: Path, geometry: Geometry) -> None:
     pdfs.book(pdf, [["one"], ["two"]])
     before = renderer.render(pdf, 1, 2, geometry)
-    pid = renderer.worker_pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    for pid in workers():
+        os.kill(pid, signal.SIGKILL)
     assert renderer.inspect(pdf).page_count == 2
     assert renderer.render(pdf, 1, 2, geometry) == before
-    assert renderer.worker_pid != pid
 
 
 DASHES = pdfs.stream(b"[0.01 0.01] 0 d 0.001 w\n" + b"0 0 m 595 842 l S\n" * 20, compress=True)
@@ -73,7 +90,7 @@ def test_one_kill_while_a_page_is_drawn_costs_nothing(with_poppler: Renderer, pd
     pdf.write_bytes(pdfs.pages(pages, [pdfs.TEXT, DASHES, pdfs.TEXT]))
     undisturbed = with_poppler.render(pdf, 1, 3, geometry)
     assert all(isinstance(page, RenderedPage) for page in undisturbed)
-    thread = kill_when_poppler_draws(with_poppler, 1)
+    thread = kill_when_poppler_draws(1)
     assert with_poppler.render(pdf, 1, 3, geometry) == undisturbed
     thread.join(30)
     assert not thread.is_alive()
@@ -84,7 +101,7 @@ def test_a_page_whose_worker_is_killed_again_and_again_is_drawn_by_the_other_lib
 ) -> None:
     pages = [b"/MediaBox[0 0 595 842]", pdfs.TEXT_PAGE]
     pdf.write_bytes(pdfs.pages(pages, [DASHES, pdfs.TEXT]))
-    thread = kill_when_poppler_draws(with_poppler, 2)
+    thread = kill_when_poppler_draws(2)
     first, second = with_poppler.render(pdf, 1, 2, geometry)
     thread.join(30)
     assert not thread.is_alive()
@@ -93,19 +110,55 @@ def test_a_page_whose_worker_is_killed_again_and_again_is_drawn_by_the_other_lib
     assert (first.renderer, second.renderer) == ("pdfium", "poppler")
 
 
-def test_closing_leaves_no_process_and_no_file(pdf: Path, geometry: Geometry, tmp_path: Path) -> None:
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which workers make theirs."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def test_closing_leaves_no_process_and_no_file(pdf: Path, geometry: Geometry, scratch: Path) -> None:
     pdfs.book(pdf, [["one"]])
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tempfile.tempdir", str(scratch))
-        renderer = Renderer(RenderLimits())
-        renderer.render(pdf, 1, 1, geometry)
-        pid = renderer.worker_pid
-        assert pid is not None
-        assert len(list(scratch.iterdir())) == 1
+    others = workers()
+    renderer = Renderer(RenderLimits())
+    renderer.render(pdf, 1, 1, geometry)
+    assert len(workers() - others) == len(list(scratch.iterdir())) == 1
+    renderer.close()
+    assert workers() <= others
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("with_poppler")
+def test_closing_ends_the_call_under_way_and_no_other_worker_is_started(
+    pdf: Path, geometry: Geometry, scratch: Path
+) -> None:
+    pdf.write_bytes(pdfs.pages([b"/MediaBox[0 0 595 842]"] * 50, [DASHES] * 50))
+    others = workers()
+    renderer = Renderer(RenderLimits())
+    with ThreadPoolExecutor(1) as thread:
+        call = thread.submit(renderer.render, pdf, 1, 50, geometry)
+        wait_until(lambda: drawing() is not None)
         renderer.close()
-    assert not psutil.pid_exists(pid)
+        assert workers() <= others
+        assert list(scratch.iterdir()) == []
+        with pytest.raises(RendererClosed):
+            call.result()
+        assert workers() <= others
+    with pytest.raises(RendererClosed):
+        renderer.inspect(pdf)
+    assert workers() <= others
+
+
+def test_a_worker_that_cannot_be_started_leaves_no_file(
+    pdf: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pdfs.book(pdf, [["one"]])
+    monkeypatch.setattr("sys.executable", str(scratch / "no python"))
+    with Renderer(RenderLimits()) as renderer, pytest.raises(FileNotFoundError):
+        renderer.inspect(pdf)
     assert list(scratch.iterdir()) == []
 
 
@@ -116,19 +169,17 @@ from ocr_pipeline.pdf.renderer import RenderLimits, Renderer
 from ocr_pipeline.records import Geometry
 renderer = Renderer(RenderLimits(seconds=300))
 renderer.inspect(Path(sys.argv[1]))
-print(renderer.worker_pid, flush=True)
+print("ready", flush=True)
 renderer.render(Path(sys.argv[1]), 1, 1, Geometry(150, 1920, 1280))
 """
 
 
 @pytest.mark.parametrize("poppler", [True, False])
 def test_a_killed_parent_leaves_no_worker_no_poppler_and_no_file(
-    with_poppler: Renderer, pdf: Path, tmp_path: Path, poppler: bool
+    with_poppler: Renderer, pdf: Path, scratch: Path, poppler: bool
 ) -> None:
     entry, content = pdfs.slow_page(5)
     pdf.write_bytes(pdfs.pages([entry], [content], [pdfs.SLOW_PATTERN]))
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
     environment = {**os.environ, "TMPDIR": str(scratch)}
     if not poppler:
         environment["PATH"] = str(scratch)
@@ -136,7 +187,9 @@ def test_a_killed_parent_leaves_no_worker_no_poppler_and_no_file(
         [sys.executable, "-c", PARENT, str(pdf)], stdout=subprocess.PIPE, env=environment, text=True
     )
     assert parent.stdout is not None
-    worker = psutil.Process(int(parent.stdout.readline()))
+    assert parent.stdout.readline() == "ready\n"
+    (pid,) = workers(parent.pid)
+    worker = psutil.Process(pid)
     if poppler:
         wait_until(lambda: any(child.name() == "pdftoppm" for child in worker.children()))
     else:
@@ -152,10 +205,11 @@ def test_a_killed_parent_leaves_no_worker_no_poppler_and_no_file(
 def test_a_worker_is_given_no_secret(pdf: Path, geometry: Geometry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOTHERDUCK_TOKEN", "hush")
     pdfs.book(pdf, [["one"]])
+    others = workers()
     with Renderer(RenderLimits()) as renderer:
         renderer.inspect(pdf)
-        assert renderer.worker_pid is not None
-        assert "MOTHERDUCK_TOKEN" not in psutil.Process(renderer.worker_pid).environ()
+        (pid,) = workers() - others
+        assert "MOTHERDUCK_TOKEN" not in psutil.Process(pid).environ()
 
 
 def test_a_memory_limit_in_which_no_worker_can_start_is_no_pdf_s_fault(pdf: Path) -> None:
@@ -179,14 +233,19 @@ def test_a_long_file_is_read_range_by_range(renderer: Renderer, pdf: Path) -> No
 
 
 @pytest.mark.slow
-def test_the_worker_s_memory_does_not_grow_with_the_file(without_poppler: Renderer, pdf: Path) -> None:
+def test_the_worker_s_memory_does_not_grow_with_the_file(
+    pdf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Dense pages, of each of which PDFium would keep 90 kB for as long as the document is open."""
     line = "Some words that fill a line of the page, as a book does it. " * 2
     pdfs.book(pdf, [[f"{number} {row} {line}" for row in range(48)] for number in range(1, 301)])
     memory = []
-    for first in range(1, 301, 100):
-        pages = without_poppler.render(pdf, first, first + 99, Geometry(150, 1920, 1280))
-        assert all(isinstance(page, RenderedPage) for page in pages)
-        assert without_poppler.worker_pid is not None
-        memory.append(psutil.Process(without_poppler.worker_pid).memory_info().rss)
+    others = workers()
+    monkeypatch.setenv("PATH", str(tmp_path))  # without poppler
+    with Renderer(RenderLimits()) as renderer:
+        for first in range(1, 301, 100):
+            pages = renderer.render(pdf, first, first + 99, Geometry(150, 1920, 1280))
+            assert all(isinstance(page, RenderedPage) for page in pages)
+            (pid,) = workers() - others
+            memory.append(psutil.Process(pid).memory_info().rss)
     assert memory[-1] < memory[0] + (12 << 20)
