@@ -1,5 +1,6 @@
 # Everything a newcomer needs: Python 3.11 to 3.13 and make.
 PYTHON ?= python3
+PORT ?= 3000
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -21,7 +22,7 @@ test: setup
 	$(BIN)/python -m pytest -q -m "not slow and not vllm and not browser and not wrangler and not cluster and not motherduck"
 
 dev: setup
-	DAGSTER_HOME="$$($(BIN)/ocr-pipeline dagster-home)" $(BIN)/dagster dev -w workspace.yaml --host 127.0.0.1
+	DAGSTER_HOME="$$($(BIN)/ocr-pipeline dagster-home)" $(BIN)/dagster dev -w workspace.yaml --host 127.0.0.1 --port $(PORT)
 
 review: setup
 	$(BIN)/ocr-pipeline review

@@ -26,6 +26,7 @@ from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.records import REASONS, PageStatus, Reason
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.compare import recipes
+from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline_tests.simulator.fleet import Fleet
 
 README = Path(__file__).parents[2] / "README.md"
@@ -234,3 +235,16 @@ def test_every_generated_block_of_the_readme_is_what_the_program_says_now(data: 
         README.write_text(text, encoding="utf-8")
     else:
         assert text == written
+
+
+def test_the_readmes_query_over_parquet_gives_the_rows_of_the_tables(data: Path) -> None:
+    run(data, "retry", "--reason", "empty_text")  # from now on a page stands in two files
+    text = README.read_text(encoding="utf-8")
+    (query,) = re.findall(r"<!-- run by a test: newest rows from Parquet -->\n```sql\n(.*?)```", text, re.DOTALL)
+    query = query.replace("data/lake/", f"{data / 'data' / 'lake'}/")
+    columns = ", ".join(TABLES["pages"].names)
+    with duckdb.connect(str(data / "data" / "warehouse.duckdb"), read_only=True) as connection:
+        everything = f"read_parquet('{data}/data/lake/tables/pages/*/*.parquet')"
+        newest = connection.sql(f"SELECT {columns} FROM ({query}) ORDER BY ALL").fetchall()
+        assert newest == connection.sql(f"SELECT {columns} FROM ocr.pages ORDER BY ALL").fetchall()
+        assert len(newest) < len(connection.sql(f"FROM {everything}").fetchall())
