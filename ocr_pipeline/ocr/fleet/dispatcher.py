@@ -72,6 +72,7 @@ class Dispatcher:
         self._active_since = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._dispatching = False
+        self._last_bug = ""
         self._closed = False
 
     # -- who is there ----------------------------------------------------------------------------------------------
@@ -127,15 +128,22 @@ class Dispatcher:
         return tasks
 
     async def _tick(self) -> None:
+        hedging = True
         while True:
             await asyncio.sleep(self._tuning.tick)
             self.dispatch()
-            self._hedge()
+            try:
+                if hedging:
+                    self._hedge()
+            except Exception:  # a bug of ours must not stop the clock by which outages end
+                hedging = False
+                log.exception("late pages are not asked a second time any more")
 
     # -- giving servers to pages -----------------------------------------------------------------------------------
 
     def dispatch(self) -> None:
-        """Everything that can be sent now is sent; what has waited too long is given up."""
+        """Everything that can be sent now is sent; what has waited too long is given up. Never raises, since it is
+        called from callbacks."""
         if self._dispatching or self._closed:
             return
         self._dispatching = True
@@ -144,10 +152,24 @@ class Dispatcher:
             self._place_suspects(now)
             self._place_queue(now)
             self._end_outage_or_give_up(now)
-        except Exception:
-            log.exception("giving pages to servers")  # called from callbacks: it must not end a request's task
+        except Exception as error:
+            self._fail_waiting(error)
         finally:
             self._dispatching = False
+
+    def _fail_waiting(self, error: Exception) -> None:
+        """A bug of ours: pages that wait for the next try would wait for ever. Each bug is logged in full once."""
+        waiting = [task for task in self._page_tasks if task in self._queue or task in self._suspects]
+        shown = repr(error)
+        log.error("%d waiting page(s) fail, no server can be chosen: %s", len(waiting), shown,
+                  exc_info=None if shown == self._last_bug else error)  # fmt: skip
+        self._last_bug = shown
+        self._queue = FairQueue()
+        self._suspects.clear()
+        for backend in self._backends:
+            backend.reserved_for = None
+        for page_task in waiting:
+            page_task.give_up(GaveUp(Reason.ENGINE_FAILED, f"no server could be chosen: {shown}"))
 
     def _place_queue(self, now: float) -> None:
         """First everybody whose own server has room, then whoever is left takes what is left, even beyond its share.
@@ -182,8 +204,8 @@ class Dispatcher:
                     if page_task.is_plain:
                         nowhere.add(kind)
                     continue
-                self._queue.take(page_task)
                 page_task.send(self._by_name[best.backend], best)
+                self._queue.take(page_task)
                 in_flight[page_task.document_id][best.backend] += 1
                 states = [backend.state() for backend in self._backends]
                 nowhere.clear()
@@ -222,8 +244,8 @@ class Dispatcher:
             ready = {s: seen for s in able if (seen := s.evidence_if_sent(page_task, patience)) is not None}
             if ready:
                 backend, evidence = next(iter(ready.items()))
-                self.dequeue(page_task)
                 page_task.send(backend, Choice(backend.name, "alone: was in flight at a death"), evidence)
+                self.dequeue(page_task)
                 continue
             if any(backend.reserved_for is page_task for backend in self._backends):
                 continue

@@ -17,8 +17,8 @@ from ocr_pipeline.records import PageImage, Reason
 FIRST_WAIT = 0.5  # seconds; doubles with each fault of this page on this server
 LONGEST_WAIT = 30.0
 MOST_TIMEOUTS = 3  # of 600 s each, as a rule: a page that is never answered must end
-# What a server can say of one page for ever while it reads all others. Said so often, it is as good as a refusal.
-OF_THE_PAGE = ("http_500", "bad_answer", "engine_error", "answer_too_large", "finish_error", "hung")
+# What can come of one page for ever while all others are read. So often, it is as good as a refusal.
+OF_THE_PAGE = ("http_500", "bad_answer", "engine_error", "answer_too_large", "finish_error", "hung", "client_failed")
 MOST_STRIKES = 3
 DOUBTFUL_DEATHS = 2  # with a page alone: as much as one that is proved
 

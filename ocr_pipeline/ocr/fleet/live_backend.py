@@ -192,19 +192,28 @@ class LiveBackend:
     async def _run(self, request: PendingRequest) -> None:
         try:
             try:
-                answer = await self.client.ask(request.ask)
-                if answer.fault is Fault.DEATH or answer.outcome == "connection_stale":
-                    answer = await self._confirm_death(request, answer)
-            except asyncio.CancelledError:
-                if request.cancelled_as is None:
-                    raise
-                outcome, fault = request.cancelled_as
-                answer = Answer(outcome, self._clock() - request.since, fault=fault, detail="cancelled")
-            self._account(request, answer)
+                answer = await self._answer(request)
+                self._account(request, answer)
+            except Exception as error:  # a bug of ours: without an answer the page would wait for ever
+                log.exception("request %s to %s", request.ask.request_id, self.name)
+                elapsed = self._clock() - request.since
+                answer = Answer("client_failed", elapsed, fault=Fault.TRANSIENT, detail=type(error).__name__)
             request.answer = answer
         finally:
             self._release(request)
         request.owner.completed(request)
+
+    async def _answer(self, request: PendingRequest) -> Answer:
+        try:
+            answer = await self.client.ask(request.ask)
+            if answer.fault is Fault.DEATH or answer.outcome == "connection_stale":
+                answer = await self._confirm_death(request, answer)
+        except asyncio.CancelledError:
+            if request.cancelled_as is None:
+                raise
+            outcome, fault = request.cancelled_as
+            answer = Answer(outcome, self._clock() - request.since, fault=fault, detail="cancelled")
+        return answer
 
     def _release(self, request: PendingRequest) -> None:
         if request in self.pending:
