@@ -26,18 +26,33 @@ def with_poppler() -> Iterator[Renderer]:
 
 @pytest.fixture(scope="module")
 def without_poppler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Renderer]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
-        assert not poppler_installed()
-        renderer = Renderer(RenderLimits())
-    with renderer:
+    with a_renderer_without_poppler(tmp_path_factory.mktemp("empty")) as renderer:
         yield renderer
 
 
+def a_renderer_without_poppler(empty: Path) -> Renderer:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(empty))
+        assert not poppler_installed()
+        return Renderer(RenderLimits())
+
+
 @pytest.fixture(scope="module", params=["poppler", "pdfium"])
-def renderer(request: pytest.FixtureRequest) -> Renderer:
+def library(request: pytest.FixtureRequest) -> str:
     """Each test runs with both."""
-    return request.getfixturevalue("with_poppler" if request.param == "poppler" else "without_poppler")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def renderer(request: pytest.FixtureRequest, library: str) -> Renderer:
+    return request.getfixturevalue("with_poppler" if library == "poppler" else "without_poppler")
+
+
+@pytest.fixture
+def fresh_renderer(renderer: Renderer, library: str, tmp_path: Path) -> Iterator[Renderer]:
+    """Another one like `renderer`, which has read nothing yet."""
+    with Renderer(RenderLimits()) if library == "poppler" else a_renderer_without_poppler(tmp_path) as fresh:
+        yield fresh
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def black_corner(page: RenderedPage) -> str:
 
 
 def test_a_page_comes_with_its_image_hash_size_and_text(
-    renderer: Renderer, pdf: Path, geometry: Geometry, request: pytest.FixtureRequest
+    renderer: Renderer, pdf: Path, geometry: Geometry, library: str
 ) -> None:
     pdfs.book(pdf, [["Grüße aus Köln"], ["second"]])
     page = render(renderer, pdf, 1, 2, geometry)[0]
@@ -58,7 +58,7 @@ def test_a_page_comes_with_its_image_hash_size_and_text(
     assert page.rotation == 0
     assert 0.0005 < page.ink < 0.01
     assert page.text_layer.strip() == "Grüße aus Köln"
-    assert page.renderer == request.node.callspec.params["renderer"]
+    assert page.renderer == library
 
 
 def test_pages_come_in_order_and_one_for_each(renderer: Renderer, pdf: Path, geometry: Geometry) -> None:
@@ -68,12 +68,11 @@ def test_pages_come_in_order_and_one_for_each(renderer: Renderer, pdf: Path, geo
 
 
 def test_the_same_page_has_the_same_bytes_whatever_was_asked_with_it(
-    renderer: Renderer, pdf: Path, geometry: Geometry
+    renderer: Renderer, fresh_renderer: Renderer, pdf: Path, geometry: Geometry
 ) -> None:
     pdfs.book(pdf, [[f"page {number}"] for number in range(1, 7)])
     together = render(renderer, pdf, 1, 6, geometry)
-    renderer.close()
-    alone = [render(renderer, pdf, number, number, geometry)[0] for number in range(1, 7)]
+    alone = [render(fresh_renderer, pdf, number, number, geometry)[0] for number in range(1, 7)]
     assert together == alone
 
 
@@ -226,10 +225,11 @@ def test_a_file_that_only_pdfium_can_open_is_not_damaged(with_poppler: Renderer,
     assert [page.renderer for page in render(with_poppler, pdf, 1, 2, geometry)] == ["pdfium", "pdfium"]
 
 
-def test_pages_can_be_had_without_inspecting_first(renderer: Renderer, pdf: Path, geometry: Geometry) -> None:
+def test_pages_can_be_rendered_without_inspecting_first(
+    fresh_renderer: Renderer, pdf: Path, geometry: Geometry
+) -> None:
     pdf.write_bytes(pdfs.pages([pdfs.TEXT_PAGE] * 2, [pdfs.TEXT] * 2, count=0))
-    renderer.close()
-    assert len(render(renderer, pdf, 1, 2, geometry)) == 2
+    assert len(render(fresh_renderer, pdf, 1, 2, geometry)) == 2
 
 
 def test_a_page_that_is_not_there_is_a_fault_and_not_an_error(
