@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.rebuild import drop_leftovers
 from ocr_pipeline.warehouse.search_index import drop_search_index
 from ocr_pipeline.warehouse.sql import identifier, literal
 
@@ -19,8 +20,9 @@ from ocr_pipeline.warehouse.sql import identifier, literal
 def compact(warehouse: Warehouse) -> int:
     """Copies all that is in the file into a new one and puts that in its place; returns the bytes it is smaller by.
 
-    A full-text index is not copied: build it again. Needs room on the disk for both. The file is locked meanwhile; a
-    crash leaves the old one in place. On MotherDuck, and where there is no file yet, there is nothing to do: 0.
+    A full-text index is not copied: build it again; nor is what a killed rebuild has left. Needs room on the disk for
+    both. The file is locked meanwhile; a crash leaves the old one in place. On MotherDuck, and where there is no file
+    yet, there is nothing to do: 0.
     """
     path = warehouse.path
     if path is None or not path.exists():
@@ -30,6 +32,7 @@ def compact(warehouse: Warehouse) -> int:
         fresh.unlink(missing_ok=True)
         try:
             drop_search_index(connection)  # it cannot be copied where the extension is not installed
+            drop_leftovers(connection)
             connection.execute("CHECKPOINT")
             connection.execute(f"ATTACH {literal(str(fresh))} AS compacted")
             (name,) = connection.execute("SELECT current_database()").fetchall()[0]

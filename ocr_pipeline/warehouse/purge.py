@@ -13,6 +13,7 @@ import duckdb
 
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.rebuild import drop_leftovers, is_rebuilding, rebuilt_tables
 from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline.warehouse.search_index import forget, indexed
 
@@ -21,24 +22,31 @@ _TABLES = (*TABLES, "deletions")
 
 @dataclass(frozen=True, slots=True)
 class PurgeCounts:
-    """Rows that were removed, and what a new connection found afterwards (0: that is the proof)."""
+    """Rows that were removed."""
 
     documents: int
     pages: int
     regions: int
     attempts: int
-    left: int
+
+
+def check_ready(warehouse: Warehouse) -> None:
+    """Raises WarehouseError where `purge` could not be done now: ask before anything else of the document goes."""
+    with warehouse.session() as connection:
+        _end_rebuild(warehouse, connection)
 
 
 def purge(warehouse: Warehouse, document_id: str) -> PurgeCounts:
     """Removes all rows of a document, its mark of deletion too, in one transaction; then looks again. A full-text index
-    that knows the document goes with it: build it again.
+    that knows the document goes with it: build it again. So does what a rebuild that was killed has left behind.
 
-    Raises WarehouseError where rows are left: a load put the document back at the same time. The bytes of removed rows
-    may stand in free parts of a DuckDB file until they are written over: `compact` (`compact.py`) leaves them behind.
+    Call it when the document is in no Parquet file any more. Raises WarehouseError where a rebuild is at work on
+    MotherDuck, and where rows are left: a load put the document back at the same time. The bytes of removed rows may
+    stand in free parts of a DuckDB file until they are written over: `compact` (`compact.py`) leaves them behind.
     """
 
     def work(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+        _end_rebuild(warehouse, connection)
         removed = {}
         for table in _TABLES:
             row = connection.execute(f"DELETE FROM ocr.{table} WHERE document_id = ?", [document_id]).fetchone()
@@ -51,16 +59,30 @@ def purge(warehouse: Warehouse, document_id: str) -> PurgeCounts:
     left = sum(left_of(warehouse, document_id).values())
     if left:
         raise WarehouseError(f"{left} rows of document {document_id} came back while it was purged: purge it again")
-    return PurgeCounts(**removed, left=left)
+    return PurgeCounts(**removed)
 
 
 def left_of(warehouse: Warehouse, document_id: str) -> dict[str, int]:
-    """How many rows of each table name the document, those of the full-text index (`searched`) among them."""
+    """How many rows of each table name the document, those of the full-text index (`searched`) and of tables that a
+    rebuild has not put in place among them."""
     with warehouse.read() as connection:
         found = {"searched": indexed(connection, document_id)}
-        for table in _TABLES:
+        for table in (*(f"ocr.{name}" for name in _TABLES), *rebuilt_tables(connection)):
             row = connection.execute(
-                f"SELECT count(*) FROM ocr.{table} WHERE document_id = $id", {"id": document_id}
+                f"SELECT count(*) FROM {table} WHERE document_id = $id", {"id": document_id}
             ).fetchone()
-            found[table] = int(row[0]) if row else 0
+            found[table.removeprefix("ocr.")] = int(row[0]) if row else 0
     return found
+
+
+def _end_rebuild(warehouse: Warehouse, connection: duckdb.DuckDBPyConnection) -> None:
+    """A rebuild that has read the document's rows would bring them back. On a file it is dead, since this connection is
+    the only one; on MotherDuck nobody can tell."""
+    if not is_rebuilding(connection):
+        return
+    if warehouse.is_motherduck:
+        raise WarehouseError(
+            "a rebuild is at work, or was killed: wait until it is over, or end it and run `ocr-pipeline "
+            "rebuild-warehouse` again; then purge again"
+        )
+    drop_leftovers(connection)

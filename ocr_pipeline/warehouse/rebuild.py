@@ -8,22 +8,26 @@ Here belongs the rebuild and nothing else; rows get in by the same rules as in a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import duckdb
 
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
-from ocr_pipeline.warehouse.load import Deletions, add_marks, apply_all_marks, load_batch, load_rows, mark_deleted
+from ocr_pipeline.warehouse.load import DOCUMENT_TABLES, Deletions, add_marks, apply_all_marks, load_rows
 from ocr_pipeline.warehouse.retry import with_retries
 from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline.warehouse.source import Source, relation
 from ocr_pipeline.warehouse.sql import create_table
 
 _FRESH = {table: f"ocr.rebuilt_{table}" for table in TABLES}
+_READ = "ocr.rebuilt_batches"
+"""The batches whose rows were read. It is there from the beginning of a rebuild to its end, when what came late is
+loaded too: as long as it stands, rows that were read before may still come into the tables."""
 
 
 class RebuildRefused(WarehouseError):
@@ -72,77 +76,136 @@ class RebuildCounts:
 def rebuild(warehouse: Warehouse, published: Published, *, force: bool = False) -> RebuildCounts:
     """Makes the four tables from the rows of all batches and puts them in the place of the present ones.
 
-    Marks of deletions that are in the warehouse stay, where they are later. Readers see the old tables until the
-    swap, one transaction. A DuckDB file is locked for the whole time. On MotherDuck others load meanwhile: what is
-    published since goes in before the swap, and what was published during it right after.
+    Marks of deletions that are in the warehouse stay, where they are later. The swap is one transaction. On MotherDuck
+    readers see the old tables until then, and others load meanwhile: what is published since goes in before the swap,
+    and what was published during it right after. A DuckDB file is held open for the whole time: no other process can
+    load or read it.
 
     Raises RebuildRefused, before anything is swapped, where nothing is published, a batch cannot be read, or batches
     that have rows now would have none; `force` takes what there is, and of a batch that cannot be read its deletions.
     A rebuild that fails leaves the old tables as they were.
     """
+    done: dict[str, str] = {}
     with warehouse.session() as connection:
         try:
-            done: dict[str, str] = {}
             _make_fresh(connection)
             _add_new(connection, published, done)  # what cannot be read yet has its second chance at the swap
-            rows, unread = with_retries(
+            unread = with_retries(
                 lambda: _swap(connection, published, done, force=force), remote=warehouse.is_motherduck
             )
-        except BaseException:
+            # A load that went into the old tables while they were swapped had its files published before: it is listed.
+            if late := _changed(published.listing(), done):
+                for name in late:
+                    fault = with_retries(partial(_load, connection, published, name), remote=warehouse.is_motherduck)
+                    if fault is None:
+                        unread.discard(name)
+                        done[name] = ""
+                    else:
+                        unread.add(name)
+                with_retries(partial(_apply_marks, connection), remote=warehouse.is_motherduck)
+            rows = _count_rows(connection)
+        finally:
             with contextlib.suppress(duckdb.Error):  # the connection may be what failed
-                for table in _FRESH.values():
-                    connection.execute(f"DROP TABLE IF EXISTS {table}")
-            raise
-    # A load that went into the old tables while they were swapped had its files published before: it is in the list.
-    late = _changed(published.listing(), done)
-    for name in late:
-        with published.batch(name) as batch:
-            if batch.rows is not None:
-                load_batch(warehouse, name, batch.rows)
-            if batch.deletions:
-                mark_deleted(warehouse, batch.deletions)
-            if batch.fault is None:
-                unread.discard(name)
-                done[name] = ""
-            else:
-                unread.add(name)
-    if late:
-        rows = warehouse.run(_count_rows)
+                drop_leftovers(connection)
     return RebuildCounts(batches=len(done), **rows, missing_batches=tuple(sorted(unread)))
 
 
+def is_rebuilding(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether a rebuild is at work, or was killed. Never at work where the connection is one for writing to a DuckDB
+    file: a rebuild would hold that."""
+    return not {*_FRESH.values(), _READ}.isdisjoint(_there(connection))
+
+
+def rebuilt_tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Tables of rows that a rebuild has made and not put in place."""
+    return [table for table in _FRESH.values() if table in _there(connection)]
+
+
+def _there(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    found = connection.execute(
+        "SELECT 'ocr.' || table_name FROM duckdb_tables()"
+        " WHERE database_name = current_database() AND schema_name = 'ocr'"
+    ).fetchall()
+    return {name for (name,) in found}
+
+
+def drop_leftovers(connection: duckdb.DuckDBPyConnection) -> None:
+    """Removes what a rebuild that was killed has left."""
+    for table in (*_FRESH.values(), _READ):
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+
+
 def _make_fresh(connection: duckdb.DuckDBPyConnection) -> None:
+    drop_leftovers(connection)
+    connection.execute(f"CREATE TABLE {_READ} (batch VARCHAR)")
     for table in TABLES:
-        connection.execute(f"DROP TABLE IF EXISTS {_FRESH[table]}")
         connection.execute(create_table(table, _FRESH[table]))
-    connection.execute("CREATE OR REPLACE TEMP TABLE rebuilt_batches (batch VARCHAR)")
 
 
 def _add_new(connection: duckdb.DuckDBPyConnection, published: Published, done: dict[str, str]) -> None:
     """Every batch that is not in `done` as it stands now, each in a transaction of its own. Done is what was read."""
     listing = published.listing()
     for name in _changed(listing, done):
-        connection.begin()
-        try:
-            fault = _add(connection, published, name)
-            connection.commit()
-        except BaseException:
-            with contextlib.suppress(duckdb.Error):
-                connection.rollback()
-            raise
+        with _transaction(connection):
+            fault = _add(connection, published, name, again=name in done)
         if fault is None:
             done[name] = listing[name]
 
 
-def _add(connection: duckdb.DuckDBPyConnection, published: Published, name: str) -> str | None:
-    """Puts in what can be read of the batch; returns its fault."""
+def _add(connection: duckdb.DuckDBPyConnection, published: Published, name: str, *, again: bool) -> str | None:
+    """Puts in what can be read of the batch; returns its fault. `again`: its rows of before are there."""
     with published.batch(name) as batch:
         add_marks(connection, batch.deletions)
         if batch.rows is not None:
-            load_rows(connection, batch.rows, into=_FRESH)
             documents = relation(connection, "documents", batch.rows["documents"])
-            connection.execute(f"INSERT INTO rebuilt_batches SELECT DISTINCT batch FROM {documents}")
+            if again:
+                _forget_dropped(connection, name, documents)
+            load_rows(connection, batch.rows, into=_FRESH)
+            connection.execute(f"INSERT INTO {_READ} SELECT DISTINCT batch FROM {documents}")
         return batch.fault
+
+
+def _forget_dropped(connection: duckdb.DuckDBPyConnection, name: str, documents: str) -> None:
+    """Removes the fresh rows of documents that the batch held and holds no more. Only a purge takes a document out of a
+    batch, and it takes it out of all of them: its attempts go too, whichever batch they were read from."""
+    dropped = connection.execute(
+        f"SELECT document_id FROM {_FRESH['documents']} WHERE batch = ?"
+        f" AND document_id NOT IN (SELECT document_id FROM {documents})",
+        [name],
+    ).fetchall()
+    if dropped:
+        for table in (*DOCUMENT_TABLES, "attempts"):
+            connection.execute(
+                f"DELETE FROM {_FRESH[table]} WHERE document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))",
+                [[key for (key,) in dropped]],
+            )
+
+
+def _load(connection: duckdb.DuckDBPyConnection, published: Published, name: str) -> str | None:
+    """Loads a batch into the new tables; returns its fault."""
+    with published.batch(name) as batch:
+        with _transaction(connection):
+            if batch.rows is not None:
+                load_rows(connection, batch.rows, batch=name)
+            add_marks(connection, batch.deletions)
+        return batch.fault
+
+
+def _apply_marks(connection: duckdb.DuckDBPyConnection) -> None:
+    with _transaction(connection):
+        apply_all_marks(connection, "ocr.documents")
+
+
+@contextlib.contextmanager
+def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    connection.begin()
+    try:
+        yield
+        connection.commit()
+    except BaseException:
+        with contextlib.suppress(duckdb.Error):  # a failed commit has rolled back already
+            connection.rollback()
+        raise
 
 
 def _changed(listing: Mapping[str, str], done: Mapping[str, str]) -> list[str]:
@@ -151,13 +214,14 @@ def _changed(listing: Mapping[str, str], done: Mapping[str, str]) -> list[str]:
 
 def _swap(
     connection: duckdb.DuckDBPyConnection, published: Published, done: dict[str, str], *, force: bool
-) -> tuple[dict[str, int], set[str]]:
-    """The tables' rows afterwards, and the batches that could not be read (`force`)."""
-    connection.begin()
-    try:
+) -> set[str]:
+    """Puts the fresh tables in place; returns the batches that could not be read (`force`)."""
+    with _transaction(connection):
         listing = published.listing()
         late = _changed(listing, done)
-        faults = {name: fault for name in late if (fault := _add(connection, published, name)) is not None}
+        faults = {
+            name: fault for name in late if (fault := _add(connection, published, name, again=name in done)) is not None
+        }
         missing = _missing(connection)
         if not force:
             _refuse(len(listing), missing, faults)
@@ -165,20 +229,14 @@ def _swap(
         for table in TABLES:
             connection.execute(f"DROP TABLE ocr.{table}")
             connection.execute(f"ALTER TABLE {_FRESH[table]} RENAME TO {table}")
-        rows = _count_rows(connection)
-        connection.commit()
-    except BaseException:
-        with contextlib.suppress(duckdb.Error):  # a failed commit has rolled back already
-            connection.rollback()
-        raise
     done.update({name: listing[name] for name in late if name not in faults})
-    return rows, {*missing, *faults}
+    return {*missing, *faults}
 
 
 def _missing(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
     """Batches that have rows in the present tables, and of which nothing was read."""
     rows = connection.execute(
-        "SELECT DISTINCT batch FROM ocr.documents WHERE batch NOT IN (SELECT batch FROM rebuilt_batches) ORDER BY 1"
+        f"SELECT DISTINCT batch FROM ocr.documents WHERE batch NOT IN (SELECT batch FROM {_READ}) ORDER BY 1"
     ).fetchall()
     return tuple(batch for (batch,) in rows)
 
