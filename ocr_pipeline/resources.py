@@ -6,6 +6,7 @@ given: they are a resource themselves, so that no step reads the environment ane
 
 # No `from __future__ import annotations`: Dagster finds the resources that a resource needs by its fields' types.
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from ocr_pipeline.runs.liveness import stamp
 from ocr_pipeline.runs.locks import held, lock_of
 from ocr_pipeline.settings import CpuEngine, Settings, TextLayer
 from ocr_pipeline.warehouse.connection import Warehouse
+
+log = logging.getLogger(__name__)
 
 
 class LakeResource(dg.ConfigurableResource[Storage]):
@@ -72,7 +75,7 @@ class WarehouseResource(dg.ConfigurableResource[Warehouse]):
 
     def create_resource(self, context: dg.InitResourceContext) -> Warehouse:
         settings = self.settings.model_copy(update={"warehouse": self.target})
-        return wiring.warehouse(settings, connect=through_dagster_duckdb)
+        return wiring.warehouse(settings, connect=through_dagster_duckdb, on_wait=log.warning)
 
 
 def through_dagster_duckdb(

@@ -97,11 +97,16 @@ def batch_limits(settings: Settings) -> planner.BatchLimits:
     return planner.BatchLimits(settings.batch_documents, settings.batch_bytes, settings.batches_per_tick)
 
 
-def warehouse(settings: Settings, wait_seconds: float = 600.0, connect: Connect | None = None) -> Warehouse:
-    """The warehouse; `wait_seconds` for a file that others use. Raises WarehouseError at once for `md:` without a
-    token."""
+def warehouse(
+    settings: Settings,
+    wait_seconds: float = 600.0,
+    connect: Connect | None = None,
+    on_wait: Callable[[str], None] | None = None,
+) -> Warehouse:
+    """The warehouse; `wait_seconds` for a file that others use, and `on_wait` is told where that takes long. Raises
+    WarehouseError at once for `md:` without a token."""
     token = settings.motherduck_token.get_secret_value() if settings.motherduck_token else None
-    return Warehouse(settings.warehouse, token, connect=connect, wait_seconds=wait_seconds)
+    return Warehouse(settings.warehouse, token, connect=connect, wait_seconds=wait_seconds, on_wait=on_wait)
 
 
 def let_motherduck_read_r2(settings: Settings, opened: Warehouse) -> bool:

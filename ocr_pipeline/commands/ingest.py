@@ -15,7 +15,7 @@ from ocr_pipeline import wiring
 from ocr_pipeline.commands.display import Display
 from ocr_pipeline.commands.running import RunFailed, run_batches
 from ocr_pipeline.commands.summary import Failure, Summary, show, summarise
-from ocr_pipeline.commands.terminal import terminal
+from ocr_pipeline.commands.terminal import say_wait, terminal
 from ocr_pipeline.flow import published
 from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT
 from ocr_pipeline.intake import cutting, inbox, sources, unloaded
@@ -61,7 +61,7 @@ def ingest(settings: Settings, found: Found, console: Console) -> Summary:
     """
     started = time.monotonic()
     wiring.check_engine(settings)  # a configuration that cannot work is told before anything is copied
-    warehouse = wiring.warehouse(settings)
+    warehouse = wiring.warehouse(settings, on_wait=say_wait)
     lake = wiring.lake(settings)
     dagster = instance.instance(settings)
     for kind, count in found.left_alone.items():
@@ -95,6 +95,7 @@ def ingest(settings: Settings, found: Found, console: Console) -> Summary:
                     todo,
                     display,
                     lambda name, run: display.say(f"batch {name}: waiting for run {run}, which is working on it"),
+                    display.say,
                 )
             except RunFailed as error:
                 failed = error.batches

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import click
 import dagster as dg
 
 from ocr_pipeline import wiring
-from ocr_pipeline.commands.terminal import terminal
+from ocr_pipeline.commands.terminal import WAIT_SECONDS, say_wait, terminal
 from ocr_pipeline.intake import cutting
 from ocr_pipeline.lake.batch_index import BatchIndex
 from ocr_pipeline.runs import claims, forgetting, history, instance, reaping
@@ -19,6 +20,7 @@ from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.purge import purge
 from ocr_pipeline.upkeep.traces import traces
 from ocr_pipeline.warehouse.compact import compact
+from ocr_pipeline.warehouse.purge import check_ready
 
 
 @click.command("purge")
@@ -34,7 +36,8 @@ def command(key: str, yes: bool, as_json: bool) -> int:
     A document that is gone already is no error. Exit code 1 when something still names it.
     """
     settings = Settings()
-    lake, warehouse, dagster = wiring.lake(settings), wiring.warehouse(settings), instance.instance(settings)
+    lake, dagster = wiring.lake(settings), instance.instance(settings)
+    warehouse = wiring.warehouse(settings, on_wait=say_wait)
     if not key.startswith(settings.inbox):
         raise click.UsageError(
             f"an upload's key starts with {settings.inbox!r}; `ocr-pipeline status` finds keys by a part of them"
@@ -50,14 +53,17 @@ def command(key: str, yes: bool, as_json: bool) -> int:
         sharing = {batch for batch, _ in found.sharers}
         if at_work := _at_work(settings, dagster, {*found.batches, *sharing}):
             raise click.UsageError(f"{at_work}: it would bring the document back; wait until it is over, or end it")
+        check_ready(wiring.warehouse(settings, WAIT_SECONDS, on_wait=say_wait))
         lake.delete([key])  # where a bucket's lock forbids it, nothing else may go either
-        runs = forgetting.forget_batches(dagster, found.batches)
-        done = purge(lake, warehouse, found)
-        with BatchIndex(lake, wiring.intake(settings).index) as index:
-            index.refresh()  # the copy of the batch lists forgets the name too
-        came_since = forgetting.runs_of(dagster, found.batches)
+        with _half_done():
+            runs = forgetting.forget_batches(dagster, found.batches)
+            done = purge(lake, warehouse, found)
+            with BatchIndex(lake, wiring.intake(settings).index) as index:
+                index.refresh()  # the copy of the batch lists forgets the name too
+            came_since = forgetting.runs_of(dagster, found.batches)
     done = replace(done, left=(*done.left, *(f"run {run_id}" for run_id in sorted(came_since))))
-    compact(warehouse)  # DuckDB keeps the bytes of removed rows in the file's free parts
+    with _half_done():
+        compact(warehouse)  # DuckDB keeps the bytes of removed rows in the file's free parts
     if as_json:
         click.echo(json.dumps({**asdict(done), "runs": runs, "found": found.found}))
     elif not found.found and not any(asdict(done.rows).values()):
@@ -70,6 +76,16 @@ def command(key: str, yes: bool, as_json: bool) -> int:
             markup=False,
         )
     return 1 if done.left else 0
+
+
+@contextmanager
+def _half_done() -> Iterator[None]:
+    """Around what may end with a part of the document gone and a part still there."""
+    try:
+        yield
+    except BaseException:
+        click.echo("The purge stopped half-way: run the same command again, it goes on from there.", err=True)
+        raise
 
 
 def _at_work(settings: Settings, dagster: dg.DagsterInstance, names: Collection[str]) -> str | None:

@@ -20,12 +20,13 @@ from ocr_pipeline.warehouse.rebuild import RebuildRefused
 def command(as_json: bool, force: bool) -> int:
     """Make all tables again from the Parquet files in the lake, and put them in the place of the present ones.
 
-    Readers see the old tables until the end. Where batches that have rows now have no Parquet any more, a batch's
+    On MotherDuck readers see the old tables until the end; a DuckDB file is held open, and nobody else reads or loads
+    meanwhile. Where batches that have rows now have no Parquet any more, a batch's
     Parquet is torn (a run died at it), or nothing is published at all, the old tables stay, exit code 1.
     """
     settings = Settings()
     err = terminal(stderr=True)
-    warehouse = wiring.warehouse(settings)
+    warehouse = wiring.warehouse(settings, on_wait=lambda text: err.print(text, markup=False))
     try:
         with err.status("reading Parquet") as status:
             counts = rebuild_warehouse(

@@ -12,7 +12,7 @@ from ocr_pipeline import wiring
 from ocr_pipeline.commands.display import Display
 from ocr_pipeline.commands.running import RunFailed, run_batches
 from ocr_pipeline.commands.summary import Summary, show, summarise
-from ocr_pipeline.commands.terminal import terminal
+from ocr_pipeline.commands.terminal import say_wait, terminal
 from ocr_pipeline.flow import published
 from ocr_pipeline.records import REASONS, Reason
 from ocr_pipeline.runs import instance, reaping, requests
@@ -44,7 +44,8 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
     read here: empty with --leave-to-sensor) and `asked`: {documents, pages, left_out}.
     """
     settings = Settings()
-    lake, warehouse, dagster = wiring.lake(settings), wiring.warehouse(settings), instance.instance(settings)
+    lake, dagster = wiring.lake(settings), instance.instance(settings)
+    warehouse = wiring.warehouse(settings, on_wait=say_wait)
     reaping.reap(dagster, settings.claims)
     plan = ask_again(
         lake,
@@ -67,7 +68,14 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
     started = datetime.now(UTC)
     try:
         with Display(err, plan.documents) as display:
-            run_batches(settings, dagster, plan.batches, display, lambda name, run: display.say(f"waiting for {run}"))
+            run_batches(
+                settings,
+                dagster,
+                plan.batches,
+                display,
+                lambda name, run: display.say(f"waiting for {run}"),
+                display.say,
+            )
     except RunFailed as error:
         click.echo(f"Error: {error}\nThe pages that were read are kept; run the same command again.", err=True)
         return 1

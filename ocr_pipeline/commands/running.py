@@ -16,6 +16,7 @@ from ocr_pipeline import wiring
 from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.flow.progress import Progress
 from ocr_pipeline.records import Batch
+from ocr_pipeline.resources import through_dagster_duckdb
 from ocr_pipeline.runs import history, reaping, requests
 from ocr_pipeline.runs.claims import claim
 from ocr_pipeline.runs.locks import held, lock_of
@@ -42,18 +43,20 @@ def run_batches(
     batches: Sequence[Batch],
     progress: Progress,
     waiting_for: Callable[[str, str], None],
+    say: Callable[[str], None],
 ) -> None:
     """Takes each batch to the tables, urgent ones first. Returns when all are finished.
 
     Runs of Dagster go one after the other (two in one process lock each other up in its logging); the OCR of the next
     batches is begun while one is read and loaded, older ones first. A batch that another process is working on is
-    waited for. Raises RunFailed with every batch that failed.
+    waited for; `say` is told of a wait for the tables. Raises RunFailed with every batch that failed.
     """
     failed: dict[str, str] = {}
     with claim(settings.claims, [batch.name for batch in batches]):
         service = wiring.ocr_service(settings, progress)
         try:
-            job = build_defs(settings, {"ocr": service}).resolve_job_def("process_batch")
+            warehouse = wiring.warehouse(settings, connect=through_dagster_duckdb, on_wait=say)
+            job = build_defs(settings, {"ocr": service, "warehouse": warehouse}).resolve_job_def("process_batch")
             ordered = sorted(batches, key=lambda batch: (not batch.urgent, batch.name))
             begun: set[str] = set()
             for place, batch in enumerate(ordered):

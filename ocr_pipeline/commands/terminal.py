@@ -14,3 +14,8 @@ def terminal(*, stderr: bool = False) -> Console:
     """Where people read. Off a terminal no line is wrapped or cut."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else 10_000)
+
+
+def say_wait(text: str) -> None:
+    """What a command waits for, on stderr."""
+    terminal(stderr=True).print(text, markup=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -35,13 +36,18 @@ Connect = Callable[
 _MOTHERDUCK = "md:"
 _DATABASE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _MB = 1024 * 1024
+_WAIT_WORTH_A_WORD = 2.0
+"""Seconds. A load takes less, as a rule; who waits longer wants to know for what."""
+_PID = re.compile(r"\(PID (\d+)\)")
+"""As DuckDB names the process that has the file."""
 
 
 class Warehouse:
     """A DuckDB file, or `md:name` with a token. Holds no connection: each use opens one and closes it.
 
     `connect` opens in place of `duckdb.connect` (dagster-duckdb's resource, an emulator); what it opens is closed here
-    whatever happens. `wait_seconds`: how long to wait for a file that others use.
+    whatever happens. `wait_seconds`: how long to wait for a file that others use. `on_wait` is told once, from another
+    thread, of a wait that lasts: for what, and which process has it where that is known.
     """
 
     def __init__(
@@ -51,11 +57,13 @@ class Warehouse:
         *,
         connect: Connect | None = None,
         wait_seconds: float = 600.0,
+        on_wait: Callable[[str], None] | None = None,
     ) -> None:
         self.target = target
         self.is_motherduck = target.startswith(_MOTHERDUCK)
         self._connect = connect or _plain_connect
         self._wait_seconds = wait_seconds
+        self._on_wait = on_wait
         self._token = token
         if self.is_motherduck:
             if not _DATABASE_NAME.fullmatch(target.removeprefix(_MOTHERDUCK)):
@@ -151,14 +159,20 @@ class Warehouse:
         if self.path is None:
             yield
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{self.path}.lock", timeout=self._wait_seconds)
         try:
-            lock.acquire()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._telling(lambda: "it is being loaded by another process"):
+                lock.acquire()
         except Timeout:
             raise WarehouseInUse(
                 f"{self.path} has been loaded by another process for {self._wait_seconds:.0f} s: wait, or stop it"
             ) from None
+        except OSError as error:
+            raise WarehouseError(
+                f"{self.path} cannot be written: {error.strerror} ({error.filename}); look at that folder, and at this "
+                "user's rights there"
+            ) from error
         try:
             yield
         finally:
@@ -175,20 +189,40 @@ class Warehouse:
 
     def _connected(self, opened: contextlib.ExitStack, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         deadline = time.monotonic() + self._wait_seconds
-        while True:
-            try:
-                if self.path is not None:
-                    return opened.enter_context(self._connect(str(self.path), read_only, {}))
-                return self._connected_to_motherduck(opened)
-            except duckdb.Error as error:
-                if not file_is_in_use(error):
-                    raise self._without_token(error) from None
-                if time.monotonic() > deadline:
-                    raise WarehouseInUse(
-                        f"{self.path} has been open in another program for {self._wait_seconds:.0f} s: close it there"
-                        f" ({error})"
-                    ) from error
-            time.sleep(0.05)
+        holder = "open in another program"
+        with self._telling(lambda: holder):
+            while True:
+                try:
+                    if self.path is not None:
+                        return opened.enter_context(self._connect(str(self.path), read_only, {}))
+                    return self._connected_to_motherduck(opened)
+                except duckdb.Error as error:
+                    if not file_is_in_use(error):
+                        raise self._without_token(error) from None
+                    if time.monotonic() > deadline:
+                        raise WarehouseInUse(
+                            f"{self.path} has been open in another program for {self._wait_seconds:.0f} s: close it "
+                            f"there ({error})"
+                        ) from error
+                    if found := _PID.search(str(error)):
+                        holder = f"open in PID {found[1]}"
+                time.sleep(0.05)
+
+    @contextlib.contextmanager
+    def _telling(self, why: Callable[[], str]) -> Iterator[None]:
+        """Tells what is waited for where the block takes long. By a timer: dagster-duckdb's resource waits inside its
+        own call, for 102 s."""
+        if self._on_wait is None:
+            yield
+            return
+        on_wait = self._on_wait
+        timer = threading.Timer(_WAIT_WORTH_A_WORD, lambda: on_wait(f"waiting for {self.path}: {why()}"))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _connected_to_motherduck(self, opened: contextlib.ExitStack) -> duckdb.DuckDBPyConnection:
         # The token is not in the address, which stands in error messages. One process must open a MotherDuck database

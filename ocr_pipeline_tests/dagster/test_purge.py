@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,8 @@ from dagster import AssetRecordsFilter, DagsterRunStatus
 
 from ocr_pipeline.commands.purge import command
 from ocr_pipeline.lake import keys
-from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.lake.local import LocalStorage
+from ocr_pipeline.lake.storage import Storage, StorageError
 from ocr_pipeline.runs import forgetting, history
 from ocr_pipeline.runs.claims import claim
 from ocr_pipeline.schedules import reconcile
@@ -119,6 +124,58 @@ def test_a_purge_is_refused_while_a_batch_is_worked_on_whose_document_has_the_sa
         assert f"works on batch {sharing.name}" in told
     assert lake.stat("inbox/a.pdf") is not None
     assert purge("inbox/a.pdf", "--yes")[0] == 0
+
+
+HOLDS_IT = """
+import contextlib, duckdb, sys
+with contextlib.closing(duckdb.connect(sys.argv[1], read_only=True)):
+    print("open", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def open_elsewhere(path: str) -> Iterator[subprocess.Popen[str]]:
+    """As a BI tool has it: everybody may read the file, and nobody may write to it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS_IT, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        yield other
+        other.communicate("\n", timeout=60)
+
+
+def test_a_purge_that_cannot_write_the_tables_takes_nothing_away(
+    settings: Settings, put: Put, run: RunBatch, lake: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocr_pipeline.commands.purge.WAIT_SECONDS", 0.1)
+    assert run(put({"a.pdf": pdf(["text"])})).success
+    before = {info.key: info.etag for info in lake.list("")}
+    with open_elsewhere(settings.warehouse) as other:
+        code, _, told = purge("inbox/a.pdf", "--yes")
+        assert code == 2
+        assert f"PID {other.pid}" in told
+        assert {info.key: info.etag for info in lake.list("")} == before
+    assert purge("inbox/a.pdf", "--yes")[0] == 0
+
+
+def test_a_purge_that_fails_half_way_says_so_and_goes_on_when_it_is_run_again(
+    settings: Settings, put: Put, run: RunBatch, lake: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(LocalStorage):
+        def write(self, key: str, data: bytes) -> None:
+            raise StorageError(f"{key}: no space left on device")
+
+    assert run(put({"a.pdf": pdf(["text"]), "b.pdf": pdf(["another"])})).success
+    with monkeypatch.context() as full:
+        full.setattr("ocr_pipeline.wiring.lake", lambda _: Full(Path(lake.uri.removeprefix("file://"))))
+        result = CliRunner().invoke(command, ["inbox/a.pdf", "--yes"], standalone_mode=False)
+    assert isinstance(result.exception, StorageError)
+    assert "stopped half-way: run the same command again" in result.stderr
+    assert lake.stat("inbox/a.pdf") is None
+    code, said, told = purge("inbox/a.pdf", "--yes")
+    assert (code, said["left"], told) == (0, [], "")
 
 
 def test_a_second_purge_finds_nothing_and_a_name_outside_the_inbox_or_nobody_to_ask_is_a_mistake(

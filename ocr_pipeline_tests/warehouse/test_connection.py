@@ -115,6 +115,48 @@ def test_a_file_that_another_program_holds_is_waited_for(duckdb_file: Warehouse)
             assert not done.is_alive()
 
 
+def test_a_wait_that_lasts_is_told_once_with_the_process_that_has_the_file(
+    duckdb_file: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    duckdb_file.run(lambda _: None)
+    told: list[str] = []
+    waiting = threading.Event()
+
+    def tell(text: str) -> None:
+        told.append(text)
+        waiting.set()
+
+    warehouse = Warehouse(duckdb_file.target, on_wait=tell)
+    warehouse.run(lambda _: None)
+    assert told == []  # nothing was waited for
+    monkeypatch.setattr("ocr_pipeline.warehouse.connection._WAIT_WORTH_A_WORD", 0.2)
+    code = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.readline()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, warehouse.target], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        done = threading.Thread(target=warehouse.run, args=(lambda _: None,))
+        done.start()
+        assert waiting.wait(timeout=60)
+        other.communicate("\n", timeout=60)
+        done.join(timeout=60)
+    assert told == [f"waiting for {warehouse.target}: open in PID {other.pid}"]
+    waiting.clear()
+    with duckdb_file.transaction():
+        done = threading.Thread(target=warehouse.run, args=(lambda _: None,))
+        done.start()
+        assert waiting.wait(timeout=60)
+    done.join(timeout=60)
+    assert told[1:] == [f"waiting for {warehouse.target}: it is being loaded by another process"]
+
+
+def test_a_warehouse_in_a_folder_that_cannot_be_made_is_an_error_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(WarehouseError, match=r"file/w\.duckdb cannot be written: .*; look at that folder"):
+        Warehouse(str(tmp_path / "file" / "w.duckdb")).run(lambda _: None)
+
+
 def test_a_reader_in_the_same_process_waits_for_the_load_to_end(duckdb_file: Warehouse) -> None:
     load_batch(duckdb_file, "b1", to_tables([result("a.pdf", batch="b1")]))
     seen: list[int] = []
