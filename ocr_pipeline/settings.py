@@ -1,7 +1,8 @@
 """Every setting, read from the environment (and a `.env` file) here and nowhere else.
 
-A room never imports this module: it is given the values it needs. `doctor` prints what is in force and where each
-value came from. A new setting is a field here, a line in the README's table, and nothing else.
+The rooms `lake`, `pdf`, `ocr` and `warehouse` never import this module: they are given the values they need. `doctor`
+prints what is in force and where each value came from. A new setting is a field here, and a line in the README's table,
+which its test writes.
 """
 
 from __future__ import annotations
@@ -48,12 +49,20 @@ def _env(name: str, **kwargs: Any) -> Any:
 
 WAREHOUSE = "warehouse.duckdb"
 
+_YEAR = 366 * 24 * 3600.0  # seconds
+_CENTURY = 36_525  # days; a time longer ago than the calendar reaches ends a run with an OverflowError
+
 
 class Settings(BaseSettings):
     """All settings. Sizes in bytes, times in seconds."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        allow_inf_nan=False,
     )
 
     data: Path = _env("OCR_DATA", default=Path("data"), description="root of the embedded defaults")
@@ -90,6 +99,7 @@ class Settings(BaseSettings):
         "OCR_OUTAGE_WAIT",
         default=900.0,
         ge=0,
+        le=_YEAR,
         description="seconds to wait with all GPU servers down, then the CPU engine",
     )
 
@@ -99,10 +109,16 @@ class Settings(BaseSettings):
     listing_overlap: float = _env(
         "OCR_LISTING_OVERLAP",
         default=3600.0,
+        ge=0,
+        le=_YEAR,
         description="seconds to look back in a bucket; must be longer than the slowest upload",
     )
     settle_seconds: float = _env(
-        "OCR_SETTLE_SECONDS", default=2.0, description="local inbox: seconds that a file must be unchanged"
+        "OCR_SETTLE_SECONDS",
+        default=2.0,
+        ge=0,
+        le=_YEAR,
+        description="local inbox: seconds that a file must be unchanged",
     )
     sensor_seconds: int = _env(
         "OCR_SENSOR_SECONDS", default=5, ge=5, description="seconds between two scans of the inbox"
@@ -123,30 +139,39 @@ class Settings(BaseSettings):
     max_pdf_bytes: int = _env("OCR_MAX_PDF_BYTES", default=1024**3, ge=1, description="a larger file is rejected")
     max_pages: int = _env("OCR_MAX_PAGES", default=5000, ge=1, description="a PDF with more pages is rejected")
     max_page_inches: float = _env(
-        "OCR_MAX_PAGE_INCHES", default=100.0, description="a page with a longer side is skipped"
+        "OCR_MAX_PAGE_INCHES", default=100.0, gt=0, description="a page with a longer side is skipped"
     )
     render_seconds: float = _env(
-        "OCR_RENDER_SECONDS", default=60.0, description="seconds to draw one page, or to open a PDF"
+        "OCR_RENDER_SECONDS", default=60.0, gt=0, le=86_400, description="seconds to draw one page, or to open a PDF"
     )
     render_memory: int = _env(
-        "OCR_RENDER_MEMORY", default=1024**3, description="bytes of address space of a render process"
+        "OCR_RENDER_MEMORY", default=1024**3, ge=1, le=1024**4, description="bytes of address space of a render process"
     )
     render_workers: int = _env(
-        "OCR_RENDER_WORKERS", default=0, ge=0, description="processes that draw pages; 0: one per core, at most 4"
+        "OCR_RENDER_WORKERS",
+        default=0,
+        ge=0,
+        le=256,
+        description="processes that draw pages; 0: one per core, at most 4",
     )
     keep_images_days: int | None = _env(
-        "OCR_KEEP_IMAGES_DAYS", default=None, ge=1, description="days to keep page images; unset: for ever"
+        "OCR_KEEP_IMAGES_DAYS", default=None, ge=1, le=_CENTURY, description="days to keep page images; unset: for ever"
     )
     keep_recipes_days: int | None = _env(
         "OCR_KEEP_RECIPES_DAYS",
         default=None,
         ge=1,
+        le=_CENTURY,
         description="days to keep transcripts of recipes no longer in use; unset: for ever",
     )
 
     dagster_home: Path | None = _env("DAGSTER_HOME", default=None, description="where Dagster keeps its history")
     fresh_hours: float | None = _env(
-        "OCR_FRESH_HOURS", default=None, gt=0, description="tables older than this are stale in Dagster; unset: never"
+        "OCR_FRESH_HOURS",
+        default=None,
+        gt=0,
+        le=24 * _CENTURY,
+        description="tables older than this are stale in Dagster; unset: never",
     )
     review_url: str | None = _env(
         "OCR_REVIEW_URL", default=None, description="root of the review app, for links in Dagster"

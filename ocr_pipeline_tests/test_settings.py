@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
-from pydantic import ValidationError
+from pydantic import AliasChoices, ValidationError
 
 from ocr_pipeline.lake import keys
 from ocr_pipeline.settings import Settings
@@ -42,6 +44,59 @@ def test_an_inbox_among_our_own_objects_or_outside_the_lake_is_refused(
 ) -> None:
     monkeypatch.setenv("OCR_INBOX", inbox)
     with pytest.raises(ValidationError, match="OCR_INBOX must"):
+        Settings()
+
+
+NUMBERS = {
+    str(field.validation_alias.choices[0]): field
+    for field in Settings.model_fields.values()
+    if isinstance(field.validation_alias, AliasChoices)
+    and {int, float} & {field.annotation, *get_args(field.annotation)}
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_no_number_may_be_below_zero_or_none_at_all(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for value in ("-1", "-0.5", "nan", "inf", "-inf"):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(ValidationError, match=name):
+            Settings()
+    default = NUMBERS[name].default
+    monkeypatch.setenv(name, str(7 if default is None else default))
+    Settings()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["OCR_MAX_PAGE_INCHES", "OCR_RENDER_SECONDS", "OCR_RENDER_MEMORY", "OCR_MAX_PAGES", "OCR_MAX_PDF_BYTES"],
+)
+def test_a_limit_of_zero_that_would_reject_everything_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "0")
+    with pytest.raises(ValidationError, match=name):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("OCR_LISTING_OVERLAP", timedelta(seconds=1)),
+        ("OCR_SETTLE_SECONDS", timedelta(seconds=1)),
+        ("OCR_OUTAGE_WAIT", timedelta(seconds=1)),
+        ("OCR_RENDER_SECONDS", timedelta(seconds=1)),
+        ("OCR_KEEP_IMAGES_DAYS", timedelta(days=1)),
+        ("OCR_KEEP_RECIPES_DAYS", timedelta(days=1)),
+        ("OCR_FRESH_HOURS", timedelta(hours=1)),
+    ],
+)
+def test_the_longest_time_that_is_accepted_is_in_the_calendar(
+    monkeypatch: pytest.MonkeyPatch, name: str, unit: timedelta
+) -> None:
+    (longest,) = [bound.le for bound in NUMBERS[name].metadata if hasattr(bound, "le")]
+    assert datetime.now(UTC) - longest * unit < datetime.now(UTC)
+    monkeypatch.setenv(name, str(int(longest)))
+    Settings()
+    monkeypatch.setenv(name, str(int(longest) + 1))
+    with pytest.raises(ValidationError, match=name):
         Settings()
 
 
