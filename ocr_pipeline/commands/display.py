@@ -17,6 +17,36 @@ from ocr_pipeline.records import PageStatus, Reason
 EVERY_SECONDS = 10.0  # off a terminal
 
 
+class Counter:
+    """How many items of one step are done; `total` is known. Called from one thread."""
+
+    def __init__(self, console: Console, step: str, total: int, unit: str) -> None:
+        self._console, self._step, self._total, self._unit = console, step, total, unit
+        self._done = 0
+        self._last_said = time.monotonic()
+        self._bar: Bar | None = None
+        if console.is_terminal:
+            self._bar = _bar(console, unit)
+            self._task = self._bar.add_task(step, total=total)
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self) -> None:
+        self._done += 1
+        if self._bar:
+            self._bar.update(self._task, completed=self._done)
+        elif time.monotonic() - self._last_said > EVERY_SECONDS:
+            self._last_said = time.monotonic()
+            self._console.print(f"{self._step}: {self._done} of {self._total} {self._unit} so far", highlight=False)
+
+
 class Display:
     """A `Progress` that draws. Called from the OCR thread; `total` counts pages of documents opened so far."""
 
@@ -28,16 +58,7 @@ class Display:
         self._last_said = time.monotonic()
         self._bar: Bar | None = None
         if console.is_terminal:
-            self._bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("pages"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=console,
-                transient=True,
-            )
+            self._bar = _bar(console, "pages")
             self._task = self._bar.add_task("starting", total=None)
 
     def __enter__(self) -> Self:
@@ -85,3 +106,16 @@ class Display:
         elif time.monotonic() - self._last_said > EVERY_SECONDS:
             self._last_said = time.monotonic()
             self.say(f"{text}, {self._pages_done} of {self._pages} pages so far")
+
+
+def _bar(console: Console, unit: str) -> Bar:
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

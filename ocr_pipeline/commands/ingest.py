@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import click
 from rich.console import Console
 
 from ocr_pipeline import wiring
-from ocr_pipeline.commands.display import Display
+from ocr_pipeline.commands.display import Counter, Display
 from ocr_pipeline.commands.running import RunFailed, run_batches
 from ocr_pipeline.commands.summary import Failure, Summary, show, summarise
 from ocr_pipeline.commands.terminal import say_wait, terminal
 from ocr_pipeline.flow import published
 from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT
 from ocr_pipeline.intake import cutting, inbox, sources, unloaded
-from ocr_pipeline.intake.sources import Found, NotTaken, Source
+from ocr_pipeline.intake.sources import Found, NotTaken
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.pdf.renderer import poppler_installed
@@ -69,20 +68,12 @@ def ingest(settings: Settings, found: Found, console: Console) -> Summary:
     if not poppler_installed():
         console.print("poppler is not installed: pages are drawn by PDFium alone (apt install poppler-utils)")
 
-    put, not_taken = _put(lake, found)
+    uploads, not_taken = _put(lake, found, console)
     reaping.reap(dagster, settings.claims)
-    with cutting.intake_lock(settings.data):
-        # as they stand now: another ingest of the same files may have put them there anew since
-        uploads = [inbox.current_upload(lake, source.key) for source in put]
-        # partitions before lists: the sensor takes a list without a partition for one that nobody runs
-        cutting.cut(
-            lake,
-            uploads,
-            replace(wiring.batch_limits(settings), batches=max(1, len(uploads))),
-            inbox=settings.inbox,
-            announce=lambda names: requests.add_partitions(dagster, names),
-        )
-    held = cutting.batches_of(lake, uploads)
+    # partitions before lists: the sensor takes a list without a partition for one that nobody runs
+    held = cutting.cut_all(
+        lake, uploads, wiring.intake(settings), announce=lambda names: requests.add_partitions(dagster, names)
+    )
     todo = _todo(lake, warehouse, history.finished(dagster), held)
     requests.add_partitions(dagster, [batch.name for batch in todo])
     failed: Collection[str] = ()
@@ -110,21 +101,21 @@ def ingest(settings: Settings, found: Found, console: Console) -> Summary:
     )
 
 
-def _put(lake: Storage, found: Found) -> tuple[list[Source], list[NotTaken]]:
-    """Copies the files into the inbox; a file that cannot be read, or is gone since it was found, stays alone."""
-    put, not_taken = [], list(found.not_taken)
-    for source in found.sources:
-        try:
-            inbox.put(lake, source)
-        except OSError as error:
-            not_taken.append(NotTaken(sources.shown(source.path), sources.why(error)))
-        else:
-            put.append(source)
-    return put, not_taken
+def _put(lake: Storage, found: Found, console: Console) -> tuple[list[Upload], list[NotTaken]]:
+    """Copies the files into the inbox; one that cannot be read, or is gone since it was found, is not taken."""
+    uploads, not_taken = list[Upload](), list(found.not_taken)
+    with Counter(console, "copying into the inbox", len(found.sources), "files") as counter:
+        for source, put in inbox.put_all(lake, found.sources):
+            if isinstance(put, OSError):
+                not_taken.append(NotTaken(sources.shown(source.path), sources.why(put)))
+            else:
+                uploads.append(put)
+            counter.advance()
+    return uploads, not_taken
 
 
 def _todo(lake: Storage, warehouse: Warehouse, finished: Collection[str], held: Mapping[Upload, Batch]) -> list[Batch]:
-    """The batches of these uploads that are not done, or have pages that no backend could be had for."""
+    """The batches of these uploads that are not done, or have pages that no backend was available for."""
     batches = {batch.name: batch for batch in held.values()}
     # the history says that a batch was loaded, not that its rows are still there, nor into which tables
     lost = unloaded.not_in_tables(warehouse, {upload: b for upload, b in held.items() if b.name in finished})

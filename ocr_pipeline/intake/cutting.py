@@ -14,6 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ocr_pipeline.intake.inbox import overtaken
+from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.lake import batches, listing, planner
 from ocr_pipeline.lake.batch_index import BatchIndex, Known
 from ocr_pipeline.lake.current import stat_many
@@ -64,9 +66,31 @@ def cut(
     plan = planner.plan(uploads, taken, limits, urgent_prefix=f"{inbox}{listing.URGENT}", hold_partial=hold_partial)
     plan = _with_returned([known[upload.key] for upload in taken], taken, limits, plan)
     announce([batch.name for batch in plan.batches])
-    for batch in plan.batches:
-        batches.write(storage, batch)
+    batches.write_many(storage, plan.batches)
     return plan
+
+
+def cut_all(
+    storage: Storage, uploads: Collection[Upload], options: IntakeOptions, announce: Announce = lambda names: None
+) -> dict[Upload, Batch]:
+    """Every one of `uploads` in a batch list, and for each the batch whose rows count, without a cap on batches.
+
+    All that grows with their number is done before the lock, which the sensor and other commands wait for. An upload
+    that another ingest has replaced meanwhile is given as it is now. Raises SourceError for one that is gone.
+    """
+    if not uploads:
+        return {}
+    since = min(upload.last_modified for upload in uploads)
+    with BatchIndex(storage, options.index) as index:
+        index.refresh(since)
+        with intake_lock(options.data):
+            index.refresh(since)  # what others have cut meanwhile
+            replaced = overtaken(storage, uploads, index)
+            uploads = [replaced.get(upload, upload) for upload in uploads]
+            limits = replace(options.limits, batches=max(1, len(uploads)))
+            cut(storage, uploads, limits, inbox=options.inbox, announce=announce, index=index)
+        index.refresh(since)
+        return batches_of(storage, uploads, index)
 
 
 def _with_returned(
@@ -87,16 +111,16 @@ def _with_returned(
     )
 
 
-def batches_of(storage: Storage, uploads: Iterable[Upload]) -> dict[Upload, Batch]:
-    """For each upload the last batch that holds it, by name: the one whose rows count."""
+def batches_of(storage: Storage, uploads: Collection[Upload], index: BatchIndex) -> dict[Upload, Batch]:
+    """For each upload the last batch that holds it, by name: the one whose rows count.
+
+    `index` knows every list since the oldest of `uploads`.
+    """
     wanted = set(uploads)
-    if not wanted:
-        return {}
+    names = {name for of_key in index.known(upload.key for upload in wanted).values() for name in of_key.lists}
     found: dict[Upload, Batch] = {}
-    for batch in batches.load(storage, min(upload.last_modified for upload in wanted)):
-        for upload in batch.uploads:
-            if upload in wanted and (upload not in found or found[upload].name < batch.name):
-                found[upload] = batch
+    for batch in batches.read_many(storage, sorted(names)):
+        found |= {upload: batch for upload in batch.uploads if upload in wanted}
     return found
 
 

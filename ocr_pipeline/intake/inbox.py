@@ -7,17 +7,48 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ocr_pipeline.intake.sources import Source, SourceError
-from ocr_pipeline.lake.storage import ObjectInfo, Storage
+from ocr_pipeline.lake.batch_index import BatchIndex
+from ocr_pipeline.lake.storage import PARALLEL, ObjectInfo, Storage, parallel_map
 from ocr_pipeline.records import Upload
 
 CREATED_WHOLE = 64 * 2**20  # bytes; a larger file is not held in memory
 
+IN_PARALLEL = ((8 * 2**20, PARALLEL), (CREATED_WHOLE, 2))
+"""Files up to so many bytes, so many at once: 128 MiB of them in memory. Larger ones go one by one, on the caller's
+thread, where Ctrl-C ends them at once; a bucket takes their parts in parallel anyway."""
+
+
+def put_all(storage: Storage, sources: Iterable[Source]) -> Iterator[tuple[Source, Upload | OSError]]:
+    """Puts every file into the inbox: its upload, or the error of a file that cannot be read. In no order.
+
+    Raises as `put` does, but for the OSError: such a file fails alone.
+    """
+    waiting = [list[Source]() for _ in (*IN_PARALLEL, None)]
+    for source in sources:
+        try:
+            size = source.path.stat().st_size
+        except OSError as error:
+            yield source, error
+        else:
+            waiting[sum(size > most for most, _ in IN_PARALLEL)].append(source)
+
+    def one(source: Source) -> tuple[Source, Upload | OSError]:
+        try:
+            return source, put(storage, source)
+        except OSError as error:
+            return source, error
+
+    for (_, parallel), some in zip(IN_PARALLEL, waiting, strict=False):
+        yield from parallel_map(one, some, parallel)
+    yield from map(one, waiting[-1])
+
 
 def put(storage: Storage, source: Source) -> Upload:
-    """The upload of this file as it stands in the inbox; written only where the bytes differ.
+    """The upload of this file as it is in the inbox; written only where the bytes differ.
 
     Raises OSError where the file cannot be read (it may have gone since it was found), StorageError for the lake.
     """
@@ -27,8 +58,9 @@ def put(storage: Storage, source: Source) -> Upload:
         if storage.create(source.key, source.path.read_bytes()):
             return current_upload(storage, source.key)
         there = storage.stat(source.key)
-    if there is None or not _same(storage, there, source.path):
-        storage.upload(source.key, source.path)
+    if there is not None and _same(storage, there, source.path):
+        return there.as_upload()
+    storage.upload(source.key, source.path)
     return current_upload(storage, source.key)
 
 
@@ -38,6 +70,22 @@ def current_upload(storage: Storage, key: str) -> Upload:
     if there is None:
         raise SourceError(f"{key!r} was taken out of the inbox while it was ingested")
     return there.as_upload()
+
+
+def overtaken(storage: Storage, uploads: Iterable[Upload], index: BatchIndex) -> dict[Upload, Upload]:
+    """Uploads that another ingest has replaced and cut since they were put, each with what is under its key now.
+
+    `index` knows the lists since the oldest of `uploads`: only of a key with a later upload in one the store is asked.
+    Raises SourceError for one that is gone.
+    """
+    asked = {upload.key: upload for upload in uploads}
+    known = index.known(asked)
+    late = [
+        asked[key]
+        for key, of_key in known.items()
+        if asked[key] not in of_key.uploads and of_key.newest[0].last_modified >= asked[key].last_modified
+    ]
+    return dict(zip(late, parallel_map(lambda upload: current_upload(storage, upload.key), late), strict=True))
 
 
 def _same(storage: Storage, there: ObjectInfo, path: Path) -> bool:

@@ -5,13 +5,13 @@ The lists are the truth about what was seen; the sensor's cursor only says from 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from pydantic import TypeAdapter
 
 from ocr_pipeline.lake import keys, planner
-from ocr_pipeline.lake.storage import ObjectInfo, Storage
+from ocr_pipeline.lake.storage import ObjectInfo, Storage, parallel_map
 from ocr_pipeline.records import Batch
 
 _BATCH = TypeAdapter(Batch)
@@ -51,10 +51,21 @@ def names(storage: Storage, since: datetime | None = None) -> Iterator[str]:
 
 
 def load(storage: Storage, since: datetime | None = None) -> Iterator[Batch]:
-    """The batch lists themselves, many reads at once, in no order."""
-    for _, data in storage.read_many(keys.batch(name) for name in names(storage, since)):
+    """The batch lists themselves, many reads at once."""
+    return read_many(storage, names(storage, since))
+
+
+def read_many(storage: Storage, wanted: Iterable[str]) -> Iterator[Batch]:
+    """The batch lists of these names, many reads at once, in their order; one that is not there is left out."""
+    for _, data in storage.read_many(keys.batch(name) for name in wanted):
         if data is not None:
             yield parse(data)
+
+
+def write_many(storage: Storage, wanted: Iterable[Batch]) -> None:
+    """`write` for many at once."""
+    for _ in parallel_map(lambda batch: write(storage, batch), wanted):
+        pass
 
 
 def documents_since(storage: Storage, since: datetime, enough: int) -> int:
@@ -65,6 +76,5 @@ def documents_since(storage: Storage, since: datetime, enough: int) -> int:
     recent = list(names(storage, since))
     if len(recent) >= enough:
         return len(recent)
-    found = storage.read_many(keys.batch(name) for name in recent)
-    read = (parse(data) for _, data in found if data is not None)
+    read = read_many(storage, recent)
     return len({u.key for batch in read for u in batch.uploads if u.last_modified >= since})

@@ -52,6 +52,13 @@ def is_current(storage: Storage, upload: Upload) -> bool:
     return there is not None and there.etag == upload.etag
 
 
+def current(storage: Storage, uploads: Iterable[Upload]) -> set[Upload]:
+    """Those of the uploads that are current: asked in parallel."""
+    asked = list(uploads)
+    answers = parallel_map(lambda upload: is_current(storage, upload), asked)
+    return {upload for upload, answer in zip(asked, answers, strict=True) if answer}
+
+
 def any_current(storage: Storage, uploads: Iterable[Upload]) -> bool:
     """Whether one of the uploads `is_current`: asked in parallel, up to the first that is."""
     return any(parallel_map(lambda upload: is_current(storage, upload), uploads))

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ocr_pipeline.lake import batches, keys, planner
-from ocr_pipeline.lake.current import is_current
-from ocr_pipeline.lake.storage import ObjectMissing, Storage
-from ocr_pipeline.records import Batch, Reason, Upload
+from ocr_pipeline.lake.current import current
+from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.records import Batch, Reason
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.failed import failed_by_document
 
@@ -46,34 +46,15 @@ def ask_again(
     now = now or datetime.now(UTC)
     with warehouse.read() as connection:
         rows = failed_by_document(connection, [str(reason) for reason in reasons], documents=documents, since=since)
-    uploads: dict[Upload, str] = {}
-    gone, pages = 0, 0
-    lists: dict[str, Batch | None] = {}
-    for document_id, batch_name, count in rows:
-        if batch_name not in lists:
-            lists[batch_name] = _list(lake, batch_name)
-        upload = _upload_of(lists[batch_name], document_id)
-        if upload is None or not is_current(lake, upload):
-            gone += 1
-            continue
-        uploads[upload] = batch_name
-        pages += count
+    named = batches.read_many(lake, sorted({batch_name for _, batch_name, _ in rows}))
+    held = {(keys.document_id(upload.key), batch.name): upload for batch in named for upload in batch.uploads}
+    failed = {held[document_id, name]: (name, n) for document_id, name, n in rows if (document_id, name) in held}
+    uploads = {upload: failed[upload][0] for upload in current(lake, failed)}
+    pages = sum(failed[upload][1] for upload in uploads)
     made = []
     for group in planner.groups(sorted(uploads), limits):
         batch = planner.retry({upload: uploads[upload] for upload in group}, reasons, now)
         made.append(batch)
     announce([batch.name for batch in made])
-    for batch in made:
-        batches.write(lake, batch)
-    return RetryPlan(tuple(made), len(uploads), pages, gone)
-
-
-def _list(lake: Storage, name: str) -> Batch | None:
-    try:
-        return batches.read(lake, name)
-    except ObjectMissing:
-        return None
-
-
-def _upload_of(batch: Batch | None, document_id: str) -> Upload | None:
-    return next((u for u in (batch.uploads if batch else ()) if keys.document_id(u.key) == document_id), None)
+    batches.write_many(lake, made)
+    return RetryPlan(tuple(made), len(uploads), pages, len(rows) - len(uploads))

@@ -1,0 +1,120 @@
+"""What `ingest` does before any run: files into the inbox, and all of them into batch lists, however many there are."""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from rich.console import Console
+
+from ocr_pipeline.commands import display
+from ocr_pipeline.intake import cutting, inbox
+from ocr_pipeline.intake.options import IntakeOptions
+from ocr_pipeline.intake.sources import Source, SourceError
+from ocr_pipeline.lake.local import LocalStorage
+from ocr_pipeline.lake.planner import BatchLimits
+from ocr_pipeline.lake.storage import ObjectInfo, Storage
+from ocr_pipeline.records import Upload
+from ocr_pipeline_tests.intake.conftest import lists, taken
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> list[Source]:
+    found = []
+    for name in ("a", "b", "c", "d"):
+        path = tmp_path / f"{name}.pdf"
+        path.write_bytes(f"%PDF-1.7 {name}".encode())
+        found.append(Source(path, f"inbox/{name}.pdf"))
+    return found
+
+
+def put(lake: Storage, sources: list[Source]) -> list[Upload]:
+    return sorted(put for _, put in inbox.put_all(lake, sources) if isinstance(put, Upload))
+
+
+class InPairs(LocalStorage):
+    """Answers no question before a second one is asked."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.pair = threading.Barrier(2, timeout=20)
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        self.pair.wait()
+        return super().stat(key)
+
+
+def test_files_are_put_into_the_inbox_in_parallel(tmp_path: Path, sources: list[Source]) -> None:
+    uploads = put(InPairs(tmp_path / "lake"), sources)
+    assert [upload.key for upload in uploads] == [source.key for source in sources]
+
+
+def test_files_of_every_size_arrive_and_one_that_is_gone_fails_alone(
+    lake: Storage, sources: list[Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "IN_PARALLEL", ((20, 4), (40, 2)))
+    for source, size in zip(sources, (10, 30, 50, 0), strict=True):
+        source.path.write_bytes(b"x" * size)
+    gone = Source(tmp_path / "gone.pdf", "inbox/gone.pdf")
+    outcomes = dict(inbox.put_all(lake, [gone, *sources]))
+    assert isinstance(outcomes.pop(gone), FileNotFoundError)
+    assert {source.key: put.size for source, put in outcomes.items() if isinstance(put, Upload)} == {
+        "inbox/a.pdf": 10, "inbox/b.pdf": 30, "inbox/c.pdf": 50, "inbox/d.pdf": 0,
+    }  # fmt: skip
+
+
+def test_the_store_is_asked_for_no_file_while_the_intake_of_the_machine_is_locked(
+    tmp_path: Path, options: IntakeOptions, sources: list[Source]
+) -> None:
+    class Watching(LocalStorage):
+        def stat(self, key: str) -> ObjectInfo | None:
+            with FileLock(options.data / "intake.lock", timeout=0):
+                return super().stat(key)
+
+    options.data.mkdir()
+    lake = Watching(tmp_path / "lake")
+    cutting.cut_all(lake, put(lake, sources), options)
+    assert taken(lake) == [source.key for source in sources]
+
+
+def test_every_file_is_cut_whatever_the_cap_on_batches_and_each_is_held_by_its_last_batch(
+    lake: Storage, options: IntakeOptions, sources: list[Source], tmp_path: Path
+) -> None:
+    few = IntakeOptions(options.data, limits=BatchLimits(documents=1, batches=2))
+    announced: list[str] = []
+    held = cutting.cut_all(lake, put(lake, sources), few, announced.extend)
+    assert sorted(announced) == sorted(batch.name for batch in held.values()) == [b.name for b in lists(lake)]
+    assert sorted(upload.key for upload in held) == [source.key for source in sources]
+    again = cutting.cut_all(lake, put(lake, sources), IntakeOptions(tmp_path / "another machine"))
+    assert again == held
+    assert len(lists(lake)) == 4
+    assert cutting.cut_all(lake, [], few) == {}
+
+
+def test_a_file_that_another_ingest_has_replaced_and_cut_meanwhile_is_not_cut_as_it_was(
+    lake: Storage, options: IntakeOptions, sources: list[Source]
+) -> None:
+    mine = put(lake, sources)
+    sources[0].path.write_bytes(b"%PDF-1.7 edited")
+    (theirs,) = put(lake, sources[:1])
+    cutting.cut_all(lake, [theirs], options)
+    held = cutting.cut_all(lake, mine, options)
+    assert sorted(held) == sorted([theirs, *mine[1:]])
+    assert taken(lake) == [source.key for source in sources]
+    # and one that was replaced, cut and taken away
+    sources[0].path.write_bytes(b"%PDF-1.7 edited once more")
+    cutting.cut_all(lake, put(lake, sources[:1]), options)
+    lake.delete([sources[0].key])
+    with pytest.raises(SourceError, match="taken out of the inbox"):
+        cutting.cut_all(lake, mine[:1], options)
+
+
+def test_off_a_terminal_a_line_now_and_then_says_how_many_files_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display, "EVERY_SECONDS", -1.0)
+    log = io.StringIO()
+    with display.Counter(Console(file=log), "copying into the inbox", 2, "files") as counter:
+        counter.advance()
+    assert log.getvalue() == "copying into the inbox: 1 of 2 files so far\n"
