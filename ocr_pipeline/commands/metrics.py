@@ -52,7 +52,6 @@ def command(port: int, host: str) -> int:
     try:
         server, thread = serve(exporter, host, port)
     except OSError as error:
-        exporter.close()
         raise click.UsageError(
             f"cannot listen on {host}, port {port}: {error.strerror or error}. Is another `ocr-pipeline metrics` at "
             "work? End it, or give --port 0 for any free one"
@@ -62,6 +61,4 @@ def command(port: int, host: str) -> int:
         thread.join()
     except KeyboardInterrupt:
         server.shutdown()
-    finally:
-        exporter.close()
     return 0

@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ocr_pipeline.metrics.figures import Family, figures
-from ocr_pipeline.metrics.servers import Watch, families
+from ocr_pipeline.metrics.servers import ServerMonitor, families
 from ocr_pipeline.ocr.vllm.backends import Backend
 from ocr_pipeline.warehouse.connection import Warehouse
 
@@ -66,11 +66,11 @@ class Exporter(Collector):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lock = threading.Lock()
-        self._watch = Watch(backends)
+        monitor = ServerMonitor(backends)
         names = [backend.name for backend in backends]
         self._sources = [Source("warehouse", lambda: figures(warehouse, names), keep_seconds, clock)]
         if backends:
-            self._sources.append(Source("servers", lambda: families(backends, self._watch), 0.0, clock))
+            self._sources.append(Source("servers", lambda: families(backends, monitor), 0.0, clock))
         if waiting is not None:
             self._sources.append(Source("runs", lambda: _waiting(waiting()), 0.0, clock))
         if heartbeats is not None:
@@ -86,9 +86,6 @@ class Exporter(Collector):
                        ("source",), tuple(((s.name,), s.read_at) for s in self._sources)),
             ]  # fmt: skip
         return [_metric(family) for family in found]
-
-    def close(self) -> None:
-        self._watch.close()
 
 
 def _waiting(states: Mapping[str, tuple[int, int]]) -> list[Family]:

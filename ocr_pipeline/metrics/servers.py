@@ -7,119 +7,118 @@ works behind a Cloudflare tunnel where Prometheus itself cannot pass.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
-
-import httpx
 
 from ocr_pipeline.metrics.figures import Family
 from ocr_pipeline.ocr.fleet.health import Progress
 from ocr_pipeline.ocr.fleet.server_metrics import ServerMetrics, parse_metrics
+from ocr_pipeline.ocr.vllm.answers import Fault
 from ocr_pipeline.ocr.vllm.backends import Backend
+from ocr_pipeline.ocr.vllm.client import VllmClient
 
 HUNG_AFTER = 120.0
 """Seconds in which requests run and no token comes; as deploy/gpu/health.py judges it."""
 
+CHECK_SECONDS = 3.0
+"""For all questions to one server together: a scrape has 10 s, as Prometheus comes."""
+
 
 class Condition(StrEnum):
     WELL = "well"
-    UNREACHABLE = "unreachable"  # nothing answers, or /health is not 200
+    UNREACHABLE = "unreachable"  # it does not answer in time, or with an error
     MISCONFIGURED = "misconfigured"  # it answers and refuses us: key, Access token, name of the model
     HUNG = "hung"
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ServerStatus:
     condition: Condition
-    vitals: ServerMetrics
+    metrics: ServerMetrics
 
 
-class Watch:
-    """Looks at every server of the fleet. Keeps the progress of each between two looks."""
+class ServerMonitor:
+    """Checks every server of the fleet. Keeps the progress of each between two checks."""
 
-    def __init__(
-        self, backends: Sequence[Backend], *, timeout: float = 3.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, backends: Sequence[Backend]) -> None:
         self._backends = backends
-        self._clock = clock
         self._progress = {backend.name: Progress() for backend in backends}
-        self._client = httpx.Client(timeout=timeout, trust_env=False, follow_redirects=False)
-        self._pool = ThreadPoolExecutor(max(1, len(backends)), thread_name_prefix="watch")
 
-    def close(self) -> None:
-        self._pool.shutdown()
-        self._client.close()
+    def check(self) -> dict[str, ServerStatus]:
+        """By backend name; all at once, within `CHECK_SECONDS`. Not to be called on an event loop."""
 
-    def look(self) -> dict[str, Look]:
-        """By backend name; all at once, so it takes as long as the slowest server."""
-        return dict(self._pool.map(lambda backend: (backend.name, self._one(backend)), self._backends))
+        async def all_of_them() -> list[ServerStatus]:
+            return await asyncio.gather(*map(self._check, self._backends))
+
+        statuses = asyncio.run(all_of_them())
+        return {backend.name: status for backend, status in zip(self._backends, statuses, strict=True)}
 
     def stalled_for(self, name: str) -> float:
-        return self._progress[name].stalled_for(self._clock())
+        return self._progress[name].stalled_for(time.monotonic())
 
-    def _one(self, backend: Backend) -> Look:
+    async def _check(self, backend: Backend) -> ServerStatus:
+        client = VllmClient(backend)
         try:
-            if self._get(backend, "/health").status_code != 200:
-                return self._judged(backend, Condition.UNREACHABLE, ServerMetrics())
-            models = self._get(backend, "/v1/models")
-            metrics = self._get(backend, "/metrics")
-        except httpx.HTTPError:
-            return self._judged(backend, Condition.UNREACHABLE, ServerMetrics())
-        vitals = parse_metrics(metrics.text) if metrics.status_code == 200 else ServerMetrics()
-        served = models.status_code == 200 and backend.served_model in _ids(models)
-        return self._judged(backend, Condition.WELL if served else Condition.MISCONFIGURED, vitals)
-
-    def _judged(self, backend: Backend, condition: Condition, vitals: ServerMetrics) -> Look:
-        now = self._clock()
-        progress = self._progress[backend.name].observe(vitals, 1, now)
+            async with asyncio.timeout(CHECK_SECONDS):
+                condition, metrics = await _asked(backend, client)
+        except TimeoutError:
+            condition, metrics = Condition.UNREACHABLE, ServerMetrics()
+        finally:
+            await client.aclose()
+        now = time.monotonic()
+        progress = self._progress[backend.name].observe(metrics, 1, now)
         self._progress[backend.name] = progress
         if condition is Condition.WELL and progress.stalled_for(now) >= HUNG_AFTER:
             condition = Condition.HUNG
-        return Look(condition, vitals)
-
-    def _get(self, backend: Backend, path: str) -> httpx.Response:
-        headers = {name: value.get_secret_value() for name, value in backend.headers.items()}
-        if backend.api_key is not None:
-            headers["Authorization"] = f"Bearer {backend.api_key.get_secret_value()}"
-        return self._client.get(backend.url + path, headers=headers)
+        return ServerStatus(condition, metrics)
 
 
-def _ids(models: httpx.Response) -> list[str]:
-    try:
-        return [str(model["id"]) for model in models.json()["data"]]
-    except (ValueError, KeyError, TypeError):
-        return []
+async def _asked(backend: Backend, client: VllmClient) -> tuple[Condition, ServerMetrics]:
+    health = await client.health()
+    if not health.ok:
+        return _failed(health.fault), ServerMetrics()
+    served = await client.models()
+    if served.fault is not None:
+        return _failed(served.fault), ServerMetrics()
+    probed = await client.metrics_text()
+    known = backend.served_model in (model.id for model in served.models)
+    condition = Condition.WELL if known else Condition.MISCONFIGURED
+    return condition, parse_metrics(probed.text) if probed.ok else ServerMetrics()
 
 
-def families(backends: Sequence[Backend], watch: Watch) -> list[Family]:
+def _failed(fault: Fault | None) -> Condition:
+    return Condition.MISCONFIGURED if fault is Fault.CONFIG else Condition.UNREACHABLE
+
+
+def families(backends: Sequence[Backend], monitor: ServerMonitor) -> list[Family]:
     """The fleet's metrics of one moment."""
-    looks = watch.look()
+    statuses = monitor.check()
     names = [backend.name for backend in backends]
 
-    def gauge(name: str, text: str, value: Callable[[Look], float | None]) -> Family:
-        found = [((server,), value(looks[server])) for server in names]
+    def gauge(name: str, text: str, value: Callable[[ServerStatus], float | None]) -> Family:
+        found = [((server,), value(statuses[server])) for server in names]
         return Family(name, text, ("backend",), tuple((key, v) for key, v in found if v is not None))
 
     return [
-        gauge("ocr_backend_up", "1: may be asked.", lambda look: float(look.condition is Condition.WELL)),
+        gauge("ocr_backend_up", "1: may be asked.", lambda status: float(status.condition is Condition.WELL)),
         Family(
             "ocr_backend_condition",
             "1 for the condition that the server is in: well, unreachable, misconfigured, hung.",
             ("backend", "condition"),
             tuple(
-                ((server, condition.value), float(looks[server].condition is condition))
+                ((server, condition.value), float(statuses[server].condition is condition))
                 for server in names
                 for condition in Condition
             ),
         ),
-        gauge("ocr_backend_running", "Requests in its batch.", lambda look: look.vitals.running),
-        gauge("ocr_backend_waiting", "Requests in its queue.", lambda look: look.vitals.waiting),
-        gauge("ocr_backend_kv_usage", "Use of its KV cache, 0 to 1.", lambda look: look.vitals.kv_usage),
+        gauge("ocr_backend_running", "Requests in its batch.", lambda status: status.metrics.running),
+        gauge("ocr_backend_waiting", "Requests in its queue.", lambda status: status.metrics.waiting),
+        gauge("ocr_backend_kv_usage", "Use of its KV cache, 0 to 1.", lambda status: status.metrics.kv_usage),
         Family("ocr_backend_stalled_seconds", "Seconds in which requests ran and no token came.",
-               ("backend",), tuple(((server,), watch.stalled_for(server)) for server in names)),
+               ("backend",), tuple(((server,), monitor.stalled_for(server)) for server in names)),
         Family("ocr_backend_max_in_flight", "Requests that one process of ours sends it at once, at most.",
                ("backend",), tuple(((backend.name,), float(backend.max_in_flight)) for backend in backends)),
     ]  # fmt: skip

@@ -107,7 +107,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             lambda: {"SENSOR": time.time(), "QUEUED_RUN_COORDINATOR": time.time()},
         )
         server, thread = serve(exporter, "127.0.0.1", 0)
-        stack.callback(exporter.close)
         stack.callback(thread.join)
         stack.callback(server.shutdown)
         labels = {name: {"backend": name, "machine": machine} for name, machine in MACHINES.items()}

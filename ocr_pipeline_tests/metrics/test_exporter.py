@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import socket
@@ -24,13 +25,15 @@ from pydantic import SecretStr
 from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.metrics.exporter import Exporter, serve
 from ocr_pipeline.metrics.figures import figures
-from ocr_pipeline.metrics.servers import Condition, Watch
+from ocr_pipeline.metrics.servers import Condition, ServerMonitor
 from ocr_pipeline.ocr.vllm.backends import Backend, BackendsConfig, load_backends
 from ocr_pipeline.runs import daemon, history, requests
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.load import load_batch
 from ocr_pipeline.warehouse.purge import purge
 from ocr_pipeline.warehouse.rows import to_tables
+from ocr_pipeline_tests.ocr.vllm.odd_server import Request, http, says, serving
+from ocr_pipeline_tests.ocr.vllm.odd_server import backend as odd_backend
 from ocr_pipeline_tests.simulator import Fleet
 from ocr_pipeline_tests.warehouse.sample_rows import document_id, result
 
@@ -63,7 +66,6 @@ def scraped(exporter: Exporter) -> Samples:
         server.shutdown()
         server.server_close()
         thread.join()
-        exporter.close()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -115,7 +117,6 @@ def test_what_a_purge_takes_away_was_no_counter(warehouse: Warehouse) -> None:
     assert before > 0
     purge(warehouse, document_id("a"))
     assert attempts() < before
-    exporter.close()
 
 
 def test_what_waits_is_counted_in_batches_and_documents_whoever_started_their_runs(tmp_path: Path) -> None:
@@ -173,7 +174,6 @@ def test_a_file_that_is_being_loaded_leaves_the_last_figures_and_says_so(warehou
     first = {metric.name: metric for metric in exporter.collect()}
     with held_by_another_process(warehouse):
         second = {metric.name: metric for metric in exporter.collect()}
-    exporter.close()
     assert [s.value for s in second["ocr_pages"].samples] == [s.value for s in first["ocr_pages"].samples]
     assert sum(sample.value for sample in second["ocr_pages"].samples) == 2
     assert [sample.value for sample in second["ocr_source_up"].samples] == [0]
@@ -214,16 +214,11 @@ def test_the_tables_are_asked_again_only_after_a_while(warehouse: Warehouse) -> 
     assert pages() == 0
     now[0] = 31
     assert pages() == 1
-    exporter.close()
 
 
 def condition_of(backend: Backend, **changes: Any) -> Condition:
     changed = dataclasses.replace(backend, **changes)
-    watch = Watch([changed], timeout=2)
-    try:
-        return watch.look()[changed.name].condition
-    finally:
-        watch.close()
+    return ServerMonitor([changed]).check()[changed.name].condition
 
 
 def test_each_server_is_judged_as_we_would_meet_it(fleet: Fleet, warehouse: Warehouse, tmp_path: Path) -> None:
@@ -245,3 +240,37 @@ def test_a_wrong_key_is_told_from_a_server_that_is_down(tmp_path: Path) -> None:
         assert condition_of(backend) is Condition.MISCONFIGURED
         assert condition_of(backend, api_key=SecretStr("wrong")) is Condition.MISCONFIGURED
         assert condition_of(backend, api_key=SecretStr("right")) is Condition.WELL
+
+
+@pytest.mark.parametrize("dripping", ["/health", "/v1/models", "/metrics"])
+def test_a_server_that_drips_its_answer_is_unreachable_and_holds_up_no_scrape(dripping: str) -> None:
+    async def drips(request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.path != dripping:
+            writer.write(http(200, {"data": [{"id": "deepseek-ocr"}]}))
+            return
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b".")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    async def scene() -> Condition:
+        async with serving(drips) as server:
+            return await asyncio.wait_for(asyncio.to_thread(condition_of, odd_backend(server.url)), 30)
+
+    assert asyncio.run(scene()) is Condition.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "condition"),
+    [
+        (503, (), Condition.UNREACHABLE),
+        (302, ("location: https://team.cloudflareaccess.com/cdn-cgi/access/login",), Condition.MISCONFIGURED),
+    ],
+)
+def test_a_login_before_the_server_is_told_from_a_server_that_is_ill(status, headers, condition) -> None:
+    async def scene() -> Condition:
+        async with serving(says(http(status, "", *headers))) as server:
+            return await asyncio.to_thread(condition_of, odd_backend(server.url))
+
+    assert asyncio.run(scene()) is condition
