@@ -66,9 +66,13 @@ class Display:
             self._bar.start()
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
         if self._bar:
             self._bar.stop()
+        if isinstance(error, KeyboardInterrupt):
+            self.say("Stopped. What was read is kept; run the same command again to go on.")
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

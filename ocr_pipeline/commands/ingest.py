@@ -62,7 +62,9 @@ def ingest(settings: Settings, found: Found, console: Console) -> Summary:
     wiring.check_engine(settings)  # a configuration that cannot work is told before anything is copied
     warehouse = wiring.warehouse(settings, on_wait=say_wait)
     lake = wiring.lake(settings)
-    dagster = instance.instance(settings)
+    dagster = instance.instance(settings, captures_output=False)
+    if not found.sources and not found.not_taken:
+        console.print("there is no PDF in these paths", highlight=False)
     for kind, count in found.left_alone.items():
         console.print(f"{count} {kind} were left alone", highlight=False)
     if not poppler_installed():

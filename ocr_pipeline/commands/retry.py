@@ -44,7 +44,7 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
     read here: empty with --leave-to-sensor) and `asked`: {documents, pages, left_out}.
     """
     settings = Settings()
-    lake, dagster = wiring.lake(settings), instance.instance(settings)
+    lake, dagster = wiring.lake(settings), instance.instance(settings, captures_output=False)
     warehouse = wiring.warehouse(settings, on_wait=say_wait)
     reaping.reap(dagster, settings.claims)
     plan = ask_again(

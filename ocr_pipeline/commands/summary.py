@@ -15,6 +15,9 @@ from ocr_pipeline.printable import printable
 from ocr_pipeline.records import DocumentResult, DocumentStatus, PageStatus, Reason
 
 SHOWN = 60  # documents in the table for people
+COLUMNS = ("status", "pages", "ok", "blank", "fallback", "failed", "read by", "s/page", "agreement")
+WIDE = 110  # characters of a terminal that has room for all columns beside the documents' names
+ONLY_WIDE = ("blank", "fallback", "agreement")
 MARKS = {"ok": "green", "partial": "yellow", "failed": "red", "rejected": "red"}
 
 
@@ -84,27 +87,14 @@ def show(summary: Summary, console: Console) -> None:
     """The table of documents for people, then the totals; all failures are in it even when it is cut."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("document", overflow="fold")
-    for name in ("status", "pages", "ok", "blank", "fallback", "failed", "read by", "s/page", "agreement"):
-        table.add_column(name, justify="left" if name in ("status", "read by") else "right", no_wrap=True)
+    columns = [name for name in COLUMNS if console.width >= WIDE or name not in ONLY_WIDE]
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("status", "read by") else "right", no_wrap=True)
     ordered = sorted(summary.results, key=lambda r: (r.document.status is DocumentStatus.OK, r.document.source_uri))
     for result in ordered[:SHOWN]:
-        document, pages = result.document, result.pages
-        count = Counter(page.status for page in pages)
-        timed = [page.seconds for page in pages if page.seconds]
-        agreed = [page.agreement for page in pages if page.agreement is not None]
-        color = MARKS[document.status.value]
-        reason = f" ({document.reason})" if document.reason else ""
+        cells = _cells(result)
         table.add_row(
-            Text(printable(document.source_uri.rsplit("/", 1)[-1])),
-            f"[{color}]{document.status.value}{reason}[/]",
-            str(document.page_count),
-            str(count[PageStatus.OK]),
-            str(count[PageStatus.BLANK]),
-            str(count[PageStatus.FALLBACK]),
-            str(sum(pages for status, pages in count.items() if status.is_bad)),
-            ", ".join(sorted({page.engine for page in pages if page.engine})) or "-",
-            f"{sum(timed) / len(timed):.1f}" if timed else "-",
-            f"{sum(agreed) / len(agreed):.2f}" if agreed else "-",
+            Text(printable(result.document.source_uri.rsplit("/", 1)[-1])), *(cells[name] for name in columns)
         )
     console.print(table)
     if len(ordered) > SHOWN:
@@ -117,3 +107,22 @@ def show(summary: Summary, console: Console) -> None:
             where = f" page {entry['page']}" if entry["page"] is not None else ""
             line = f"  {printable(entry['source'])}{where}: {entry['reason']}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _cells(result: DocumentResult) -> dict[str, str]:
+    document, pages = result.document, result.pages
+    count = Counter(page.status for page in pages)
+    timed = [page.seconds for page in pages if page.seconds]
+    agreed = [page.agreement for page in pages if page.agreement is not None]
+    reason = f" ({document.reason})" if document.reason else ""
+    return {
+        "status": f"[{MARKS[document.status.value]}]{document.status.value}{reason}[/]",
+        "pages": str(document.page_count),
+        "ok": str(count[PageStatus.OK]),
+        "blank": str(count[PageStatus.BLANK]),
+        "fallback": str(count[PageStatus.FALLBACK]),
+        "failed": str(sum(pages for status, pages in count.items() if status.is_bad)),
+        "read by": ", ".join(sorted({page.engine for page in pages if page.engine})) or "-",
+        "s/page": f"{sum(timed) / len(timed):.1f}" if timed else "-",
+        "agreement": f"{sum(agreed) / len(agreed):.2f}" if agreed else "-",
+    }

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.instance.ref import InstanceRef
 from filelock import FileLock, Timeout
 
 from ocr_pipeline.settings import Settings
@@ -14,6 +15,7 @@ from ocr_pipeline.settings import Settings
 CONFIG = "dagster.yaml"
 DATABASES = ("history", "schedules")  # the folders of Dagster's SQLite files
 MADE = ".made"
+NO_CAPTURE = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 
 
 class HomeError(Exception):
@@ -45,8 +47,11 @@ def home(settings: Settings) -> Path:
     return folder
 
 
-def instance(settings: Settings) -> dg.DagsterInstance:
-    return dg.DagsterInstance.from_config(str(home(settings)))
+def instance(settings: Settings, *, captures_output: bool = True) -> dg.DagsterInstance:
+    """`captures_output` False is for runs in a command: what they print is on the terminal already, and the two
+    processes that Dagster starts a run to copy it print a traceback each on Ctrl-C."""
+    overrides = None if captures_output else {"compute_logs": NO_CAPTURE}
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home(settings)), overrides=overrides))
 
 
 def _make(folder: Path) -> None:

@@ -28,6 +28,7 @@ def start(data: Path, *arguments: str, **environment: str) -> subprocess.Popen[s
         stderr=subprocess.PIPE,
         text=True,
         cwd=data.parent,
+        start_new_session=True,
     )
 
 
