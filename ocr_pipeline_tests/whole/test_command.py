@@ -196,9 +196,9 @@ def test_ctrl_c_ends_it_cleanly_and_the_same_command_goes_on(data: Path, tmp_pat
     for number in range(8):
         (folder / f"{number}.pdf").write_bytes(numbered(20, str(number)))
     process = start(data, "ingest", str(folder), "--json", OCR_BATCH_DOCUMENTS="2", **FREE)
-    pages = data / "lake" / "transcripts"
+    tables = data / "lake" / "tables"  # the first batch is being published, in a step of Dagster's
     until = time.monotonic() + 60
-    while process.poll() is None and not next(pages.rglob("*.json"), None) and time.monotonic() < until:
+    while process.poll() is None and not next(tables.rglob("*.parquet"), None) and time.monotonic() < until:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
     _, err = process.communicate(timeout=60)
