@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import click
 from rich.console import Console
 
@@ -53,21 +56,29 @@ def surprises(summary: Summary) -> list[str]:
 
 def _what_next(console: Console, settings: Settings) -> None:
     lake = settings.lake
+    query = "SELECT source_uri, page_count, status FROM ocr.documents"
+    question = f'import duckdb; duckdb.connect("{settings.warehouse}", read_only=True).sql("{query}").show()'
     console.print(
         f"""
 All samples ended as they should; encrypted.pdf, damaged.pdf and not-really-a-pdf.pdf are meant to be rejected.
 
 Look at
-  {lake}/markdown/{settings.inbox}samples/   one .md file a document
-  {lake}/tables/                  the same as Parquet
+  {lake}/markdown/{settings.inbox}samples/   one .md file per document
+  {lake}/tables/                  Parquet, one file per table and batch
   {settings.warehouse}            the tables, for example:
-      duckdb {settings.warehouse} "FROM ocr.documents"
+      {_python()} -c '{question}'
 Then
   make review                         the pages beside their images, in a browser
-  make dev                            Dagster's UI on 127.0.0.1:3000; drop a PDF into {lake}/inbox/
+  make dev                            Dagster's UI on 127.0.0.1:3000; drop a PDF into {lake}/{settings.inbox}
   ocr-pipeline ingest FOLDER          your own PDFs
 """,
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _python() -> str:
+    """This environment's Python, as short as it can be typed here."""
+    python, here = Path(sys.executable), Path.cwd()
+    return str(python.relative_to(here)) if python.is_relative_to(here) else str(python)
