@@ -1,27 +1,41 @@
 """A webhook that gets a POST for each failed run. Off unless OCR_ALERT_WEBHOOK is set.
 
+Dagster's own failure sensor is not used: it moves past a run whatever became of its alert, so that an alert which the
+webhook missed is lost for ever, and after a tick that took too long it posts the tick's alerts again. Here the cursor
+stands at the last alert that was accepted, so that each is posted until it is, and one tick has one deadline.
+
 The payload is documented in the README: it names run, batch and error, and holds no setting and no document's text.
 """
 
+import asyncio
 import time
-from collections.abc import Iterable
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import httpx
+from dagster import DagsterEventType
 
 from ocr_pipeline.settings import Settings
 
 ERROR_CHARACTERS = 2000
-TIMEOUT = 5.0  # seconds
-WAITS = (1.0, 4.0)
-"""Seconds before each further attempt. Dagster moves past a failed run whatever the sensor says of it, so what is not
-told in this tick is never told; a tick has 60 s for up to five runs."""
+POST_SECONDS = 10.0  # for the whole answer, however it drips
+
+TICK_SECONDS = 45.0
+"""No post is begun that could end later. Dagster gives a tick 60 s, and the cursor counts only when it ends in time."""
+
+KEEP_TRYING = timedelta(days=1)
+"""From the failure on. Then the alert is given up: it must not keep later ones back for ever."""
+
+REFUSED = frozenset({400, 413, 422})
+"""HTTP statuses that are about this alert and no other: it is given up at once."""
+
+AT_ONCE = 100  # failures that are fetched in one tick
 
 
 def payload(run: dg.DagsterRun, error: str, at: datetime) -> dict[str, Any]:
-    """What is posted, as JSON."""
+    """What is posted, as JSON; `at` is when the run failed."""
     return {
         "event": "run_failed",
         "at": at.isoformat(),
@@ -43,42 +57,81 @@ def what_failed(events: Iterable[dg.DagsterEvent]) -> str:
     return "\n".join(lines)
 
 
+class AlertNotDelivered(Exception):
+    """The webhook did not accept an alert; the tick is shown as failed, and the next one tries again."""
+
+
 def alert_on_failure(settings: Settings) -> dg.SensorDefinition | None:
     """The sensor, or None where no webhook is set."""
     if settings.alert_webhook is None:
         return None
     url = settings.alert_webhook.get_secret_value()
 
-    @dg.run_failure_sensor(
+    @dg.sensor(
         name="alert_on_failure",
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Posts a JSON object to OCR_ALERT_WEBHOOK for each run that failed.",
+        description="Posts a JSON object to OCR_ALERT_WEBHOOK for each run that failed, until it is accepted.",
     )
-    def alert(context: dg.RunFailureSensorContext) -> None:
-        error = what_failed(context.get_step_failure_events()) or context.failure_event.message or ""
-        _post(url, payload(context.dagster_run, error, datetime.now(UTC)))
+    def alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        started, posted = time.monotonic(), 0
+        if context.cursor is None or not context.cursor.isdecimal():
+            newest = context.instance.fetch_run_status_changes(DagsterEventType.RUN_FAILURE, limit=1).records
+            context.update_cursor(str(newest[0].storage_id if newest else 0))
+            return dg.SkipReason("alerts begin with the next run that fails")
+        for record in _failures_after(context.instance, int(context.cursor)):
+            if time.monotonic() - started > TICK_SECONDS - POST_SECONDS:
+                break
+            run = context.instance.get_run_by_id(record.run_id)
+            if run is not None and _is_ours(run, context):
+                failed_at = datetime.fromtimestamp(record.timestamp, UTC)
+                said = payload(run, _error(context.instance, record), failed_at)
+                status, why = asyncio.run(_post(url, said))
+                if why and status not in REFUSED and datetime.now(UTC) - failed_at < KEEP_TRYING:
+                    if posted:
+                        return dg.SkipReason(f"{posted} alerts posted; the one for run {run.run_id} not yet: {why}")
+                    raise AlertNotDelivered(
+                        f"the webhook of OCR_ALERT_WEBHOOK did not accept the alert for run {run.run_id}, and is asked "
+                        f"again at the next tick: {why}"
+                    )
+                if why:
+                    context.log.error(f"the alert for run {run.run_id} is given up, the webhook answered: {why}")
+                posted += not why
+            context.update_cursor(str(record.storage_id))
+        return dg.SkipReason(f"{posted} alerts posted")
 
     return alert
 
 
-class AlertNotDelivered(Exception):
-    """The webhook did not accept an alert; the tick is shown as failed."""
+def _failures_after(instance: dg.DagsterInstance, storage_id: int) -> Sequence[dg.EventLogRecord]:
+    """The first failures of runs after this event, oldest first."""
+    wanted = dg.RunStatusChangeRecordsFilter(DagsterEventType.RUN_FAILURE, after_storage_id=storage_id)
+    return instance.fetch_run_status_changes(wanted, limit=AT_ONCE, ascending=True).records
 
 
-def _post(url: str, said: dict[str, Any]) -> None:
-    """Raises AlertNotDelivered when no attempt was accepted."""
-    why = ""
-    for wait in (0.0, *WAITS):
-        time.sleep(wait)
-        try:
-            httpx.post(url, json=said, timeout=TIMEOUT, trust_env=False).raise_for_status()
-            return
-        except httpx.HTTPStatusError as error:
-            why = f"HTTP {error.response.status_code}"
-        except httpx.HTTPError as error:
-            why = type(error).__name__
+def _is_ours(run: dg.DagsterRun, context: dg.SensorEvaluationContext) -> bool:
+    """Whether the run is of this code location: an instance may have others. Runs of the command are of none; it says
+    itself what failed."""
+    origin, here = run.remote_job_origin, context.code_location_origin
+    location = origin.repository_origin.code_location_origin.location_name if origin else None
+    return location == (here.location_name if here else None)
+
+
+def _error(instance: dg.DagsterInstance, failure: dg.EventLogRecord) -> str:
+    steps = instance.get_records_for_run(failure.run_id, of_type=DagsterEventType.STEP_FAILURE).records
+    events = [event for record in steps if (event := record.event_log_entry.dagster_event) is not None]
+    own = failure.event_log_entry.dagster_event
+    return what_failed(events) or (own.message if own else None) or ""
+
+
+async def _post(url: str, said: dict[str, Any]) -> tuple[int | None, str]:
+    """HTTP status and why the alert was not accepted, "" where it was."""
     # the address may hold a token: neither it nor httpx's own error, which has it, is shown
-    raise AlertNotDelivered(
-        f"the webhook of OCR_ALERT_WEBHOOK did not accept the alert for run {said['run_id']} in {1 + len(WAITS)} "
-        f"attempts: {why}"
-    )
+    try:
+        async with (
+            asyncio.timeout(POST_SECONDS),
+            httpx.AsyncClient(timeout=POST_SECONDS, trust_env=False) as client,
+            client.stream("POST", url, json=said) as answer,  # what it says beside the status is not read
+        ):
+            return answer.status_code, "" if answer.is_success else f"HTTP {answer.status_code}"
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        return None, type(error).__name__

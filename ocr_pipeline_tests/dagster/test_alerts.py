@@ -6,11 +6,13 @@ import json
 import threading
 import traceback
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from ocr_pipeline import alerts, wiring
 from ocr_pipeline.alerts import alert_on_failure
@@ -24,90 +26,164 @@ from ocr_pipeline_tests.pdfs import numbered
 pytestmark = pytest.mark.parametrize("settings", ["local"], indirect=True)
 
 
-@pytest.fixture
-def answers() -> list[int]:
-    """HTTP statuses that the server gives before it takes an alert."""
-    return []
+class Webhook(ThreadingHTTPServer):
+    """Accepts alerts, but for the statuses that it is told to answer first; or never comes to the end of an answer."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answering)
+        self.statuses: list[int] = []
+        self.accepted: list[dict[str, Any]] = []
+        self.drips = False
+        self.closing = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hook"
+
+    def runs(self) -> list[str]:
+        return [said["run_id"] for said in self.accepted]
+
+
+class Answering(BaseHTTPRequestHandler):
+    server: Webhook
+
+    def do_POST(self) -> None:
+        said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        while self.server.drips and not self.server.closing.wait(0.05):
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        status = self.server.statuses.pop(0) if self.server.statuses else 204
+        if status == 204:
+            self.server.accepted.append(said)
+        self.send_response(status)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
 
 
 @pytest.fixture
-def hook(answers: list[int]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    got: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            if answers:
-                self.send_response(answers.pop(0))
-            else:
-                got.append(said)
-                self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    server = Webhook()
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/hook", got
+    monkeypatch.setenv("OCR_ALERT_WEBHOOK", f"{server.url}?token=hidden")
+    yield server
+    server.closing.set()
     server.shutdown()
+    server.server_close()
     thread.join()
 
 
-def failed_context(instance: dg.DagsterInstance, run: RunBatch, put: Put) -> dg.RunFailureSensorContext:
-    result = run(put({"a.pdf": numbered(1)}), "ocr_parquet")  # nothing was rendered: it fails
-    assert not result.success
-    return dg.build_run_status_sensor_context(
-        sensor_name="alert_on_failure",
-        dagster_instance=instance,
-        dagster_run=result.dagster_run,
-        dagster_event=next(event for event in result.all_events if event.is_run_failure),
-    ).for_run_failure()
+class Alerts:
+    """The sensor as the daemon runs it: the cursor of one tick is there in the next, unless it failed."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._sensor = build_defs(Settings()).get_repository_def().get_sensor_def("alert_on_failure")
+        self._instance = instance
+        self._cursor: str | None = None
+
+    def tick(self) -> str:
+        context = dg.build_sensor_context(self._instance, cursor=self._cursor)
+        said = self._sensor(context)
+        self._cursor = context.cursor
+        assert isinstance(said, dg.SkipReason)
+        return said.skip_message or ""
 
 
-def test_a_failed_run_is_told_to_the_webhook(
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    instance: dg.DagsterInstance,
-    run: RunBatch,
-    put: Put,
-    hook: tuple[str, list[dict[str, Any]]],
+@pytest.fixture
+def sensor(webhook: Webhook, settings: Settings, instance: dg.DagsterInstance) -> Alerts:
+    fail(instance)  # before there was a webhook: nobody is told
+    alerts = Alerts(instance)
+    alerts.tick()
+    return alerts
+
+
+def fail(instance: dg.DagsterInstance, **of: Any) -> str:
+    """A run that has failed; its id."""
+    run = instance.create_run_for_job(build_defs().resolve_job_def("process_batch"), **of)
+    instance.report_run_failed(run, "it was meant to")
+    return run.run_id
+
+
+def test_a_failed_run_is_posted_once_with_its_batch_and_what_failed(
+    settings: Settings, sensor: Alerts, webhook: Webhook, run: RunBatch, put: Put
 ) -> None:
-    url, got = hook
-    monkeypatch.setenv("OCR_ALERT_WEBHOOK", url)
-    sensor = alert_on_failure(Settings())
-    assert sensor is not None
-    sensor(failed_context(instance, run, put))
-    (said,) = got
+    assert not run(put({"a.pdf": numbered(1)}), "ocr_parquet").success  # nothing was rendered: it fails
+    sensor.tick()
+    sensor.tick()
+    (said,) = webhook.accepted
     assert said["event"] == "run_failed"
     assert said["batch"] in list(batches.names(wiring.lake(settings)))
+    assert "ocr_parquet: " in said["error"]
+    assert "rendered_pages has no record" in said["error"]
     assert set(said) == {"event", "at", "run_id", "job", "batch", "error"}
 
 
-def test_an_alert_says_what_failed_and_is_told_again_until_it_is_taken(
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    instance: dg.DagsterInstance,
-    run: RunBatch,
-    put: Put,
-    hook: tuple[str, list[dict[str, Any]]],
-    answers: list[int],
+def test_an_alert_that_is_not_accepted_is_posted_again_and_none_is_lost_or_posted_twice(
+    sensor: Alerts, webhook: Webhook, instance: dg.DagsterInstance
 ) -> None:
-    url, got = hook
-    monkeypatch.setenv("OCR_ALERT_WEBHOOK", f"{url}?token=hidden")
-    monkeypatch.setattr(alerts, "WAITS", (0.0, 0.0))
-    sensor = alert_on_failure(Settings())
-    assert sensor is not None
-    context = failed_context(instance, run, put)
-    answers[:] = [503, 500]
-    sensor(context)
-    (said,) = got
-    assert "ocr_parquet: " in said["error"]
-    assert "rendered_pages has no record" in said["error"]
-    answers[:] = [503, 503, 502]
-    with pytest.raises(Exception, match="HTTP 502") as raised:
-        sensor(context)
+    failed = [fail(instance) for _ in range(3)]
+    webhook.statuses = [503]
+    with pytest.raises(alerts.AlertNotDelivered, match="HTTP 503") as raised:
+        sensor.tick()
     assert "hidden" not in "".join(traceback.format_exception(raised.value))
+    webhook.statuses = [204, 401]
+    assert "1 alerts posted; the one for run" in sensor.tick()
+    assert webhook.runs() == failed[:1]
+    sensor.tick()
+    assert webhook.runs() == failed
+
+
+def test_an_alert_that_is_refused_or_a_day_old_keeps_no_other_back(
+    sensor: Alerts, webhook: Webhook, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(instance)
+    second = fail(instance)
+    webhook.statuses = [413]
+    sensor.tick()
+    assert webhook.runs() == [second]
+    monkeypatch.setattr(alerts, "KEEP_TRYING", timedelta(0))
+    fail(instance)
+    fourth = fail(instance)
+    webhook.statuses = [503]
+    sensor.tick()
+    assert webhook.runs() == [second, fourth]
+
+
+@pytest.mark.timeout(60)
+def test_a_webhook_whose_answer_never_ends_holds_up_nobody(
+    sensor: Alerts, webhook: Webhook, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "POST_SECONDS", 0.5)
+    failed = fail(instance)
+    webhook.drips = True
+    with pytest.raises(alerts.AlertNotDelivered, match="TimeoutError"):
+        sensor.tick()
+    webhook.drips = False
+    sensor.tick()
+    assert webhook.runs()[-1] == failed
+
+
+def test_what_a_tick_has_no_time_for_is_posted_by_the_next_one(
+    sensor: Alerts, webhook: Webhook, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = [fail(instance) for _ in range(2)]
+    with monkeypatch.context() as hurried:
+        hurried.setattr(alerts, "TICK_SECONDS", alerts.POST_SECONDS)
+        sensor.tick()
+    assert webhook.runs() == []
+    sensor.tick()
+    assert webhook.runs() == failed
+
+
+def test_runs_of_another_code_location_are_not_ours_to_post(
+    sensor: Alerts, webhook: Webhook, instance: dg.DagsterInstance
+) -> None:
+    elsewhere = RemoteRepositoryOrigin(GrpcServerCodeLocationOrigin(host="127.0.0.1", port=1), "__repository__")
+    fail(instance, remote_job_origin=RemoteJobOrigin(elsewhere, "process_batch"))
+    sensor.tick()
+    assert webhook.accepted == []
 
 
 def test_without_a_webhook_there_is_no_sensor(settings: Settings) -> None:
