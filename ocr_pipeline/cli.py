@@ -82,6 +82,8 @@ def main() -> None:
         error.show()
         code = 2
     except ValidationError as error:
+        if error.title != "Settings":
+            raise
         lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         click.echo(f"Error: the settings cannot be used: {lines}", err=True)
         code = 2

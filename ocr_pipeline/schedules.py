@@ -174,9 +174,10 @@ def make_the_index(
     if not search_index.is_worth_it(warehouse):
         context.log.info(f"fewer than {search_index.WORTH_FROM} pages: a search reads them all, no index is made")
         return
-    pages = search_index.build_search_index(warehouse)
-    if pages is None:
-        context.log.warning(search_index.NO_EXTENSION)
+    try:
+        pages = search_index.build_search_index(warehouse)
+    except search_index.NoFullTextSearch as error:
+        context.log.warning(str(error))
     else:
         context.log.info(f"the full-text index knows {pages} pages")
 

@@ -13,7 +13,7 @@ from ocr_pipeline.commands.terminal import WAIT_SECONDS, terminal
 from ocr_pipeline.printable import printable
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.warehouse.search import search
-from ocr_pipeline.warehouse.search_index import NO_EXTENSION, build_search_index
+from ocr_pipeline.warehouse.search_index import build_search_index
 
 
 @click.command("search")
@@ -32,8 +32,6 @@ def command(words: tuple[str, ...], limit: int, build_index: bool, as_json: bool
     warehouse = wiring.warehouse(Settings(), WAIT_SECONDS)
     if build_index:
         pages = build_search_index(warehouse)
-        if pages is None:
-            raise click.UsageError(NO_EXTENSION)
         click.echo(f"the full-text index knows {pages} pages", err=True)
         if not words:
             return 0

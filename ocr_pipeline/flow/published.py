@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from ocr_pipeline.flow import documents
 from ocr_pipeline.flow.memory import limit_retained_memory
 from ocr_pipeline.flow.results import PIECE, pieces
-from ocr_pipeline.lake import deletions, keys
+from ocr_pipeline.lake import deletions, json_objects, keys
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.records import Batch, Deletion, Document, DocumentResult
 from ocr_pipeline.warehouse import parquet
@@ -87,8 +87,10 @@ def write_manifest(lake: Storage, manifest: Manifest) -> None:
 
 
 def read_manifest(lake: Storage, batch_name: str) -> Manifest:
-    """Raises ObjectMissing when the batch is not published, WarehouseError when a newer program published it."""
-    manifest = _MANIFEST.validate_json(lake.read(keys.manifest(batch_name)))
+    """Raises ObjectMissing when the batch is not published, ObjectUnreadable when its manifest is broken, and
+    WarehouseError when a newer program published it."""
+    key = keys.manifest(batch_name)
+    manifest = json_objects.parse(_MANIFEST, key, lake.read(key), "materialise ocr_parquet for the batch again")
     if manifest.schema_version > SCHEMA_VERSION:
         raise WarehouseError(
             f"batch {batch_name}: its Parquet files have schema version {manifest.schema_version}, this program knows "
@@ -101,9 +103,25 @@ def read_tables(lake: Storage, manifest: Manifest, *, verified: bool = True) -> 
     """The batch's rows as Arrow tables; empty when it has no files (a batch of deletions).
 
     Raises NotAsPublished with batch and key for a file that is not the one of the manifest (`verified`: also where it
-    can be read all the same, as after a crash between a file and its manifest).
+    can be read all the same, as after a crash between a file and its manifest), WarehouseError for one that cannot.
     """
-    return {name: _read(lake, manifest, name, verified=verified) for name in manifest.tables}
+    return {name: read_table(lake, manifest, name, verified=verified) for name in manifest.tables}
+
+
+def read_table(
+    lake: Storage, manifest: Manifest, name: str, columns: list[str] | None = None, *, verified: bool = True
+) -> pa.Table:
+    """The rows of one table of the batch, or these columns of them. `verified` and errors as in `read_tables`."""
+    file = manifest.tables[name]
+    data = lake.read(file.key)
+    if verified and hashlib.sha256(data).hexdigest() != file.sha256:
+        raise _another_file(manifest, file)
+    try:
+        return parquet.from_bytes(name, data, columns)
+    except WarehouseError as error:
+        raise WarehouseError(
+            f"batch {manifest.batch}, {file.key}: {error}: materialise ocr_parquet for the batch again"
+        ) from error
 
 
 def outcomes(lake: Storage, batch: Batch) -> list[DocumentResult]:
@@ -116,7 +134,7 @@ def outcomes(lake: Storage, batch: Batch) -> list[DocumentResult]:
     if not manifest.tables:
         return []
     columns = [name for name in TABLES["pages"].names if name != "markdown"]
-    found = to_outcomes(_read(lake, manifest, "documents"), _read(lake, manifest, "pages", columns))
+    found = to_outcomes(read_table(lake, manifest, "documents"), read_table(lake, manifest, "pages", columns))
     by_id = {result.document.document_id: result for result in found}
     in_order = [by_id.pop(keys.document_id(upload.key), None) for upload in batch.uploads]
     return [result for result in (*in_order, *by_id.values()) if result is not None]
@@ -159,19 +177,6 @@ def addresses(lake: Storage, manifest: Manifest, *, on_r2: bool = False) -> Iter
                 raise _another_file(manifest, file)
             found[name] = str(path)
         yield found
-
-
-def _read(
-    lake: Storage, manifest: Manifest, name: str, columns: list[str] | None = None, *, verified: bool = True
-) -> pa.Table:
-    file = manifest.tables[name]
-    data = lake.read(file.key)
-    if verified and hashlib.sha256(data).hexdigest() != file.sha256:
-        raise _another_file(manifest, file)
-    try:
-        return parquet.from_bytes(name, data, columns)
-    except WarehouseError as error:
-        raise WarehouseError(f"batch {manifest.batch}, {file.key}: {error}") from error
 
 
 def _another_file(manifest: Manifest, file: TableFile) -> NotAsPublished:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter
 
-from ocr_pipeline.lake import keys
+from ocr_pipeline.lake import json_objects, keys
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.records import Reason, Transcript
 
@@ -44,8 +44,10 @@ def write(storage: Storage, batch: str, reading: Reading) -> None:
 
 
 def read(storage: Storage, batch: str, document_id: str) -> Reading | None:
+    """The record, None where there is none. Raises ObjectUnreadable."""
+    key = keys.reading(batch, document_id)
     try:
-        return from_json(storage.read(keys.reading(batch, document_id)))
+        return parse(key, storage.read(key))
     except ObjectMissing:
         return None
 
@@ -54,5 +56,6 @@ def without_raw_attempts(transcript: Transcript) -> Transcript:
     return replace(transcript, attempts=tuple(replace(attempt, text=None) for attempt in transcript.attempts))
 
 
-def from_json(data: bytes) -> Reading:
-    return _READING.validate_json(data)
+def parse(key: str, data: bytes) -> Reading:
+    """The record of that key, which has these bytes. Raises ObjectUnreadable."""
+    return json_objects.parse(_READING, key, data, "delete it, and materialise the batch again")

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pydantic import TypeAdapter
 
-from ocr_pipeline.lake import keys
+from ocr_pipeline.lake import json_objects, keys
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.records import PageStatus, Reason, Upload
 
@@ -48,8 +48,10 @@ _RENDERED = TypeAdapter(RenderedDocument)
 
 
 def read(storage: Storage, batch: str, document_id: str) -> RenderedDocument | None:
+    """The record, None where there is none. Raises ObjectUnreadable."""
+    key = keys.rendered(batch, document_id)
     try:
-        return from_json(storage.read(keys.rendered(batch, document_id)))
+        return parse(key, storage.read(key))
     except ObjectMissing:
         return None
 
@@ -58,5 +60,6 @@ def write(storage: Storage, batch: str, document: RenderedDocument) -> None:
     storage.write(keys.rendered(batch, document.document_id), _RENDERED.dump_json(document))
 
 
-def from_json(data: bytes) -> RenderedDocument:
-    return _RENDERED.validate_json(data)
+def parse(key: str, data: bytes) -> RenderedDocument:
+    """The record of that key, which has these bytes. Raises ObjectUnreadable."""
+    return json_objects.parse(_RENDERED, key, data, "delete it, and materialise the batch again")

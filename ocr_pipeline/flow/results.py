@@ -74,15 +74,15 @@ def _records(lake: Storage, batch: Batch, uploads: Sequence[Upload]) -> Iterator
         wanted = [name(batch.name, document_id) for document_id in ids for name in (keys.rendered, keys.reading)]
         found = dict(lake.read_many(wanted))
         for upload, document_id in zip(some, ids, strict=True):
-            document = found.pop(keys.rendered(batch.name, document_id))
-            text = found.pop(keys.reading(batch.name, document_id))
+            of_document, of_text = keys.rendered(batch.name, document_id), keys.reading(batch.name, document_id)
+            document, text = found.pop(of_document), found.pop(of_text)
             if document is None or text is None:
                 hop = "rendered_pages" if document is None else "ocr_markdown"
                 raise NotMade(f"batch {batch.name}: {hop} has no record of {upload.key!r}; materialise {hop} first")
             long = len(document) + len(text) > _LONG
-            opened = rendered.from_json(document)
+            opened = rendered.parse(of_document, document)
             del document  # the raw bytes are as large as what is made of them
-            transcripts = reading.from_json(text)
+            transcripts = reading.parse(of_text, text)
             del text
             if long:
                 release_free_memory()

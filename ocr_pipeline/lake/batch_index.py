@@ -133,7 +133,7 @@ class BatchIndex:
             if number and out_of_time():
                 return False
             read = zip(names, self._storage.read_many(keys.batch(name) for name in names), strict=True)
-            self._add((self.listed[name].etag, batches.parse(data)) for name, (_, data) in read if data is not None)
+            self._add((self.listed[n].etag, batches.parse(n, data)) for n, (_, data) in read if data is not None)
         return True
 
     def known(self, wanted: Iterable[str]) -> dict[str, Known]:

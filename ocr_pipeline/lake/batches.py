@@ -10,7 +10,7 @@ from datetime import datetime
 
 from pydantic import TypeAdapter
 
-from ocr_pipeline.lake import keys, planner
+from ocr_pipeline.lake import json_objects, keys, planner
 from ocr_pipeline.lake.storage import ObjectInfo, Storage, parallel_map
 from ocr_pipeline.records import Batch
 
@@ -23,8 +23,8 @@ def write(storage: Storage, batch: Batch) -> bool:
 
 
 def read(storage: Storage, name: str) -> Batch:
-    """The batch list `name`. Raises ObjectMissing."""
-    return parse(storage.read(keys.batch(name)))
+    """The batch list `name`. Raises ObjectMissing, ObjectUnreadable."""
+    return parse(name, storage.read(keys.batch(name)))
 
 
 def dump(batch: Batch) -> bytes:
@@ -32,9 +32,9 @@ def dump(batch: Batch) -> bytes:
     return _BATCH.dump_json(batch, indent=1)
 
 
-def parse(data: bytes) -> Batch:
-    """The batch list in these bytes."""
-    return _BATCH.validate_json(data)
+def parse(name: str, data: bytes) -> Batch:
+    """The batch list `name`, which has these bytes. Raises ObjectUnreadable."""
+    return json_objects.parse(_BATCH, keys.batch(name), data, "put it back from your copy of batches/")
 
 
 def objects(storage: Storage, since: datetime | None = None) -> Iterator[tuple[str, ObjectInfo]]:
@@ -57,9 +57,9 @@ def load(storage: Storage, since: datetime | None = None) -> Iterator[Batch]:
 
 def read_many(storage: Storage, wanted: Iterable[str]) -> Iterator[Batch]:
     """The batch lists of these names, many reads at once, in their order; one that is not there is left out."""
-    for _, data in storage.read_many(keys.batch(name) for name in wanted):
+    for key, data in storage.read_many(keys.batch(name) for name in wanted):
         if data is not None:
-            yield parse(data)
+            yield parse(key.removeprefix(keys.BATCHES).removesuffix(".json"), data)
 
 
 def write_many(storage: Storage, wanted: Iterable[Batch]) -> None:

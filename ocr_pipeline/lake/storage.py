@@ -46,6 +46,10 @@ class ObjectTooLarge(StorageError):
         self.size = size
 
 
+class ObjectUnreadable(StorageError):
+    """The object is there, and its bytes are not what was written."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """One version of an object."""

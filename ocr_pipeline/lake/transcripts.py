@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import TypeAdapter
 
-from ocr_pipeline.lake import keys
+from ocr_pipeline.lake import json_objects, keys
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.records import Transcript
 
@@ -14,16 +14,17 @@ _TRANSCRIPT = TypeAdapter(Transcript)
 
 
 def read(storage: Storage, recipe_id: str, image_sha256: str) -> Transcript | None:
-    """The transcript of that image under that recipe, or None."""
+    """The transcript of that image under that recipe, or None. Raises ObjectUnreadable."""
+    key = keys.transcript(recipe_id, image_sha256)
     try:
-        return parse(storage.read(keys.transcript(recipe_id, image_sha256)))
+        return parse(key, storage.read(key))
     except ObjectMissing:
         return None
 
 
-def parse(data: bytes) -> Transcript:
-    """The transcript in these bytes."""
-    return _TRANSCRIPT.validate_json(data)
+def parse(key: str, data: bytes) -> Transcript:
+    """The transcript of that key, which has these bytes. Raises ObjectUnreadable."""
+    return json_objects.parse(_TRANSCRIPT, key, data, "delete it, and its page is read again when its batch runs")
 
 
 def write(storage: Storage, transcript: Transcript) -> None:
@@ -34,6 +35,6 @@ def write(storage: Storage, transcript: Transcript) -> None:
 def load(storage: Storage, recipe_id: str) -> Iterator[Transcript]:
     """Every transcript of one recipe, many reads at once."""
     found = (info.key for info in storage.list(f"{keys.TRANSCRIPTS}{recipe_id}/"))
-    for _, data in storage.read_many(found):
+    for key, data in storage.read_many(found):
         if data is not None:
-            yield parse(data)
+            yield parse(key, data)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from ocr_pipeline.lake import transcripts
-from ocr_pipeline.lake.storage import Storage, StorageError
+from ocr_pipeline.lake.storage import ObjectUnreadable, Storage, StorageError
 from ocr_pipeline.records import Transcript
 from ocr_pipeline.review import images, links, queries
 from ocr_pipeline.review.context import context
@@ -146,11 +145,11 @@ def _raw(lake: Storage, page: PageRow) -> Raw:
         return Raw(None, "The row of this page names no transcript.", "", False)
     try:
         found = transcripts.read(lake, recipe, sha256)
+    except ObjectUnreadable as error:
+        log.warning("page %s of %s: %s", page.page_number, page.document_id, error)
+        return Raw(None, "The transcript of this page is there, but it cannot be read.", "", False)
     except StorageError:
         return Raw(None, "The lake cannot be read: see `ocr-pipeline doctor`.", "", False)
-    except (ValidationError, ValueError):
-        log.warning("the transcript of page %s of %s cannot be read", page.page_number, page.document_id)
-        return Raw(None, "The transcript of this page is there, but it cannot be read.", "", False)
     if found is None:
         return Raw(None, "This page has no transcript in the lake: no engine was asked, or it is gone.", "", False)
     return Raw(found, "", found.text[:MAX_RAW], len(found.text) > MAX_RAW)

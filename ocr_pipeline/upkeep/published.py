@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import pyarrow as pa
 
-from ocr_pipeline.flow.published import Manifest, read_manifest
+from ocr_pipeline.flow.published import Manifest, read_manifest, read_table
 from ocr_pipeline.lake import keys
-from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.warehouse import parquet
+from ocr_pipeline.lake.storage import Storage, parallel_map
+
+T = TypeVar("T")
+
+
+def of_each(lake: Storage, work: Callable[[Manifest], T]) -> Iterator[T]:
+    """What `work` makes of each published batch, by name; manifests and `work` side by side, in threads.
+
+    Raises StorageError or WarehouseError with the key of what cannot be read.
+    """
+    names = (
+        info.key.removeprefix(keys.MANIFESTS).removesuffix(".json")
+        for info in lake.list(keys.MANIFESTS)
+        if info.key.endswith(".json")
+    )
+    return parallel_map(lambda name: work(read_manifest(lake, name)), names)
 
 
 def manifests(lake: Storage) -> Iterator[Manifest]:
-    for info in lake.list(keys.MANIFESTS):
-        if info.key.endswith(".json"):
-            yield read_manifest(lake, info.key.removeprefix(keys.MANIFESTS).removesuffix(".json"))
+    return of_each(lake, lambda manifest: manifest)
 
 
 def columns(lake: Storage, manifest: Manifest, table: str, *names: str) -> pa.Table | None:
     """These columns of one table of the batch, in this order, no others decoded; None where it has no such file."""
-    file = manifest.tables.get(table)
-    return parquet.from_bytes(table, lake.read(file.key), names).select(list(names)) if file is not None else None
+    if table not in manifest.tables:
+        return None
+    return read_table(lake, manifest, table, list(names), verified=False).select(list(names))

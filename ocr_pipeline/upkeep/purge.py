@@ -10,8 +10,6 @@ import contextlib
 import dataclasses
 from dataclasses import dataclass, replace
 
-from pydantic import TypeAdapter
-
 from ocr_pipeline.flow import published, reading
 from ocr_pipeline.lake import batches, keys, transcripts
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
@@ -21,8 +19,6 @@ from ocr_pipeline.warehouse import parquet
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.purge import PurgeCounts, left_of
 from ocr_pipeline.warehouse.purge import purge as purge_rows
-
-_BATCH = TypeAdapter(Batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +51,7 @@ def purge(lake: Storage, warehouse: Warehouse, found: Traces) -> Purged:
     counts = purge_rows(warehouse, document_id)
     for name in found.batches:
         with contextlib.suppress(ObjectMissing):  # of a batch whose list is gone, records and Parquet may be there
-            lake.write(keys.batch(name), _BATCH.dump_json(_smaller(batches.read(lake, name), upload_key), indent=1))
+            lake.write(keys.batch(name), batches.dump(_smaller(batches.read(lake, name), upload_key)))
     return Purged(document_id, counts, written, len(found.own), _left(lake, warehouse, found))
 
 
@@ -77,9 +73,8 @@ def _without(transcript: Transcript, document_id: str) -> Transcript:
 
 def _forget_who_asked(lake: Storage, batch_name: str, other: str, document_id: str) -> None:
     """Another document's record repeats the shared transcripts, and with them who asked."""
-    try:
-        record = reading.from_json(lake.read(keys.reading(batch_name, other)))
-    except ObjectMissing:
+    record = reading.read(lake, batch_name, other)
+    if record is None:
         return
     pages = tuple(
         replace(page, transcript=_without(page.transcript, document_id)) if page.transcript else page

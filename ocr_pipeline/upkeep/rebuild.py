@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from ocr_pipeline.flow.published import Manifest, addresses, read_manifest
 from ocr_pipeline.lake import keys
-from ocr_pipeline.lake.storage import ObjectMissing, Storage
+from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import NotAsPublished
 from ocr_pipeline.warehouse.rebuild import PublishedBatch, RebuildCounts, rebuild
@@ -75,4 +75,6 @@ class _Lake:
             fault = str(error)
         except ObjectMissing as error:
             fault = f"batch {name}: {error}: materialise ocr_parquet for the batch again"
+        except ObjectUnreadable as error:
+            fault = f"batch {name}: {error}"
         return PublishedBatch(None, manifest.deleted if manifest else {}, fault)

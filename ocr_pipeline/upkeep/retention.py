@@ -6,17 +6,14 @@ warehouse may be empty, lost or another one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from ocr_pipeline.flow import reading
+from ocr_pipeline.flow.published import Manifest
 from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import ObjectInfo, Storage
-from ocr_pipeline.upkeep.published import columns, manifests
-
-
-class NothingInUse(Exception):
-    """No recipe is known to be in use: nothing is deleted on the word of an empty list."""
+from ocr_pipeline.upkeep.published import columns, of_each
 
 
 def forget_images(lake: Storage, older_than: timedelta, now: datetime) -> int:
@@ -28,14 +25,12 @@ def forget_images(lake: Storage, older_than: timedelta, now: datetime) -> int:
 
 
 def forget_recipes(lake: Storage, older_than: timedelta, now: datetime, in_use: Collection[str]) -> int:
-    """Deletes transcripts written before `now - older_than` of every recipe that is not in use.
+    """Deletes transcripts written before `now - older_than` of every recipe that is not in use; returns how many.
 
-    Raises NothingInUse where `in_use` is empty: then it is not known, and every transcript would go.
+    None where `in_use` is empty: then it is not known, and every transcript would go.
     """
     if not in_use:
-        raise NothingInUse(
-            f"no batch in {lake.uri} has published a recipe: no transcript is deleted; is OCR_LAKE the right one?"
-        )
+        return 0
     kept = tuple(f"{keys.TRANSCRIPTS}{recipe}/" for recipe in in_use)
     old = (
         info
@@ -49,10 +44,9 @@ def recipes_in_use(lake: Storage) -> set[str]:
     """The recipes of the texts that are published (Parquet), and of those that were read and are not published yet."""
     found: set[str] = set()
     published = set()
-    for manifest in manifests(lake):
-        published.add(manifest.batch)
-        if (pages := columns(lake, manifest, "pages", "recipe_id")) is not None:
-            found.update(pages["recipe_id"].unique().to_pylist())
+    for name, recipes in of_each(lake, lambda manifest: (manifest.batch, _recipes(lake, manifest))):
+        published.add(name)
+        found.update(recipes)
     waiting = (
         info.key
         for name in batches.names(lake)
@@ -60,10 +54,15 @@ def recipes_in_use(lake: Storage) -> set[str]:
         for info in lake.list(f"{keys.PAGES}{name}/")
         if info.key.endswith("/reading.json")
     )
-    for _, data in lake.read_many(waiting):
+    for key, data in lake.read_many(waiting):
         if data is not None:
-            found.add(reading.from_json(data).recipe_id)
+            found.add(reading.parse(key, data).recipe_id)
     return found
+
+
+def _recipes(lake: Storage, manifest: Manifest) -> Sequence[str]:
+    pages = columns(lake, manifest, "pages", "recipe_id")
+    return pages["recipe_id"].unique().to_pylist() if pages is not None else []
 
 
 def _delete(lake: Storage, objects: Iterable[ObjectInfo]) -> int:

@@ -10,12 +10,16 @@ all the same, by reading them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import duckdb
 
 from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.errors import WarehouseError
 
+_UNSUPPORTED = (duckdb.CatalogException, duckdb.BinderException, duckdb.NotSupportedError)
+"""What a database says that does not know `create_fts_index`."""
 _WORDS_END_AT = r"([^\pL\pN])+"
 _MOST_UNINDEXED = 50_000
 """Pages. With more that came after the index, reading all pages costs no more than reading these."""
@@ -23,10 +27,9 @@ _MOST_UNINDEXED = 50_000
 Page = tuple[str, int]  # document_id, page_number
 
 
-NO_EXTENSION = (
-    "DuckDB's extension fts is not installed on this machine, so there is no full-text index and a search reads every "
-    "page; `INSTALL fts` in DuckDB once, where it may download"
-)
+class NoFullTextSearch(WarehouseError):
+    """This database makes no full-text index; a search reads every page instead."""
+
 
 WORTH_FROM = 100_000
 """Pages. With fewer a search that reads them all takes less than two seconds."""
@@ -39,11 +42,18 @@ def is_worth_it(warehouse: Warehouse) -> bool:
     return row is not None and row[0] >= WORTH_FROM
 
 
-def build_search_index(warehouse: Warehouse) -> int | None:
-    """Makes the index of the pages that are there now; returns how many, or None where there is no `fts` extension."""
+def build_search_index(warehouse: Warehouse) -> int:
+    """Makes the index of the pages that are there now; returns how many.
+
+    Raises NoFullTextSearch where the extension is not installed or the database does not support it, and WarehouseError
+    where the index could not be made; the index of before is then still there.
+    """
     with warehouse.session() as connection:
         if not _loads(connection):
-            return None
+            raise NoFullTextSearch(
+                "DuckDB's extension fts is not installed on this machine, so there is no full-text index and a search "
+                "reads every page; `INSTALL fts` in DuckDB once, where it may download"
+            )
         connection.begin()
         try:
             connection.execute(
@@ -63,8 +73,16 @@ def build_search_index(warehouse: Warehouse) -> int | None:
             connection.execute("ALTER TABLE ocr.searched DROP COLUMN markdown")  # the index has what it needs of it
             row = connection.execute("SELECT count(*) FROM ocr.searched").fetchone()
             connection.commit()
-        except BaseException:
-            connection.rollback()
+        except BaseException as error:
+            with contextlib.suppress(duckdb.Error):
+                connection.rollback()
+            if isinstance(error, _UNSUPPORTED):
+                why = str(error).splitlines()[0]
+                raise NoFullTextSearch(
+                    f"{warehouse.target} makes no full-text index ({why}); a search reads every page"
+                ) from error
+            if isinstance(error, duckdb.Error):
+                raise WarehouseError(f"the full-text index of {warehouse.target} was not made: {error}") from error
             raise
     return int(row[0]) if row else 0
 

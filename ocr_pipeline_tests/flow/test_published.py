@@ -78,7 +78,9 @@ def records(lake: Storage, batch: Batch) -> tuple[RenderedDocument, Reading]:
     identity = keys.document_id(batch.uploads[0].key)
     document = rendered.read(lake, batch.name, identity)
     assert document is not None
-    return document, reading.from_json(lake.read(keys.reading(batch.name, identity)))
+    read = reading.read(lake, batch.name, identity)
+    assert read is not None
+    return document, read
 
 
 def longer(lake: Storage, batch: Batch, pages: int) -> None:

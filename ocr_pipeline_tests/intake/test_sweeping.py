@@ -278,4 +278,4 @@ def _at(mark: object) -> datetime:
 
 def test_old_batch_lists_are_still_read() -> None:
     old = b'{"name": "n", "uploads": [], "urgent": false, "retry_reasons": [], "deleted": ["inbox/a.pdf"]}'
-    assert batches.parse(old) == Batch("n", (), deleted=("inbox/a.pdf",))
+    assert batches.parse("n", old) == Batch("n", (), deleted=("inbox/a.pdf",))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from ocr_pipeline.warehouse.motherduck import r2_secret_sql
 from ocr_pipeline.warehouse.purge import left_of, purge
 from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline.warehouse.search import TooManyWords, search, snippet
-from ocr_pipeline.warehouse.search_index import build_search_index, candidates
+from ocr_pipeline.warehouse.search_index import NoFullTextSearch, build_search_index, candidates
 from ocr_pipeline.warehouse.status import status
 from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, instant, result
 
@@ -134,8 +136,39 @@ def test_with_a_full_text_index_the_same_pages_are_found_those_that_came_later_t
 
 @pytest.mark.skipif(has_full_text_search(), reason="DuckDB's fts extension is installed")
 def test_without_the_extension_there_is_no_index_and_search_works(library: Warehouse) -> None:
-    assert build_search_index(library) is None
+    with pytest.raises(NoFullTextSearch, match="extension fts is not installed"):
+        build_search_index(library)
     assert len(search(library, "turnover")) == 3
+
+
+def test_a_database_that_knows_no_full_text_index_is_told_in_a_sentence_and_search_works(
+    duckdb_file: Warehouse,
+) -> None:
+    class WithoutIndex:
+        """A database that takes the extension for loaded and does not know its pragma."""
+
+        def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+            self._connection = connection
+
+        def load_extension(self, name: str) -> None:
+            pass
+
+        def execute(self, sql: str, *parameters: Any) -> Any:
+            return self._connection.execute(sql.replace("create_fts_index", "create_no_such_index"), *parameters)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._connection, name)
+
+    @contextlib.contextmanager
+    def connect(database: str, read_only: bool, config: Mapping[str, Any]) -> Iterator[Any]:
+        with contextlib.closing(duckdb.connect(database, read_only=read_only)) as connection:
+            yield WithoutIndex(connection)
+
+    load_batch(duckdb_file, "b1", to_tables([result("a.pdf", batch="b1", pages=1, markdown={1: "turnover"})]))
+    warehouse = Warehouse(duckdb_file.target, connect=connect)
+    with pytest.raises(NoFullTextSearch, match=r"makes no full-text index \(.*\); a search reads"):
+        build_search_index(warehouse)
+    assert len(search(warehouse, "turnover")) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ocr_pipeline import cli
-from ocr_pipeline.lake import transcripts
+from ocr_pipeline.lake import keys, transcripts
 from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.compare import recipes
@@ -155,3 +155,13 @@ def test_a_warehouse_that_is_open_elsewhere_is_told_soon(
             code, out, err = shell(name, "river")
         assert (code, out) == (2, "")
         assert "open in another program" in err
+
+
+def test_a_list_that_cannot_be_read_is_told_by_its_key_and_not_as_a_setting(shell: Shell, settings: Settings) -> None:
+    lake = open_storage(settings.lake)
+    (batch,) = lake.list(keys.BATCHES)
+    lake.write(batch.key, b'{"uploads": 1}')
+    code, out, err = shell("status", "river")
+    assert (code, out) == (2, "")
+    assert f"{batch.key} is not the JSON that was written there" in err
+    assert "settings" not in err
