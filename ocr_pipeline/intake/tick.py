@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from ocr_pipeline.intake.cutting import Announce, cut, intake_lock, mark_deleted
+from ocr_pipeline.intake.cutting import cut, intake_lock, mark_deleted
 from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.lake import listing, planner
 from ocr_pipeline.lake.batch_index import BatchIndex
@@ -47,7 +47,6 @@ def run_tick(
     *,
     hold_partial: bool = False,
     queue: QueuePull | None = None,
-    announce: Announce = lambda names: None,
     seconds: float = TICK_SECONDS,
 ) -> TickResult:
     """One tick: finds what is new, writes the batch lists, and only then gives the cursor to move to."""
@@ -58,8 +57,8 @@ def run_tick(
 
     with BatchIndex(storage, options.index) as index:
         if queue is not None:
-            return _pull(storage, options, queue, index, cursor or "", out_of_time, announce)
-        return _list(storage, options, index, cursor, hold_partial, out_of_time, announce)
+            return _pull(storage, options, queue, index, cursor or "", out_of_time)
+        return _list(storage, options, index, cursor, hold_partial, out_of_time)
 
 
 def _list(
@@ -69,7 +68,6 @@ def _list(
     cursor: str | None,
     hold_partial: bool,
     out_of_time: Callable[[], bool],
-    announce: Announce,
 ) -> TickResult:
     found, uploads = _listed(storage, options, cursor, out_of_time)
     if found.unsettled and options.settle:
@@ -85,7 +83,6 @@ def _list(
             options.limits,
             inbox=options.inbox,
             hold_partial=hold_partial,
-            announce=announce,
             index=index,
         )
     note = f"{found.seen} objects seen, {sum(len(b.uploads) for b in plan.batches)} new"
@@ -121,7 +118,6 @@ def _pull(
     index: BatchIndex,
     cursor: str,
     out_of_time: Callable[[], bool],
-    announce: Announce,
 ) -> TickResult:
     limits = options.limits
     if index.noted(LISTS_FIRST):
@@ -140,11 +136,13 @@ def _pull(
             queue.acknowledge(pulled)
             index.note(LISTS_FIRST, "yes")
             return TickResult((), (), cursor, NOT_READ)
-        plan = cut(storage, pulled.uploads, everything, inbox=options.inbox, announce=announce, index=index)
-        gone = mark_deleted(storage, pulled.deleted, index, announce)
+        plan = cut(storage, pulled.uploads, everything, inbox=options.inbox, index=index)
+        gone = mark_deleted(storage, pulled.deleted, index)
     queue.acknowledge(pulled)
     note = f"{len(pulled.uploads)} uploads and {len(pulled.deleted)} deletions pulled"
     note += f", {len(pulled.refused_keys)} refused by the store" if pulled.refused_keys else ""
+    note += f", {pulled.foreign} events of other buckets or folders" if pulled.foreign else ""
+    note += f", {pulled.undecodable} messages that are no events" if pulled.undecodable else ""
     return TickResult((*plan.batches, *gone), _recent(index), cursor, note)
 
 

@@ -74,16 +74,16 @@ class Known:
 class BatchIndex:
     """The index of one lake, in a file, or in memory without one. For one thread; processes may share the file.
 
-    A context manager. Every method raises StorageError, also where the file cannot be used.
+    A context manager. Raises StorageError, also where the file cannot be made or used.
     """
 
     def __init__(self, storage: Storage, path: Path | None = None) -> None:
         self._storage = storage
         self._path = path
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with self._sqlite_errors():
+        with self._file_errors():
             try:
+                if path is not None:
+                    path.parent.mkdir(parents=True, exist_ok=True)
                 self._open()
             except sqlite3.OperationalError:  # locked, full, not allowed: no fault of what is in it
                 raise
@@ -123,23 +123,24 @@ class BatchIndex:
         """
         self.listed = dict(batches.objects(self._storage, since))
         floor = "" if since is None else planner.name_floor(since)
-        with self._sqlite_errors():
+        with self._file_errors():
             known = dict(self._db.execute("SELECT name, etag FROM lists WHERE name > ?", [floor]).fetchall())
-            changed = [n for n, etag in known.items() if n not in self.listed or self.listed[n].etag != etag]
+            changed = {n for n, etag in known.items() if n not in self.listed or self.listed[n].etag != etag}
             if changed:
-                self._forget(changed)
-        unread = [name for name in self.listed if name not in known or name in set(changed)]
+                with self._transaction():
+                    self._forget(changed)
+        unread = [name for name in self.listed if name not in known or name in changed]
         for number, names in enumerate(_groups(unread, LISTS_AT_ONCE)):
             if number and out_of_time():
                 return False
             read = zip(names, self._storage.read_many(keys.batch(name) for name in names), strict=True)
-            self._add((self.listed[n].etag, batches.parse(n, data)) for n, (_, data) in read if data is not None)
+            self._add([(self.listed[n].etag, batches.parse(n, data)) for n, (_, data) in read if data is not None])
         return True
 
     def known(self, wanted: Iterable[str]) -> dict[str, Known]:
         """What the lists say of these keys; those that none names are left out."""
         found = {}
-        with self._sqlite_errors():
+        with self._file_errors():
             for some in _groups(sorted(set(wanted)), KEYS_AT_ONCE):
                 found.update({known.key: known for known in self._read(f"key IN ({_placeholders(some)})", list(some))})
         return found
@@ -148,7 +149,7 @@ class BatchIndex:
         """What the lists say of every key below `prefix` and behind `after`, in the order in which stores list keys."""
         last = max(prefix, after or "", key=str.encode)
         while True:
-            with self._sqlite_errors():
+            with self._file_errors():
                 end = self._scalar(
                     "SELECT key FROM uploads WHERE key > ? ORDER BY key LIMIT 1 OFFSET ?", last, KEYS_AT_ONCE
                 )
@@ -172,7 +173,7 @@ class BatchIndex:
         """
         found: dict[str, list[Upload]] = {}
         for some in _groups(sorted(set(names)), KEYS_AT_ONCE):
-            with self._sqlite_errors():
+            with self._file_errors():
                 by_number = dict(
                     self._db.execute(
                         f"SELECT id, name FROM lists WHERE name IN ({_placeholders(some)})", some
@@ -188,20 +189,20 @@ class BatchIndex:
 
     def note(self, name: str, value: str | None) -> None:
         """Stores a value beside the index: it goes when the index goes."""
-        with self._sqlite_errors():
+        with self._file_errors():
             self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", [name, value])
 
     def noted(self, name: str) -> str | None:
-        with self._sqlite_errors():
+        with self._file_errors():
             found: str | None = self._scalar("SELECT value FROM notes WHERE name = ?", name)
             return found
 
     # ------------------------------------------------------------------------------------------------------ the tables
 
-    def _add(self, lists: Iterable[tuple[str, Batch]]) -> None:
-        with self._sqlite_errors(), self._transaction():
+    def _add(self, lists: Collection[tuple[str, Batch]]) -> None:
+        with self._file_errors(), self._transaction():
+            self._forget(batch.name for _, batch in lists)  # another process may have read them meanwhile
             for etag, batch in lists:
-                self._forget([batch.name])
                 number = self._db.execute("INSERT INTO lists (name, etag) VALUES (?, ?)", [batch.name, etag]).lastrowid
                 self._db.executemany(
                     "INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?)",
@@ -222,11 +223,13 @@ class BatchIndex:
                 )
 
     def _forget(self, names: Iterable[str]) -> None:
-        for name in names:
-            number = self._scalar("SELECT id FROM lists WHERE name = ?", name)
-            if number is not None:  # seldom, and a scan each
-                for table, column in (("uploads", "list"), ("marks", "list"), ("lists", "id")):
-                    self._db.execute(f"DELETE FROM {table} WHERE {column} = ?", [number])
+        """One pass over the tables, however many lists: all of them have other etags once a lake was restored."""
+        self._db.execute("CREATE TEMP TABLE IF NOT EXISTS forgotten (id INTEGER PRIMARY KEY)")
+        self._db.execute("DELETE FROM forgotten")
+        self._db.executemany("INSERT INTO forgotten SELECT id FROM lists WHERE name = ?", ([name] for name in names))
+        if self._scalar("SELECT count(*) FROM forgotten"):
+            for table, column in (("uploads", "list"), ("marks", "list"), ("lists", "id")):
+                self._db.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT id FROM forgotten)")
 
     def _read(self, condition: str, values: list[Any]) -> list[Known]:
         uploads = self._db.execute(
@@ -270,10 +273,10 @@ class BatchIndex:
         self._db.execute("COMMIT")
 
     @contextmanager
-    def _sqlite_errors(self) -> Iterator[None]:
+    def _file_errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StorageError(
                 f"{self._path or 'the index of batch lists'}: {error}; it is a copy of the batch lists: "
                 "make room on the disk, or delete the file, and it is made anew"

@@ -15,7 +15,6 @@ from typing import Any
 
 from ocr_pipeline.lake.storage import is_hidden
 
-DELETIONS = frozenset({"DeleteObject", "LifecycleDeletion"})
 KEY_BYTES = 1024
 
 

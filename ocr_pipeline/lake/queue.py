@@ -54,7 +54,7 @@ class Pulled:
     uploads: list[Upload] = field(default_factory=list)  # as they stand now, each key once
     deleted: list[str] = field(default_factory=list)  # keys of which nothing is there any more
     more: bool = False  # time or count ran out before the queue was empty
-    undecodable: int = 0
+    undecodable: int = 0  # no R2 events; given back
     foreign: int = 0  # about other buckets, prefixes, hidden files
     refused_keys: list[str] = field(default_factory=list)  # what is there the store does not say; given back
     leases: dict[str, list[str]] = field(default_factory=dict, repr=False)  # by key; foreign ones under ""
@@ -71,15 +71,14 @@ class Pulled:
 
 
 class QueuePull:
-    """One queue. A context manager: it holds an HTTP connection. `transport` is for tests."""
+    """One queue. A context manager: it holds an HTTP connection."""
 
-    def __init__(self, options: QueueOptions, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, options: QueueOptions) -> None:
         self._options = options
         self._client = httpx.Client(
             base_url=f"{options.api_url.rstrip('/')}/accounts/{options.account_id}/queues/{options.queue_id}",
             headers={"Authorization": f"Bearer {options.token}"},
             timeout=30,
-            transport=transport,
         )
 
     def __enter__(self) -> QueuePull:

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
@@ -58,6 +59,9 @@ PART_BYTES = 16 * 2**20
 PARTS_AT_ONCE = 4
 PAGE_KEYS = 1000  # of a listing: the most that S3 gives
 PIECE_BYTES = 2**20
+CONNECT_SECONDS = 10
+READ_SECONDS = 60  # between two bytes
+CLIENT_ATTEMPTS = 5  # botocore's
 ATTEMPTS = 4
 """Ours, for what botocore's five do not cover: HTTP 429 (R2: more than one write a second to one key) and bodies
 that break off."""
@@ -90,9 +94,9 @@ def client_options(options: S3Options) -> dict[str, Any]:
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
             "max_pool_connections": 2 * PARALLEL,
-            "retries": {"max_attempts": 5, "mode": "standard"},
-            "connect_timeout": 10,
-            "read_timeout": 60,
+            "retries": {"max_attempts": CLIENT_ATTEMPTS, "mode": "standard"},
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": READ_SECONDS,
         },
         "fixed_upload_size": True,
         "default_block_size": 8 * 2**20,
@@ -198,7 +202,7 @@ class S3Storage:
                 copied = 0
                 with open(path, "wb") as file:
                     while piece := await body.read(PIECE_BYTES):
-                        file.write(piece)
+                        await asyncio.to_thread(file.write, piece)  # a slow disk must not hold up other requests
                         copied += len(piece)
                 if copied != info.size:
                     raise IncompleteReadError(actual_bytes=copied, expected_bytes=info.size)
@@ -330,17 +334,19 @@ class S3Storage:
         upload = (await self._call("create_multipart_upload", Key=key))["UploadId"]
         try:
             parts: list[dict[str, Any]] = []
-            data = first
-            while data:
-                sending: list[Awaitable[Any]] = []
-                while data and len(sending) < PARTS_AT_ONCE:
-                    number = len(parts) + len(sending) + 1
-                    sending.append(
-                        self._call("upload_part", Key=key, UploadId=upload, PartNumber=number, Body=data),
-                    )
-                    data = await asyncio.to_thread(file.read, PART_BYTES)
-                answers = await asyncio.gather(*sending)
-                parts += [{"PartNumber": len(parts) + n, "ETag": a["ETag"]} for n, a in enumerate(answers, 1)]
+            bodies = [first, *await asyncio.to_thread(_read_parts, file, PARTS_AT_ONCE - 1)]
+            while bodies:
+                sending = [
+                    self._call("upload_part", Key=key, UploadId=upload, PartNumber=len(parts) + number, Body=body)
+                    for number, body in enumerate(bodies, 1)
+                ]
+                # all of them, also after one has failed: a part that arrives after the abort stays in the bucket
+                answers = await asyncio.gather(*sending, return_exceptions=True)
+                for answer in answers:
+                    if isinstance(answer, BaseException):
+                        raise answer
+                    parts.append({"PartNumber": len(parts) + 1, "ETag": answer["ETag"]})
+                bodies = await asyncio.to_thread(_read_parts, file, PARTS_AT_ONCE)
             await self._call("complete_multipart_upload", Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
         except BaseException:
             # What a killed process leaves behind the store removes itself: R2 after seven days.
@@ -383,3 +389,7 @@ class S3Storage:
         # R2's listing says milliseconds and its HEAD whole seconds; one upload must have one time
         modified: datetime = entry["LastModified"].astimezone(UTC).replace(microsecond=0)
         return ObjectInfo(key, entry["ETag"].strip('"'), size, modified)
+
+
+def _read_parts(file: BinaryIO, most: int) -> list[bytes]:
+    return list(islice(iter(partial(file.read, PART_BYTES), b""), most))

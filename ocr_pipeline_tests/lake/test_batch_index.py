@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,6 +87,27 @@ def test_a_refresh_that_has_no_time_reads_a_group_of_lists_all_the_same(
         assert len(list(index.in_order("inbox/"))) == 5
 
 
+def test_a_lake_that_was_restored_is_read_again_and_the_index_is_gone_through_once(
+    lake: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All lists have new times then; a pass for each of them would take longer than any tick has."""
+    names = [written(lake, upload(f"{number}.pdf", number)).name for number in range(20)]
+    assert len(known(lake, tmp_path / "index")) == 20
+    for name in names:
+        os.utime(lake.uri_of(keys.batch(name)), ns=(0, 0))
+    statements: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    monkeypatch.setattr("ocr_pipeline.lake.batch_index.sqlite3.connect", traced)
+    assert len(known(lake, tmp_path / "index")) == 20
+    assert len([statement for statement in statements if statement.startswith("DELETE FROM uploads")]) == 1
+
+
 @pytest.mark.parametrize("torn", [b"not a database at all" * 1000, b""])
 def test_a_file_that_is_torn_is_made_anew(lake: LocalStorage, tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "index"
@@ -103,3 +127,6 @@ def test_a_copy_that_cannot_be_kept_says_what_to_do(lake: LocalStorage, tmp_path
     (tmp_path / "index").mkdir()
     with pytest.raises(StorageError, match="a copy of the batch lists"):
         BatchIndex(lake, tmp_path / "index")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="a copy of the batch lists"):
+        BatchIndex(lake, tmp_path / "file" / "index")

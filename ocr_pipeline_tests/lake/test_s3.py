@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -143,6 +144,7 @@ def test_a_refused_head_without_a_body_still_says_what_to_mend(store: S3StandIn,
 
 def test_a_store_that_is_not_there_is_told_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    monkeypatch.setattr(s3, "CLIENT_ATTEMPTS", 1)
     url = f"http://127.0.0.1:{free_port()}"
     lake = S3Storage("b", "", S3Options("key", SECRET, endpoint_url=url))
     lake._client_options["config_kwargs"]["retries"] = {"max_attempts": 1, "mode": "standard"}
@@ -208,6 +210,22 @@ def test_a_disk_that_is_full_is_not_the_stores_fault(store: S3StandIn, lake: S3S
         lake.download("a", full)
 
 
+def test_a_disk_that_is_slow_holds_up_no_other_request(store: S3StandIn, lake: S3Storage, tmp_path: Path) -> None:
+    store.objects |= {"lake/large": os.urandom(1 << 20), "lake/small": b"x"}
+    full = tmp_path / "a pipe takes 64 KiB until it is read"
+    os.mkfifo(full)
+    with ThreadPoolExecutor(2) as pool, open(os.open(full, os.O_RDONLY | os.O_NONBLOCK), "rb") as drain:
+        downloaded = pool.submit(lake.download, "large", full)
+        while not select.select([drain], [], [], 0.1)[0]:
+            assert not downloaded.done()
+        try:
+            assert pool.submit(lake.read, "small").result(timeout=20) == b"x"
+        finally:
+            os.set_blocking(drain.fileno(), True)
+            assert drain.read(1 << 20) == store.objects["lake/large"]
+        assert downloaded.result().size == 1 << 20
+
+
 def test_an_upload_that_fails_leaves_no_parts_behind(
     moto: RunningStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,15 +234,21 @@ def test_an_upload_that_fails_leaves_no_parts_behind(
     source = tmp_path / "source"
     source.write_bytes(b"x" * (s3.PART_BYTES * 2))
     real = lake._call
+    ended: list[object] = []
 
     async def failing(method: str, **arguments: object) -> object:
         if method == "upload_part" and arguments["PartNumber"] == 2:
             raise OSError("broken")
-        return await real(method, **arguments)
+        if method == "abort_multipart_upload":
+            ended.append("abort")
+        answer = await real(method, **arguments)
+        ended.append(arguments.get("PartNumber"))
+        return answer
 
     monkeypatch.setattr(lake, "_call", failing)
     with pytest.raises(StorageError):
         lake.upload("a", source)
+    assert ended[-3:] == [1, "abort", None], "a part that arrives after the abort would stay"
     assert lake.stat("a") is None
     left = lake.filesystem.call_s3("list_multipart_uploads", Bucket=lake.bucket)
     assert [upload for upload in left.get("Uploads", []) if upload["Key"].startswith(lake.prefix)] == []
@@ -316,8 +340,8 @@ async def at_once(*_: object) -> None:
 
 def test_a_store_that_never_answers_is_asked_by_one_layer_of_retries_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(None) as (address, asked):
+        monkeypatch.setattr(s3, "READ_SECONDS", 0.2)
         lake = S3Storage("b", "lake", S3Options("key", SECRET, endpoint_url=f"http://{address}"))
-        lake._client_options["config_kwargs"]["read_timeout"] = 0.2
         monkeypatch.setattr("aiobotocore.endpoint.asyncio.sleep", at_once)
         with pytest.raises(StorageError, match="does not answer in time"):
             lake.read("a")
