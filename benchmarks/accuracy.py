@@ -1,4 +1,4 @@
-"""Character errors and CPU time of the CPU engines on the samples: `python benchmarks/accuracy.py [--out FILE]`.
+"""Character errors and CPU time of the CPU engines on the samples: `python -m benchmarks.accuracy [--out FILE]`.
 
 Here belongs the measurement: each page with known text is read, laid out as markdown, and held against that text,
 order included. CPU seconds are those of this process and its children, so run it on an idle machine.
@@ -12,14 +12,14 @@ import json
 import os
 import platform
 import resource
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.character_errors import character_error_rate, plain_text
 from ocr_pipeline.ocr.cpu import GEOMETRY, cpu_transcriber
-from ocr_pipeline.ocr.engines.tesseract import is_installed
 from ocr_pipeline.ocr.layout.lines_to_page import parse_lines
-from ocr_pipeline.ocr.quality.character_errors import character_error_rate, plain_text
 from ocr_pipeline.samples.page_images import page_images
 
 
@@ -76,7 +76,8 @@ def _table(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engines", nargs="+", default=["rapidocr", *(["tesseract"] if is_installed() else [])])
+    there = ["rapidocr", *(["tesseract"] if shutil.which("tesseract") else [])]
+    parser.add_argument("--engines", nargs="+", default=there)
     parser.add_argument("--out", type=Path, help="write the figures as JSON to this file")
     arguments = parser.parse_args()
     results = [asyncio.run(measure(engine)) for engine in arguments.engines]

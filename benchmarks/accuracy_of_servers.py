@@ -1,4 +1,4 @@
-"""Character errors of what servers read of the samples: `python benchmarks/accuracy_of_servers.py DATA…`.
+"""Character errors of what servers read of the samples: `python -m benchmarks.accuracy_of_servers DATA…`.
 
 Each DATA is an OCR_DATA folder of its own into which one server read `ocr_pipeline/samples`: deploy/gpu/README.md
 has the commands. A folder each, since weights that are served under the model's name have the model's recipe: in one
@@ -12,8 +12,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.character_errors import character_error_rate, plain_text
 from ocr_pipeline import samples
-from ocr_pipeline.ocr.quality.character_errors import character_error_rate, plain_text
 from ocr_pipeline.warehouse.connection import Warehouse
 
 _PAGES = "SELECT source_uri, page_number, status, markdown, seconds, attempts FROM ocr.current_pages"

@@ -30,7 +30,7 @@ from ocr_pipeline.flow.results import document_pieces
 from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, Storage, StorageError
 from ocr_pipeline.ocr.parsing.parse import parse
-from ocr_pipeline.ocr.quality.verdict import sound_layer
+from ocr_pipeline.ocr.quality.soundness import sound_layer
 from ocr_pipeline.pdf import renderer as pdf
 from ocr_pipeline.records import Batch, DocumentResult, Geometry, PageImage, PageStatus, Reason, Upload
 

@@ -43,7 +43,7 @@ def test_each_of_two_servers_is_asked_and_its_text_held_against_the_known_one(tm
                 "it was not asked"
             )
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks/accuracy_of_servers.py"), "bf16", "awq"],
+        [sys.executable, "-m", "benchmarks.accuracy_of_servers", "bf16", "awq"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,

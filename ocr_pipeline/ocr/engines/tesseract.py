@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,19 +27,13 @@ _WORD_LEVEL = "5"
 _COLUMNS = 12
 
 
-def is_installed() -> bool:
-    return shutil.which(PROGRAM) is not None
-
-
 class TesseractEngine:
     """One process a page, one thread a process; a cancelled or overdue page's process is killed."""
 
     name = "tesseract"
 
-    def __init__(self, languages: str | None = None, seconds: float = 120.0, workers: int | None = None) -> None:
-        """`languages` as tesseract takes them, e.g. "eng+deu"; by default English where installed, else what is
-        there. `seconds`: limit for one page."""
-        self._languages = languages
+    def __init__(self, seconds: float = 120.0, workers: int | None = None) -> None:
+        """`seconds`: limit for one page."""
         self._seconds = seconds
         self.workers = workers or usable_cores()
 
@@ -52,8 +45,7 @@ class TesseractEngine:
 
     @cached_property
     def languages(self) -> str:
-        if self._languages:
-            return self._languages
+        """English where it is installed, else what is there, as tesseract takes them: "deu+fra"."""
         installed = [line.strip() for line in _output("--list-langs").splitlines()[1:]]
         usable = [name for name in installed if name and name not in ("osd", "equ")]
         if not usable:

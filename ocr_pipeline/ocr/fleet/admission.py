@@ -43,11 +43,11 @@ class Admission:
     again at once and not one round trip later.
     """
 
-    def __init__(self, most: int, *, standing: int | None = None) -> None:
+    def __init__(self, most: int) -> None:
         if most < 1:
             raise ValueError(f"max_in_flight must be at least 1, not {most}")
         self.most = most
-        self.standing = (1 if most < 8 else 2) if standing is None else standing
+        self.standing = 1 if most < 8 else 2
         self.target = float(max(1, self.standing))  # pages of one's own that wait at the server
         self._safe_limit = most  # pages that it has not died of
         self._deaths = 0

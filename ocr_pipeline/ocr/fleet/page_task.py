@@ -7,7 +7,6 @@ Here belongs the order of events for one page, and its record of attempts. Not h
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import logging
 import random
@@ -33,7 +32,7 @@ URGENT = -1  # vLLM's priority: lower is earlier; servers without the priority p
 MAX_DETAIL = 500  # characters
 SENDERS_FIRST = 0.004  # seconds; httpx needs some ten rounds of the loop to send a request
 
-OnPoisoned = Callable[[Poisoned], Awaitable[None] | None]
+OnPoisoned = Callable[[Poisoned], Awaitable[None]]
 
 
 class Queue(Protocol):
@@ -311,8 +310,6 @@ class PageTask:
         ask = Ask(jpeg=b"", rung=self._rung, request_id="", priority=URGENT if self.urgent else 0)
         body = json.loads(request_body(backend, ask))
         try:
-            done = self._context.on_poisoned(Poisoned(self.image, backend.name, body, tuple(self._answers)))
-            if inspect.isawaitable(done):
-                await done
+            await self._context.on_poisoned(Poisoned(self.image, backend.name, body, tuple(self._answers)))
         except Exception:
             log.exception("keeping what reproduces page %d of %s", self.page_number, self.document_id)

@@ -1,7 +1,7 @@
 """From columns and grids to regions: paragraphs, headings, tables, form fields.
 
 Here belongs what the lines of a block mean together and how they are written as markdown. Not here: reading order
-(`layout_order`) and the page as a whole (`layout`).
+(order.py) and the page as a whole (lines_to_page.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From the raw text of a `lines` transcript to lines with boxes: the only reader of that format.
 
 Here belongs what makes hostile or odd JSON harmless, and the straightening of a page that was scanned askew. Not
-here: what the lines mean together (`layout_order`, `layout_blocks`).
+here: what the lines mean together (order.py, blocks.py).
 """
 
 from __future__ import annotations

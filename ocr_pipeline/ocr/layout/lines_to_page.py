@@ -1,7 +1,7 @@
 """A `lines` transcript (what the CPU engines give) as markdown and regions in reading order.
 
-The door to `layout_lines` (reading the raw text), `layout_order` (columns and grids) and `layout_blocks` (paragraphs,
-headings, tables). Parsing is not part of the recipe: a better layout runs again over transcripts that are there.
+The entry point of the layout: reading the raw text (lines.py), columns and grids (order.py), paragraphs, headings and
+tables (blocks.py). Parsing is not part of the recipe: a better layout runs again over transcripts that are there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ocr_pipeline.records import ParsedPage, Region
 
 
 def parse_lines(text: str, width: int, height: int) -> ParsedPage:
-    """`text` is the raw transcript (see `layout_lines.read_lines`), `width` and `height` the image's pixels.
+    """`text` is the raw transcript (see `lines.read_lines`), `width` and `height` the image's pixels.
 
     Never raises, whatever the text. Every word of the input is in the markdown once, lines without a box at the end.
     Region labels are those of DeepSeek-OCR: title, sub_title, text, table.

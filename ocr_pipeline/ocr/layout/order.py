@@ -1,7 +1,7 @@
 """The reading order of a page: from lines with boxes to columns of text and grids of cells, in the order people read.
 
 Here belongs geometry only: which lines stand beside each other, which below. Not here: paragraphs, headings and
-markdown (`layout_blocks`).
+markdown (blocks.py).
 
 The page is cut like an XY-cut (Nagy and Seth 1984), with one difference: a whitespace gutter is looked for in each
 band of the page by itself, so that a title across two columns, columns, and a table below them are told apart.

@@ -15,7 +15,7 @@ from ocr_pipeline.ocr.parsing.model_text import clean
 from ocr_pipeline.records import ParsedPage, Region
 
 
-def parse_markdown(text: str, width: int = 0, height: int = 0) -> ParsedPage:
+def parse_markdown(text: str, width: int, height: int) -> ParsedPage:
     """Markdown as it is, without boxes."""
     return ParsedPage(clean(_unfenced(text)))
 
@@ -39,7 +39,7 @@ def parse_json_layout(text: str, width: int, height: int) -> ParsedPage:
     """
     elements = _elements(_unfenced(text))
     if elements is None:
-        return parse_markdown(text)
+        return parse_markdown(text, width, height)
     regions: list[Region] = []
     blocks: list[str] = []
     for element in elements:

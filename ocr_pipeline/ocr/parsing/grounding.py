@@ -60,7 +60,7 @@ _TAG = re.compile(
 )
 
 
-def parse_grounding(text: str, scale: float = SCALE) -> ParsedPage:
+def parse_grounding(text: str) -> ParsedPage:
     """The page as markdown and regions.
 
     A label with several boxes makes a region a box, and the text belongs to the first. A figure stands in the
@@ -79,7 +79,7 @@ def parse_grounding(text: str, scale: float = SCALE) -> ParsedPage:
             # Not a label but what stands in the box.
             words = "\n\n".join(part for part in (clean(label), words) if part)
             name = "text"
-        for number, box in enumerate(_boxes(boxes, scale)):
+        for number, box in enumerate(_boxes(boxes)):
             if len(regions) == MAX_REGIONS:
                 break
             if name in FIGURES:
@@ -131,14 +131,14 @@ _BRACKETED = re.compile(r"\[([^\[\]]{0,200})\]")
 _NUMBER = re.compile(r"[+-]?\d{1,30}(?:\.\d{0,30})?")
 
 
-def _boxes(text: str, scale: float) -> Iterator[tuple[float, float, float, float]]:
+def _boxes(text: str) -> Iterator[tuple[float, float, float, float]]:
     """Each group of four numbers as (x0, y0, x1, y1) in fractions of the page."""
     groups = [match[1] for match in _BRACKETED.finditer(text)] or [text.replace("[", " ").replace("]", " ")]
     for group in groups:
         parts = group.replace(",", " ").split()
         numbers = [float(part) for part in parts if _NUMBER.fullmatch(part)]
         if len(parts) == len(numbers) == 4:
-            box = fractions(numbers, scale, scale)
+            box = fractions(numbers, SCALE, SCALE)
             if box is not None:
                 yield box
 

@@ -16,10 +16,7 @@ import numpy.typing as npt
 from ocr_pipeline.ocr.parsing.parse import parse_text
 from ocr_pipeline.ocr.quality.agreement import agreement as words_agreement
 from ocr_pipeline.ocr.quality.repetition import find_loop
-from ocr_pipeline.ocr.quality.soundness import sound_layer
 from ocr_pipeline.records import PageImage, ParsedPage, Reason
-
-__all__ = ["Verdict", "judge", "plain", "sound_layer"]
 
 INK_OF_A_WORD = 0.0002  # share of an A4 page that one word of 11 points covers with ink
 CLEARED_BY_LAYER = 0.9  # agreement from which a text that looks like a loop is the page's own

@@ -11,17 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from ocr_pipeline.ocr.vllm.answers import Rung
-
-
-class Coordinates(StrEnum):
-    """What the numbers of a box are counted in."""
-
-    NONE = "none"
-    PER_999 = "0..999"  # of the image's width and height, whatever the image's size
-    PIXELS_28 = "pixels"  # of the image as the server resized it: sides rounded to multiples of 28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +28,6 @@ class ModelProfile:
     max_long_side: int  # more pixels than this buy nothing
     max_short_side: int
     format: str  # how its text is parsed, see ocr/parsing/parse.py
-    coordinates: Coordinates = Coordinates.NONE
     context_length: int  # the model's own limit, prompt and image included
     prompt_tokens: int  # the most that image and prompt take; the rest of the context is for text
     min_vllm: tuple[int, int, int] | None = None
@@ -129,7 +119,6 @@ DEEPSEEK_OCR = ModelProfile(
     max_long_side=1920,
     max_short_side=1280,
     format="grounding",
-    coordinates=Coordinates.PER_999,
     context_length=8192,
     prompt_tokens=1000,  # 903 for an A4 page, 933 for the worst shape, and the prompt
     min_vllm=(0, 11, 1),
@@ -152,7 +141,6 @@ DEEPSEEK_OCR_2 = ModelProfile(
     max_long_side=2304,
     max_short_side=1536,
     format="grounding",
-    coordinates=Coordinates.PER_999,
     context_length=8192,
     prompt_tokens=1192,  # 1,121 for an A4 page, and the prompt
     min_vllm=(0, 18, 1),
@@ -222,7 +210,6 @@ DOTS_OCR = ModelProfile(
     max_long_side=2340,  # A4 at 200 dpi; far below the model's limit of 11,289,600 pixels, so it is never resized down
     max_short_side=1656,
     format="json_layout",
-    coordinates=Coordinates.PIXELS_28,
     context_length=32768,
     prompt_tokens=6000,  # a token for each 28x28 pixels
     min_vllm=(0, 11, 0),

@@ -29,18 +29,16 @@ class Check:
     mend: str = ""
 
 
-async def preflight(backend: Backend, sample_jpeg: bytes, client: VllmClient | None = None) -> list[Check]:
+async def preflight(backend: Backend, sample_jpeg: bytes) -> list[Check]:
     """All checks in order; what makes the later ones senseless is the last. Sends two pages at most. Never raises.
 
-    `sample_jpeg` is a page with text. A `client` that is given stays open.
+    `sample_jpeg` is a page with text.
     """
-    own = client is None
-    client = client or VllmClient(backend)
+    client = VllmClient(backend)
     try:
         return await _checks(backend, sample_jpeg, client)
     finally:
-        if own:
-            await client.aclose()
+        await client.aclose()
 
 
 async def _checks(backend: Backend, sample_jpeg: bytes, client: VllmClient) -> list[Check]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ocr_pipeline.ocr.vllm.gpus import GpuProfile
-from ocr_pipeline.ocr.vllm.models import Coordinates, ModelProfile
+from ocr_pipeline.ocr.vllm.models import ModelProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +75,10 @@ def _notes(gpu: GpuProfile, model: ModelProfile) -> tuple[str, ...]:
         "and --max-num-queued-reqs is not known before 0.29",
         "restart it always, not on failure: a server whose engine died can exit with code 0",
         "set VLLM_API_KEY, or let nobody reach the port: /metrics and /health stay open even so",
-        f"{model.model}: licence {model.licence}, {model.weights_gb:g} GB of weights; boxes {_boxes(model)}",
+        f"{model.model}: licence {model.licence}, {model.weights_gb:g} GB of weights",
         *(f"{field}: {row.in_force} (asked: {row.asked}): {row.why}" for field, row in gpu.table.items()),
         *(f"{about}: {why}" for about, why in model.why.items()),
     )
-
-
-def _boxes(model: ModelProfile) -> str:
-    match model.coordinates:
-        case Coordinates.NONE:
-            return "are none of its own"
-        case Coordinates.PER_999:
-            return "counted 0 to 999 across the image"
-        case Coordinates.PIXELS_28:
-            return "counted in pixels of the image, each side rounded to a multiple of 28"
 
 
 def dotted(version: tuple[int, ...]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from typing import Any
 
 import pytest
 
 from benchmarks.accuracy import measure
-from ocr_pipeline.ocr.engines.tesseract import is_installed
 
 TESSERACT_ON_THE_SCAN = 0.0196
 """Tesseract 5.3.0 with English on the scanned letter, measured with `benchmarks/accuracy.py`."""
@@ -37,6 +37,6 @@ def test_the_two_column_page_is_read_in_its_order(rates: dict[tuple[str, int], f
 
 def test_the_scan_is_read_no_worse_than_by_tesseract_alone(rates: dict[tuple[str, int], float]) -> None:
     tesseract = TESSERACT_ON_THE_SCAN
-    if is_installed():
+    if shutil.which("tesseract"):
         tesseract = _rates(asyncio.run(measure("tesseract")))["scanned-letter", 1]
     assert rates["scanned-letter", 1] <= tesseract

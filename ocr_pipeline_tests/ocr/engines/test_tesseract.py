@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from ocr_pipeline.ocr.cpu import cpu_transcriber
 from ocr_pipeline.ocr.engines.engine import EngineError
-from ocr_pipeline.ocr.engines.tesseract import TesseractEngine, is_installed, lines_of_table
+from ocr_pipeline.ocr.engines.tesseract import TesseractEngine, lines_of_table
 from ocr_pipeline.ocr.parsing.parse import parse
 from ocr_pipeline.records import Reason
 from ocr_pipeline_tests.ocr.engines.printing import printed
@@ -40,7 +41,7 @@ def test_a_damaged_table_is_passed_over(text: str) -> None:
     lines_of_table(HEAD + "\n" + text)
 
 
-@pytest.mark.skipif(not is_installed(), reason="the program tesseract is not installed")
+@pytest.mark.skipif(not shutil.which("tesseract"), reason="the program tesseract is not installed")
 def test_printed_text_is_read_by_the_real_program() -> None:
     transcript = asyncio.run(cpu_transcriber("tesseract").transcribe(printed(["Invoice 2025 for Mr Smith"])))
     assert parse(transcript).markdown == "Invoice 2025 for Mr Smith"

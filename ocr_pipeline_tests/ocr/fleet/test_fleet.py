@@ -176,10 +176,13 @@ def test_a_page_that_kills_a_server_is_tried_alone_then_quarantined(fresh_server
         server.set_faults(poison={"images": [poison.sha256]})
         server.keep_alive(0.3)
 
+    async def keep(poisoned: Poisoned) -> None:
+        kept.append(poisoned)
+
     async def scene():
         small, large = two(fresh_servers["rtx4090"], fresh_servers["spark"]).backends
         config = BackendsConfig(backends=(replace(large, max_model_len=4096), small))
-        async with fleet_of(config, on_poisoned=kept.append) as fleet:
+        async with fleet_of(config, on_poisoned=keep) as fleet:
             return await read_all(fleet, pages)
 
     run = asyncio.run(scene())

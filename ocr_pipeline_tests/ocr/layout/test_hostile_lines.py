@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.character_errors import plain_text
 from ocr_pipeline.ocr.layout.lines_to_page import parse_lines
-from ocr_pipeline.ocr.quality.character_errors import plain_text
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from benchmarks.character_errors import plain_text
 from ocr_pipeline.ocr.layout.markdown_text import escaped, table
-from ocr_pipeline.ocr.quality.character_errors import plain_text
 
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 marks = st.text(st.sampled_from("ab1 .)#*_`<>[]()!|~\\&;:=+/\"'"), min_size=1, max_size=25)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import time
 
 import pytest
 from hypothesis import given
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from ocr_pipeline.ocr.parsing.grounding import parse_grounding
 from ocr_pipeline.ocr.parsing.model_text import clean, formulas
 from ocr_pipeline.records import Region
+from ocr_pipeline_tests.growth import growth
 
 T = pytest.mark.parametrize
 
@@ -202,22 +202,15 @@ HOSTILE = [
 ]
 
 
-def seconds_to_parse(unit: str, size: int) -> float:
-    text = unit * (size // len(unit))
-    begun = time.process_time()
-    parse_grounding(text)
-    return time.process_time() - begun
-
-
 @T("unit", HOSTILE)
-def test_a_long_hostile_text_takes_no_square_of_its_length(unit: str) -> None:
-    assert seconds_to_parse(unit, 300_000) < 10  # 0.2 s where it was written; a square would be minutes
+def test_the_time_for_a_hostile_text_grows_with_its_length_and_not_with_the_square(unit: str) -> None:
+    assert growth(parse_grounding, unit * (30_000 // len(unit)), unit * (240_000 // len(unit))) < 20  # a square: 64
 
 
 @pytest.mark.slow
 @T("unit", HOSTILE)
-def test_two_megabytes_of_anything_take_seconds_and_not_hours(unit: str) -> None:
-    assert seconds_to_parse(unit, 2_000_000) < 20  # 1.5 s at most where it was written
+def test_two_megabytes_of_anything_take_no_square_either(unit: str) -> None:
+    assert growth(parse_grounding, unit * (250_000 // len(unit)), unit * (2_000_000 // len(unit))) < 20
 
 
 TAGS = st.sampled_from(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ocr_pipeline import samples
 from ocr_pipeline.ocr.quality.agreement import agreement
-from ocr_pipeline.ocr.quality.verdict import sound_layer
+from ocr_pipeline.ocr.quality.soundness import sound_layer
 from ocr_pipeline_tests.ocr.quality.test_verdict import prose
 
 FOLDER = Path(samples.__file__).parent

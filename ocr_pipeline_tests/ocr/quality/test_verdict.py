@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import random
-import time
 from base64 import b64encode
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from ocr_pipeline.ocr.quality.repetition import find_loop
 from ocr_pipeline.ocr.quality.verdict import Verdict, judge, plain
 from ocr_pipeline.records import PageImage, Reason
+from ocr_pipeline_tests.growth import growth
 
 T = pytest.mark.parametrize
 
@@ -155,11 +155,12 @@ def test_the_less_of_a_text_is_a_loop_the_more_it_is_worth() -> None:
 
 
 @T("unit", ["a", "ab ", "a b c d e f ", "<td></td>", "<table>", "<tr>", "<", "中", "\n", " ", "[[", "the end. "])
-def test_finding_loops_takes_little_time_whatever_the_text(unit: str) -> None:
-    text = (prose(50) + unit * (2_000_000 // len(unit)))[:2_000_000]
-    begun = time.process_time()
-    find_loop(text)
-    assert time.process_time() - begun < 5  # it looks at 60,000 characters: milliseconds; a square would be minutes
+def test_finding_loops_takes_no_square_of_the_length_and_no_more_beyond_60000_characters(unit: str) -> None:
+    def text(size: int) -> str:
+        return (prose(50) + unit * (size // len(unit)))[:size]
+
+    assert growth(find_loop, text(7500), text(60_000)) < 20  # a square would be 64
+    assert growth(find_loop, text(60_000), text(2_000_000)) < 4
 
 
 # -- cut off, empty, garbage -------------------------------------------------------------------------------------------

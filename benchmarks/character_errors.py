@@ -1,6 +1,6 @@
 """Character error rate of a text against the known text, order included.
 
-Here belongs the measure only; what it is held against is the samples' known text or another recipe's markdown.
+Here belongs the measure only; what it is held against is the samples' known text (accuracy.py).
 """
 
 from __future__ import annotations

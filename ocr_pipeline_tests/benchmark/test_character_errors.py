@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocr_pipeline.ocr.quality.character_errors import character_error_rate, edit_distance
+from benchmarks.character_errors import character_error_rate, edit_distance
 
 texts = st.text(st.sampled_from("abcé "), max_size=14)
 
