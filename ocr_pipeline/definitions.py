@@ -12,9 +12,9 @@ from ocr_pipeline.assets.pages import render_and_read
 from ocr_pipeline.assets.parquet import ocr_parquet
 from ocr_pipeline.assets.tables import load_tables
 from ocr_pipeline.assets.uploads import uploads
-from ocr_pipeline.jobs import process_batch, retry_failed
+from ocr_pipeline.jobs import forget, index_pages, process_batch, retry_failed
 from ocr_pipeline.resources import default_resources
-from ocr_pipeline.schedules import forget, forget_daily, index_daily, index_pages, reconcile
+from ocr_pipeline.schedules import forget_daily, index_daily, reconcile
 from ocr_pipeline.sensors import upload_sensor
 from ocr_pipeline.settings import Settings
 

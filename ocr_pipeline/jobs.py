@@ -1,4 +1,4 @@
-"""The jobs: one batch all the way (sensor, schedule, backfill, command), and asking again for failed pages."""
+"""The jobs: a batch all the way (sensor, schedule, backfill, command), failed pages again, retention, search index."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,9 +8,12 @@ from pydantic import Field
 from ocr_pipeline import wiring
 from ocr_pipeline.records import Reason
 from ocr_pipeline.settings import Settings
+from ocr_pipeline.upkeep import retention
 from ocr_pipeline.upkeep.retry import ask_again
+from ocr_pipeline.warehouse import search_index
 
-SENSOR = "upload_sensor"
+LEFT_OVER = timedelta(days=1)
+"""A hidden file of a local lake that is as old is nobody's any more: no object takes so long to write."""
 
 process_batch = dg.define_asset_job(
     "process_batch",
@@ -23,7 +26,9 @@ class RetryConfig(dg.Config):
     """Which failures are asked again."""
 
     reasons: list[str] = Field(description="reason codes, such as repetition or truncated")
-    since_days: float | None = Field(default=None, description="only what failed in this many last days; empty: all")
+    since_days: float | None = Field(
+        default=None, ge=0, le=36_525, description="only what failed in this many last days; empty: all"
+    )
 
 
 @dg.op
@@ -57,3 +62,59 @@ def write_retry_batches(
 )
 def retry_failed() -> None:
     write_retry_batches()
+
+
+@dg.op(
+    description="Deletes what is older than OCR_KEEP_IMAGES_DAYS and OCR_KEEP_RECIPES_DAYS allow.",
+)
+def forget_what_is_old(
+    context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings], run_stamp: dg.ResourceParam[None]
+) -> None:
+    lake = wiring.lake(settings)
+    now = datetime.now(UTC)
+    if leftovers := lake.remove_leftovers("", now - LEFT_OVER):
+        context.log.info(f"{leftovers} files that killed runs had not written to the end deleted")
+    if settings.keep_images_days:
+        gone = retention.forget_images(lake, timedelta(days=settings.keep_images_days), now)
+        context.log.info(f"{gone} page images deleted")
+    if settings.keep_recipes_days:
+        in_use = retention.recipes_in_use(lake)
+        if not in_use:
+            # the recipe in force is no witness: it is known also where OCR_LAKE is the wrong one
+            context.log.warning(f"no batch in {lake.uri} has published a text: no transcript is deleted")
+            return
+        in_use.add(wiring.recipe_in_force(settings))
+        gone = retention.forget_recipes(lake, timedelta(days=settings.keep_recipes_days), now, in_use)
+        context.log.info(f"{gone} transcripts of old recipes deleted, those of {', '.join(sorted(in_use))} kept")
+
+
+@dg.job(
+    description="Deletes files that killed runs left half-written; also page images and transcripts of old recipes "
+    "where OCR_KEEP_IMAGES_DAYS or OCR_KEEP_RECIPES_DAYS is set."
+)
+def forget() -> None:
+    forget_what_is_old()
+
+
+@dg.op(
+    description="Rebuilds the full-text index of the pages where there are enough of them and DuckDB's fts is "
+    "installed.",
+)
+def make_the_index(
+    context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings], run_stamp: dg.ResourceParam[None]
+) -> None:
+    warehouse = wiring.warehouse(settings)
+    if not search_index.is_worth_it(warehouse):
+        context.log.info(f"fewer than {search_index.WORTH_FROM} pages: a search reads them all, no index is made")
+        return
+    try:
+        pages = search_index.build_search_index(warehouse)
+    except search_index.NoFullTextSearch as error:
+        context.log.warning(str(error))
+    else:
+        context.log.info(f"the full-text index knows {pages} pages")
+
+
+@dg.job(description="Rebuilds the full-text index for `ocr-pipeline search`; it pays off from 100,000 pages on.")
+def index_pages() -> None:
+    make_the_index()

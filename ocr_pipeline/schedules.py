@@ -3,30 +3,19 @@
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-from dagster import DagsterRunStatus
 
 from ocr_pipeline import wiring
 from ocr_pipeline.intake import sweeping, unloaded
-from ocr_pipeline.jobs import process_batch
-from ocr_pipeline.lake import batches
+from ocr_pipeline.jobs import forget, index_pages, process_batch
 from ocr_pipeline.lake.opening import is_local
 from ocr_pipeline.lake.storage import Storage, StorageError
-from ocr_pipeline.runs import claims, history, requests
+from ocr_pipeline.runs import claims, history, requests, reruns
 from ocr_pipeline.settings import Settings
-from ocr_pipeline.upkeep import retention
-from ocr_pipeline.warehouse import search_index
 from ocr_pipeline.warehouse.errors import WarehouseError
-
-MAX_FAILED_RUNS = 5
-"""A batch that failed as often is left to a person: a schedule that asks for ever once made 368,000 failed runs
-(mitodl, `dagster.md` section 2)."""
-
-MAX_LOADS = 20
-"""The same for a batch that is loaded again and again and never there afterwards."""
 
 TICK_SECONDS = 40.0
 """From the start of a tick of `reconcile`; then it looks no further for lost batches. Dagster gives it 60 s, and what
@@ -34,10 +23,6 @@ it has asked for counts only when it ends within them."""
 
 WAIT_FOR_TABLES = 5.0
 """Seconds; a DuckDB file that somebody works with is looked at ten minutes later."""
-
-
-LEFT_OVER = timedelta(days=1)
-"""A hidden file of a local lake that is as old is nobody's any more: no object takes so long to write."""
 
 YOUNG = timedelta(minutes=2)
 """A batch list as young may be the sensor's, which has written it and not yet asked for its run: a tick and what the
@@ -73,45 +58,20 @@ def reconcile(settings: Settings, young: timedelta = YOUNG) -> dg.ScheduleDefini
         claimed = claims.claimed(settings.claims)  # a command reads batches ahead of their runs
         never = history.unloaded(instance, settled)
         asked = 0
-        for request in _requests(context, lake, [name for name in never if name not in claimed], most):
+        forgotten = [name for name in never if name not in claimed]
+        for request in reruns.wanted(instance, lake, forgotten, most, context.log):
             asked += 1
             yield request
         # last, and only for the time that is left: what was just cut waits for no search in old batches
         if asked < most:
             gone = _lost(context, lake, settings, set(settled).difference(never, claimed), most - asked, out_of_time)
-            for request in _requests(context, lake, gone, most - asked):
+            for request in reruns.wanted(instance, lake, gone, most - asked, context.log):
                 asked += 1
                 yield request
         if not asked:
             yield dg.SkipReason(f"{swept.note}; every batch that is not young is finished or at work")
 
     return ask
-
-
-def _requests(
-    context: dg.ScheduleEvaluationContext, lake: Storage, names: Iterable[str], most: int
-) -> Iterator[dg.RunRequest]:
-    """A request for each of these batches that no run works on and no person ended; at most `most`."""
-    instance, asked = context.instance, 0
-    for name in names:
-        if asked == most:
-            return
-        if history.live_run(instance, name) is not None:
-            continue
-        failed, succeeded = history.ended_runs(instance, name)
-        if failed >= MAX_FAILED_RUNS or succeeded >= MAX_LOADS:
-            context.log.warning(
-                f"batch {name} failed {failed} times and was loaded {succeeded} times, and its rows are not in "
-                "the tables: look at its last run, then start it by hand"
-            )
-            continue
-        last = history.last_run(instance, name)
-        if last is not None and last[1] == DagsterRunStatus.CANCELED.value:
-            continue  # a person ended it; a person starts it
-        requests.add_partitions(instance, [name])
-        asked += 1
-        # the plain run key is used up by the sensor's request; each run that ended allows one more
-        yield requests.request(batches.read(lake, name), run_key=f"{name}#reconcile-{failed + succeeded}")
 
 
 def _lost(
@@ -129,62 +89,6 @@ def _lost(
     except (WarehouseError, StorageError) as error:
         context.log.info(f"the tables were not looked at this time: {error}")
         return []
-
-
-@dg.op(
-    description="Deletes what is older than OCR_KEEP_IMAGES_DAYS and OCR_KEEP_RECIPES_DAYS allow.",
-)
-def forget_what_is_old(
-    context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings], run_stamp: dg.ResourceParam[None]
-) -> None:
-    lake = wiring.lake(settings)
-    now = datetime.now(UTC)
-    if leftovers := lake.remove_leftovers("", now - LEFT_OVER):
-        context.log.info(f"{leftovers} files that killed runs had not written to the end deleted")
-    if settings.keep_images_days:
-        gone = retention.forget_images(lake, timedelta(days=settings.keep_images_days), now)
-        context.log.info(f"{gone} page images deleted")
-    if settings.keep_recipes_days:
-        in_use = retention.recipes_in_use(lake)
-        if not in_use:
-            # the recipe in force is no witness: it is known also where OCR_LAKE is the wrong one
-            context.log.warning(f"no batch in {lake.uri} has published a text: no transcript is deleted")
-            return
-        in_use.add(wiring.recipe_in_force(settings))
-        gone = retention.forget_recipes(lake, timedelta(days=settings.keep_recipes_days), now, in_use)
-        context.log.info(f"{gone} transcripts of old recipes deleted, those of {', '.join(sorted(in_use))} kept")
-
-
-@dg.job(
-    description="Deletes files that killed runs left half-written; also page images and transcripts of old recipes "
-    "where OCR_KEEP_IMAGES_DAYS or OCR_KEEP_RECIPES_DAYS is set."
-)
-def forget() -> None:
-    forget_what_is_old()
-
-
-@dg.op(
-    description="Rebuilds the full-text index of the pages where there are enough of them and DuckDB's fts is "
-    "installed.",
-)
-def make_the_index(
-    context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings], run_stamp: dg.ResourceParam[None]
-) -> None:
-    warehouse = wiring.warehouse(settings)
-    if not search_index.is_worth_it(warehouse):
-        context.log.info(f"fewer than {search_index.WORTH_FROM} pages: a search reads them all, no index is made")
-        return
-    try:
-        pages = search_index.build_search_index(warehouse)
-    except search_index.NoFullTextSearch as error:
-        context.log.warning(str(error))
-    else:
-        context.log.info(f"the full-text index knows {pages} pages")
-
-
-@dg.job(description="Rebuilds the full-text index for `ocr-pipeline search`; it pays off from 100,000 pages on.")
-def index_pages() -> None:
-    make_the_index()
 
 
 index_daily = dg.ScheduleDefinition(

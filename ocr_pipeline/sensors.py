@@ -4,7 +4,7 @@ import dagster as dg
 
 from ocr_pipeline import wiring
 from ocr_pipeline.intake.tick import run_tick
-from ocr_pipeline.jobs import SENSOR, process_batch
+from ocr_pipeline.jobs import process_batch
 from ocr_pipeline.lake import batches
 from ocr_pipeline.partitions import BATCHES
 from ocr_pipeline.runs import history, requests
@@ -13,7 +13,7 @@ from ocr_pipeline.settings import Settings
 
 def upload_sensor(settings: Settings) -> dg.SensorDefinition:
     @dg.sensor(
-        name=SENSOR,
+        name=requests.SENSOR,
         job=process_batch,
         minimum_interval_seconds=settings.sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from ocr_pipeline.jobs import SENSOR
 from ocr_pipeline.partitions import BATCHES
 from ocr_pipeline.records import Batch
 from ocr_pipeline.runs.liveness import stamp
+
+SENSOR = "upload_sensor"
 
 RUN_KEY_TAG = "dagster/run_key"
 SENSOR_TAG = "dagster/sensor_name"

@@ -8,9 +8,10 @@ import dagster as dg
 import pytest
 
 from ocr_pipeline.definitions import build_defs
+from ocr_pipeline.jobs import forget
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.schedules import forget, forget_daily, index_daily
+from ocr_pipeline.schedules import forget_daily, index_daily
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.warehouse import search_index
 from ocr_pipeline_tests.dagster.conftest import Put, RunBatch

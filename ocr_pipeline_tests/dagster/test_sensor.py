@@ -18,7 +18,8 @@ from ocr_pipeline.lake import batches, keys, listing
 from ocr_pipeline.lake.listing import floor
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.runs import history
-from ocr_pipeline.schedules import MAX_FAILED_RUNS, YOUNG, reconcile
+from ocr_pipeline.runs.reruns import MAX_FAILED_RUNS
+from ocr_pipeline.schedules import YOUNG, reconcile
 from ocr_pipeline.sensors import upload_sensor
 from ocr_pipeline.settings import Settings
 from ocr_pipeline_tests.dagster.conftest import Put, RunBatch
