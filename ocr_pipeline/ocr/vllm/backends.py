@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -25,6 +25,10 @@ from ocr_pipeline.records import Geometry
 
 class ConfigError(Exception):
     """The backends file cannot be used. The text names the file, the entry, and what to write instead."""
+
+
+def _between(least: float, most: float) -> dict[str, tuple[float, float]]:
+    return {"between": (least, most)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,20 +45,24 @@ class Backend:
     max_in_flight: int  # pages it works on at once, where admission starts; one or two more wait there (admission.py)
     dpi: int
     max_pages: int | None = None  # longer documents go elsewhere while another backend is well
-    timeout: float = 600.0  # seconds, one whole request
-    connect_timeout: float = 10.0
+    timeout: float = field(default=600.0, metadata=_between(1.0, 86400.0))  # seconds, one whole request
+    connect_timeout: float = field(default=10.0, metadata=_between(0.1, 600.0))
     max_model_len: int  # tokens the server was started with
-    power_usd_per_month: float = 0.0  # what the machine costs, for the cost views
-    hardware_usd: float = 0.0
-    hardware_months: float = 36.0  # the hardware is written off over
+    power_usd_per_month: float = field(default=0.0, metadata=_between(0.0, 1e9))  # the machine's cost, for the views
+    hardware_usd: float = field(default=0.0, metadata=_between(0.0, 1e9))
+    hardware_months: float = field(default=36.0, metadata=_between(1.0, 1200.0))  # the hardware is written off over
+
+
+Policy = Literal["hybrid", "fastest"]
+Stage = Literal["development", "production"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """The routing rules and their numbers (deployment documents, "hybrid")."""
 
-    policy: Literal["hybrid", "fastest"] = "hybrid"
-    stage: Literal["development", "production"] = "production"  # development: everything to the small machine
+    policy: Policy = "hybrid"
+    stage: Stage = "production"  # development: everything to the small machine
     sla: bool = False  # production with promised times: to the large machine
     large_document_pages: int = 20  # more pages than this: to the large machine
     small_document_pages: int = 10  # fewer than this: to the small one
@@ -112,36 +120,13 @@ _LIMITS: Mapping[str, int] = {
     if type(f.default) is int  # the routing numbers of the record
 }
 _TOP = ("policy", "stage", "sla", "backend", *_LIMITS)
-_BACKEND = (
-    "name",
-    "url",
-    "gpu",
-    "model",
-    "served_model",
-    "api_key_env",
-    "headers_env",
-    "max_in_flight",
-    "dpi",
-    "max_pages",
-    "timeout",
-    "connect_timeout",
-    "max_model_len",
-    "power_usd_per_month",
-    "hardware_usd",
-    "hardware_months",
-)
+_WRITTEN_AS = {"api_key": "api_key_env", "headers": "headers_env"}  # the file names variables, the record has values
+_BACKEND = tuple(_WRITTEN_AS.get(f.name, f.name) for f in fields(Backend))
+_NUMBERS: Mapping[str, tuple[float, float, float]] = {  # default, least, most
+    f.name: (f.default, *f.metadata["between"]) for f in fields(Backend) if isinstance(f.default, float)
+}
 _OWN_GPU_REQUIRED = ("name", "size", "max_in_flight", "dpi")
-_OWN_GPU = (
-    *_OWN_GPU_REQUIRED,
-    "max_pages",
-    "document_shares",
-    "max_model_len",
-    "gpu_memory_utilization",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "max_num_queued_reqs",
-    "memory_gb",
-)
+_OWN_GPU = tuple(f.name for f in fields(GpuProfile) if f.name not in ("min_vllm", "pinned_vllm", "table"))
 
 
 class _Entry:
@@ -196,9 +181,10 @@ def _config(
     table: Mapping[str, Any], variable: Callable[[str], str | None], problems: list[str]
 ) -> BackendsConfig | None:
     top = _Entry("top of the file", table, _TOP, problems)
-    policy = top.choice("policy", ("hybrid", "fastest"), "hybrid")
-    stage = top.choice("stage", ("development", "production"), "production")
-    sla = top.choice("sla", (True, False), False)
+    plain = Rules()
+    policy = top.choice("policy", get_args(Policy), plain.policy)
+    stage = top.choice("stage", get_args(Stage), plain.stage)
+    sla = top.choice("sla", (True, False), plain.sla)
     limits = {name: top.whole(name, default, least=0) for name, default in _LIMITS.items()}
     entries = table.get("backend")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
@@ -241,12 +227,8 @@ def _backend(
         max_in_flight=entry.whole("max_in_flight", gpu.max_in_flight),
         dpi=entry.whole("dpi", gpu.dpi, least=36),
         max_pages=entry.whole_or_none("max_pages", gpu.max_pages),
-        timeout=entry.number("timeout", 600.0, 1.0, 86400.0),
-        connect_timeout=entry.number("connect_timeout", 10.0, 0.1, 600.0),
         max_model_len=max_model_len,
-        power_usd_per_month=entry.number("power_usd_per_month", 0.0, 0.0, 1e9),
-        hardware_usd=entry.number("hardware_usd", 0.0, 0.0, 1e9),
-        hardware_months=entry.number("hardware_months", 36.0, 1.0, 1200.0),
+        **{name: entry.number(name, *numbers) for name, numbers in _NUMBERS.items()},
     )
 
 
