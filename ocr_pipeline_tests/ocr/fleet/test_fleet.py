@@ -13,9 +13,11 @@ from pydantic import SecretStr
 from ocr_pipeline.ocr.fleet.failover import Poisoned
 from ocr_pipeline.ocr.fleet.fleet import Fleet
 from ocr_pipeline.ocr.fleet.health import BreakerRules, Condition
+from ocr_pipeline.ocr.fleet.live_backend import LiveBackend
 from ocr_pipeline.ocr.vllm.backends import BackendsConfig
 from ocr_pipeline.records import Attempt, Geometry, PageImage, PageStatus, Reason, Transcript
 from ocr_pipeline_tests.ocr.fleet.runs import MODEL, QUICK, backlog, document, fleet_of, one, page, read_all, two, until
+from ocr_pipeline_tests.ocr.vllm.odd_server import Request, completion, http, serving
 from ocr_pipeline_tests.simulator import SimulatedServer
 
 A_MOMENT = timedelta(seconds=0.1)  # wall clock against monotonic clock
@@ -93,28 +95,26 @@ def test_a_backlog_never_has_more_in_flight_than_admission_allows(fresh_servers)
 
 
 def test_a_large_document_beside_others_has_one_page_at_a_time_on_the_small_card(servers):
+    images = [image for n in range(40) for image in (page("book", n + 1, 40), page(f"s{n}", 1, 1))]
+
+    def in_flight(*backends: LiveBackend) -> set[str]:
+        return {request.ask.request_id.rpartition("-")[0] for backend in backends for request in backend.pending}
+
     async def scene():
         most = 0
         async with fleet_of(two(servers["rtx4090"], servers["spark"])) as fleet:
+            unsent = {f"{image.document_id}-{image.page_number:04d}" for image in images}
+            tasks = [asyncio.create_task(fleet.transcribe(image)) for image in images]
+            while True:
+                unsent -= in_flight(*fleet.backends)
+                if all(name.startswith("book") for name in unsent):
+                    break  # no other document wants the card
+                most = max(most, sum(name.startswith("book") for name in in_flight(fleet.backends[0])))
+                await asyncio.sleep(0.01)  # a page takes 20 times as long
+            return await asyncio.gather(*tasks), most
 
-            async def watch():
-                nonlocal most
-                while True:
-                    others_wait = {page_task.document_id for page_task in fleet.dispatcher._queue.in_order()} - {"book"}
-                    there = [f.ask.request_id for s in fleet.backends[:1] for f in s.pending]
-                    if others_wait:
-                        most = max(most, sum(name.startswith("book") for name in there))
-                    await asyncio.sleep(0.01)
-
-            watcher = asyncio.create_task(watch())
-            run = await read_all(
-                fleet, [p for n in range(40) for p in (page("book", n + 1, 40), page(f"s{n}", 1, 1))], at_once=60
-            )
-            watcher.cancel()
-            return run, most
-
-    run, most = asyncio.run(scene())
-    assert run.statuses == {"ok": 80}
+    transcripts, most = asyncio.run(asyncio.wait_for(scene(), 60))
+    assert {transcript.status for transcript in transcripts} == {PageStatus.OK}
     assert most <= 1
 
 
@@ -436,20 +436,24 @@ def test_urgent_pages_overtake_a_backlog(servers):
     assert max(index for index, name in enumerate(ended) if name == "now") <= 16
 
 
-def test_a_server_without_metrics_works_as_well():
-    with SimulatedServer(profile="rtx-4090-as-asked", seconds_per_page=0.2) as server:
-        server.ready()
+def test_a_server_behind_a_tunnel_that_hides_its_metrics_works_as_well():
+    async def only_v1_and_health(request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.path == "/metrics":
+            writer.write(http(404, ""))
+        elif request.path == "/health":
+            writer.write(http(200, ""))
+        else:
+            await asyncio.sleep(0.2)
+            writer.write(http(200, completion("some words that stand on this page")))
 
-        async def scene():
-            # a path below the root: /health and /metrics are not there, as behind a tunnel that lets only /v1 through
-            async with fleet_of(one(server)) as fleet:
-                backend = fleet.backends[0]
-                backend.client.metrics_text = lambda: backend.client._get("/nothing/here")
-                return await read_all(fleet, document("a", 24)), backend.metrics.waiting
+    async def scene():
+        async with serving(only_v1_and_health) as server, fleet_of(one(server.url)) as fleet:
+            return await read_all(fleet, document("a", 24)), fleet.backends[0]
 
-        run, waiting = asyncio.run(scene())
+    run, backend = asyncio.run(scene())
     assert run.statuses == {"ok": 24}
-    assert waiting is None
+    assert backend.metrics.waiting is None
+    assert not backend.tenancy.metrics_available
 
 
 def test_closing_cancels_whoever_waits_for_a_page(servers):
@@ -464,19 +468,24 @@ def test_closing_cancels_whoever_waits_for_a_page(servers):
 
 
 def test_a_mended_key_is_noticed_by_a_page_that_comes_after_the_long_while():
-    with SimulatedServer(api_key="right", seconds_per_page=0.05) as server:
-        server.ready()
+    mended = False
 
-        async def scene():
-            config = one(server, api_key=SecretStr("wrong"))
-            tuning = replace(QUICK, breaker=BreakerRules(first=0.1, longest=0.5, misconfigured=0.5))
-            async with fleet_of(config, tuning=tuning) as fleet:
-                before = await fleet.transcribe(page("a", 1, 2))
-                fleet.backends[0].client._headers["Authorization"] = "Bearer right"
-                await asyncio.sleep(0.6)
-                return before, await fleet.transcribe(page("a", 2, 2))
+    async def wants_its_key(request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.path == "/v1/chat/completions":
+            writer.write(http(200, completion("some words that stand on this page")) if mended else http(401, ""))
+        else:
+            writer.write(http(200, ""))
 
-        before, after = asyncio.run(scene())
+    async def scene():
+        nonlocal mended
+        tuning = replace(QUICK, breaker=BreakerRules(first=0.1, longest=0.5, misconfigured=0.5))
+        async with serving(wants_its_key) as server, fleet_of(one(server.url), tuning=tuning) as fleet:
+            before = await fleet.transcribe(page("a", 1, 2))
+            mended = True
+            await asyncio.sleep(0.6)
+            return before, await fleet.transcribe(page("a", 2, 2))
+
+    before, after = asyncio.run(scene())
     assert before.reason is Reason.MISCONFIGURED
     assert after.status is PageStatus.OK
 
