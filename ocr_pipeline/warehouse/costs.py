@@ -29,7 +29,11 @@ class BackendCost:
 
 
 def set_backend_costs(warehouse: Warehouse, costs: Mapping[str, BackendCost]) -> bool:
-    """Makes this the price list, by backend name; returns whether it was another one before. Unchanged: no write."""
+    """Notes these prices, by backend name; returns whether one is new or another than before. Unchanged: no write.
+
+    Prices of other backends stay: a machine that is listed no more has its months behind it, and another machine's
+    backends file may list others.
+    """
     for name, cost in costs.items():
         if cost.power_usd_per_month < 0 or cost.hardware_usd < 0 or not cost.hardware_months > 0:
             raise WarehouseError(f"backend {name}: prices must not be negative and hardware_months must be above 0")
@@ -38,13 +42,12 @@ def set_backend_costs(warehouse: Warehouse, costs: Mapping[str, BackendCost]) ->
         for name, c in costs.items()
     }
     with warehouse.read() as connection:
-        if set(connection.execute("FROM ocr.backend_costs").fetchall()) == wanted:
+        if wanted <= set(connection.execute("FROM ocr.backend_costs").fetchall()):
             return False
 
     def work(connection: duckdb.DuckDBPyConnection) -> bool:
-        connection.execute("DELETE FROM ocr.backend_costs")
         for row in sorted(wanted):
-            connection.execute("INSERT INTO ocr.backend_costs VALUES (?, ?, ?, ?)", row)
+            connection.execute("INSERT OR REPLACE INTO ocr.backend_costs VALUES (?, ?, ?, ?)", row)
         return True
 
     return warehouse.run(work)

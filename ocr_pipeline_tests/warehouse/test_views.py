@@ -155,11 +155,13 @@ def test_the_users_own_table_of_costs_comes_out() -> None:
     assert 12 * BackendCost(45, 15_000, 12).usd_per_month == pytest.approx(15_540)
 
 
-def test_a_price_list_replaces_the_one_before_and_an_unchanged_one_writes_nothing(warehouse: Warehouse) -> None:
+def test_a_price_takes_the_place_of_the_one_before_others_stay_and_an_unchanged_one_writes_nothing(
+    warehouse: Warehouse,
+) -> None:
     assert set_backend_costs(warehouse, {"a": BackendCost(1), "b": BackendCost(2)})
     assert set_backend_costs(warehouse, {"b": BackendCost(3)})
     assert not set_backend_costs(warehouse, {"b": BackendCost(3)})
-    assert ask(warehouse, "FROM ocr.backend_costs") == [("b", 3.0, 0.0, 36.0)]
+    assert ask(warehouse, "FROM ocr.backend_costs ORDER BY 1") == [("a", 1.0, 0.0, 36.0), ("b", 3.0, 0.0, 36.0)]
     with pytest.raises(WarehouseError, match="backend b: prices must not be negative"):
         set_backend_costs(warehouse, {"b": BackendCost(3, 100, 0)})
 
