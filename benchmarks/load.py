@@ -37,10 +37,10 @@ from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.listing import DocumentFilter, documents
 from ocr_pipeline.warehouse.load import load_batch
 from ocr_pipeline.warehouse.parquet import to_bytes
-from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline.warehouse.search import search
 from ocr_pipeline.warehouse.sql import create_table
+from ocr_pipeline_tests.warehouse.sample_rows import to_tables
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PAGES_A_DOCUMENT = 10

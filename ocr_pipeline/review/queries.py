@@ -17,7 +17,7 @@ DOCUMENT_COLUMNS = (
 )
 PAGE_COLUMNS = (
     "document_id, page_number, status, reason, detail, engine, backend, model, attempts, prompt_tokens,"
-    " completion_tokens, seconds, finish_reason, quality, agreement, width, height, rotation, image_uri, image_sha256,"
+    " completion_tokens, seconds, finish_reason, quality, agreement, width, height, rotation, image_sha256,"
     " recipe_id, batch, processed_at"
 )
 MAX_REGIONS = 10_000  # of a page, as the parsers cut them
@@ -63,7 +63,6 @@ class PageRow:
     width: int | None
     height: int | None
     rotation: int
-    image_uri: str | None
     image_sha256: str | None
     recipe_id: str
     batch: str

@@ -16,10 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ocr_pipeline.warehouse.errors import WarehouseError
-from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline.warehouse.schema import FILES, FOLDER_COLUMN, PRIMARY_KEYS, SCHEMA_VERSION, TABLES
-
-__all__ = ["TableWriter", "from_bytes", "to_bytes", "to_tables"]
 
 _ROW_GROUP: Mapping[str, int] = {"documents": 10_000, "pages": 500, "regions": 5_000, "attempts": 10_000}
 """Rows of a row group: what a writer holds in memory, several times over while it encodes. With 2,000 pages and 20,000
@@ -128,7 +125,7 @@ class TableWriter:
 def to_bytes(table_name: str, table: pa.Table) -> bytes:
     """The table as one Parquet file, ready for one PUT; the same rows always give the same bytes.
 
-    `table` must have the schema and the order that `to_tables` gives, and rows of one batch; raises WarehouseError
+    `table` must have the schema and the order that `rows.to_table` gives, and rows of one batch; raises WarehouseError
     where it has not.
     """
     if not table.schema.equals(TABLES[table_name]):

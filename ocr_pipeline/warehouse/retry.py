@@ -52,9 +52,9 @@ def file_is_in_use(error: BaseException) -> bool:
     return isinstance(error, duckdb.IOException) and ("could not set lock" in text or "being used by" in text)
 
 
-def waits(random_share: Callable[[], float] = random.random) -> Callable[[int], float]:
-    """How long to wait before try number 2, 3, …: doubling, capped, with full jitter so that two do not meet again."""
-    return lambda attempt: min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** (attempt - 2)) * (0.1 + 0.9 * random_share())
+def _wait(attempt: int) -> float:
+    """Seconds before try number 2, 3, …: doubling, capped, with full jitter so that two do not meet again."""
+    return min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** (attempt - 2)) * random.uniform(0.1, 1.0)  # noqa: S311
 
 
 def with_retries(
@@ -65,12 +65,11 @@ def with_retries(
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
     """What `work` returns; `work` opens its own connection each time. The last error is raised as it is."""
-    wait = waits()
     for attempt in range(2, attempts + 1):
         try:
             return work()
         except duckdb.Error as error:
             if not passes_by_itself(error, remote=remote):
                 raise
-            sleep(wait(attempt))
+            sleep(_wait(attempt))
     return work()

@@ -6,7 +6,7 @@ Here belongs the step between records and columns, and what is done with values 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from itertools import pairwise
@@ -28,25 +28,15 @@ _PATHS: Mapping[str, Mapping[str, str]] = {
 _PAGE_FIELDS = tuple(field.name for field in fields(Page))
 
 
-def to_tables(results: Iterable[DocumentResult]) -> dict[str, pa.Table]:
-    """The rows of a batch as Arrow tables with the schemas of `TABLES`, each sorted by its key; all four are there.
+def to_table(name: str, records: list[Any]) -> pa.Table:
+    """The rows of one table with its schema of `TABLES`, made of records of its kind and sorted by its key; `records`
+    are sorted in place.
 
     The input is hostile text: lone surrogates become U+FFFD, since no UTF-8 column can hold them, and a number that a
     nullable column cannot hold becomes NULL (a server may say it used 10**30 tokens).
     Raises WarehouseError where a key comes twice, a required value is None, or a time has no time zone: those are
     faults of ours, not of a document.
     """
-    rows: dict[str, list[Any]] = {name: [] for name in TABLES}
-    for result in results:
-        rows["documents"].append(result.document)
-        rows["pages"].extend(result.pages)
-        rows["regions"].extend(result.regions)
-        rows["attempts"].extend(result.attempts)
-    return {name: to_table(name, rows[name]) for name in TABLES}
-
-
-def to_table(name: str, records: list[Any]) -> pa.Table:
-    """The rows of one table, made of records of its kind; `records` are sorted in place. Errors as in `to_tables`."""
     paths = _PATHS.get(name, {})
     getters = {column: attrgetter(paths.get(column, column)) for column in TABLES[name].names}
 

@@ -34,7 +34,7 @@ def relation(connection: duckdb.DuckDBPyConnection, table: str, rows: pa.Table |
         columns = f"COLUMNS(lambda name: name <> '{FOLDER_COLUMN}')"  # files of version 1 have it inside too
         return f"(SELECT {columns}, DATE '{_date_of_folder(rows)}' AS {FOLDER_COLUMN} FROM {file})"
     if not rows.schema.equals(TABLES[table]):
-        raise WarehouseError(f"table {table}: these columns are not those of `to_tables` or `from_bytes`")
+        raise WarehouseError(f"table {table}: these columns are not those of `rows.to_table` or `parquet.from_bytes`")
     connection.register(f"staged_{table}", rows)
     return f"staged_{table}"
 

@@ -32,12 +32,12 @@ from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.differences import differences
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.load import load_batch
-from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
 from ocr_pipeline_tests.flow.test_stream import put
 from ocr_pipeline_tests.pdfs import numbered
 from ocr_pipeline_tests.storages import RunningStore, moto_store
+from ocr_pipeline_tests.warehouse.sample_rows import to_tables
 
 
 @pytest.fixture

@@ -31,11 +31,10 @@ from ocr_pipeline.runs import daemon, history, requests
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.load import load_batch
 from ocr_pipeline.warehouse.purge import purge
-from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline_tests.ocr.vllm.odd_server import Request, http, says, serving
 from ocr_pipeline_tests.ocr.vllm.odd_server import backend as odd_backend
 from ocr_pipeline_tests.simulator import Fleet
-from ocr_pipeline_tests.warehouse.sample_rows import document_id, result
+from ocr_pipeline_tests.warehouse.sample_rows import document_id, result, to_tables
 
 QUEUED, STARTED = DagsterRunStatus.QUEUED, DagsterRunStatus.STARTED
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

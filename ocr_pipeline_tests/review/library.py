@@ -37,7 +37,7 @@ from ocr_pipeline.records import (
 )
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.load import load_batch
-from ocr_pipeline.warehouse.rows import to_tables
+from ocr_pipeline_tests.warehouse.sample_rows import to_tables
 
 NOON = datetime(2026, 11, 3, 12, 0, tzinfo=UTC)
 WIDTH, HEIGHT = 620, 877  # pixels of a page image

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from ocr_pipeline.records import PageStatus, Reason
 from ocr_pipeline.upkeep.comparison import compare, overlap
-from ocr_pipeline.warehouse.rows import to_tables
-from ocr_pipeline_tests.warehouse.sample_rows import result
+from ocr_pipeline_tests.warehouse.sample_rows import result, to_tables
 
 
 def test_two_recipes_are_compared_page_by_page() -> None:

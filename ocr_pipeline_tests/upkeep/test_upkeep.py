@@ -34,10 +34,9 @@ from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.load import load_batch
 from ocr_pipeline.warehouse.parquet import from_bytes, to_bytes
 from ocr_pipeline.warehouse.rebuild import RebuildRefused
-from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
 from ocr_pipeline_tests.pdfs import numbered, pdf
-from ocr_pipeline_tests.warehouse.sample_rows import result
+from ocr_pipeline_tests.warehouse.sample_rows import result, to_tables
 
 
 def document_ids(parquet: bytes) -> list[str]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
+from typing import Any
+
+import pyarrow as pa
 
 from ocr_pipeline.records import (
     Attempt,
@@ -19,6 +23,7 @@ from ocr_pipeline.records import (
     Region,
 )
 from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.rows import to_table
 from ocr_pipeline.warehouse.schema import TABLES
 
 DAY_ONE = datetime(2026, 11, 1, 8, 0, tzinfo=UTC)
@@ -37,6 +42,17 @@ def instant(minutes: float) -> datetime:
 def text(seed: str, words: int) -> str:
     random_words = random.Random(seed)
     return " ".join(random_words.choices(WORDS, k=words))
+
+
+def to_tables(results: Iterable[DocumentResult]) -> dict[str, pa.Table]:
+    """The rows of a batch as Arrow tables, as its files hold them; all four are there."""
+    rows: dict[str, list[Any]] = {name: [] for name in TABLES}
+    for one in results:
+        rows["documents"].append(one.document)
+        rows["pages"].extend(one.pages)
+        rows["regions"].extend(one.regions)
+        rows["attempts"].extend(one.attempts)
+    return {name: to_table(name, records) for name, records in rows.items()}
 
 
 def result(

@@ -18,8 +18,7 @@ from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.load import load_batch
 from ocr_pipeline.warehouse.retry import passes_by_itself, with_retries
-from ocr_pipeline.warehouse.rows import to_tables
-from ocr_pipeline_tests.warehouse.sample_rows import contents, result
+from ocr_pipeline_tests.warehouse.sample_rows import contents, result, to_tables
 
 Opened = contextlib.AbstractContextManager[duckdb.DuckDBPyConnection]
 

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.history import merged_attempts
 from ocr_pipeline.warehouse.load import load_batch
-from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline.warehouse.schema import TABLES
-from ocr_pipeline_tests.warehouse.sample_rows import document_id, instant, result
+from ocr_pipeline_tests.warehouse.sample_rows import document_id, instant, result, to_tables
 
 
 def row(document: str, page: int, recipe: str, minute: int, tokens: int | None) -> dict[str, object]:

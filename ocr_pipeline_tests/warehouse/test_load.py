@@ -22,9 +22,8 @@ from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.load import LoadCounts, load_batch, mark_deleted, outcome
 from ocr_pipeline.warehouse.parquet import to_bytes
 from ocr_pipeline.warehouse.rebuild import rebuild
-from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline.warehouse.schema import TABLES
-from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, instant, result
+from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, instant, result, to_tables
 from ocr_pipeline_tests.warehouse.shelf import Shelf
 
 Tables = dict[str, pa.Table]

@@ -17,9 +17,8 @@ from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.load import load_batch
 from ocr_pipeline.warehouse.parquet import to_bytes
 from ocr_pipeline.warehouse.rebuild import rebuild
-from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline_tests.warehouse.loader_process import read_batch
-from ocr_pipeline_tests.warehouse.sample_rows import contents, result
+from ocr_pipeline_tests.warehouse.sample_rows import contents, result, to_tables
 from ocr_pipeline_tests.warehouse.shelf import Shelf
 
 

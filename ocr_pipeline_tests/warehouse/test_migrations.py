@@ -13,10 +13,9 @@ from ocr_pipeline.warehouse import migrations
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.load import load_batch
-from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline.warehouse.schema import PRIMARY_KEYS, TABLES
 from ocr_pipeline.warehouse.sql import create_table
-from ocr_pipeline_tests.warehouse.sample_rows import contents, result
+from ocr_pipeline_tests.warehouse.sample_rows import contents, result, to_tables
 
 VERSION_1 = Path(__file__).with_name("version_1.sql").read_text(encoding="utf-8")
 

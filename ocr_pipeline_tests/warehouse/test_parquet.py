@@ -20,9 +20,8 @@ from hypothesis import strategies as st
 from ocr_pipeline.records import PageStatus, Reason
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.parquet import TableWriter, from_bytes, to_bytes
-from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline.warehouse.schema import FILES, PRIMARY_KEYS, SCHEMA_VERSION, TABLES
-from ocr_pipeline_tests.warehouse.sample_rows import document_id, result
+from ocr_pipeline_tests.warehouse.sample_rows import document_id, result, to_tables
 
 CONTRACT = {
     "documents": "document_id, source_uri, etag, uploaded_at, size_bytes, content_sha256, page_count, title, status, "

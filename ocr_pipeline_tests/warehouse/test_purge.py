@@ -17,8 +17,7 @@ from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.load import load_batch
 from ocr_pipeline.warehouse.purge import check_ready, left_of, purge
 from ocr_pipeline.warehouse.rebuild import PublishedBatch, rebuild
-from ocr_pipeline.warehouse.rows import to_tables
-from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, result
+from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, result, to_tables
 from ocr_pipeline_tests.warehouse.shelf import Shelf
 
 SECRET = document_id("secret.pdf")
@@ -29,7 +28,7 @@ DIES_AT_THE_SWAP = """
 import os, signal, sys
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.rebuild import rebuild
-from ocr_pipeline.warehouse.rows import to_tables
+from ocr_pipeline_tests.warehouse.sample_rows import to_tables
 from ocr_pipeline_tests.warehouse.shelf import Shelf
 from ocr_pipeline_tests.warehouse.test_purge import BOTH
 

@@ -20,11 +20,10 @@ from ocr_pipeline.warehouse.listing import SORTS, DocumentFilter, documents
 from ocr_pipeline.warehouse.load import load_batch, load_rows, mark_deleted
 from ocr_pipeline.warehouse.motherduck import r2_secret_sql
 from ocr_pipeline.warehouse.purge import left_of, purge
-from ocr_pipeline.warehouse.rows import to_tables
 from ocr_pipeline.warehouse.search import TooManyWords, search, snippet
 from ocr_pipeline.warehouse.search_index import NoFullTextSearch, build_search_index, candidates
 from ocr_pipeline.warehouse.status import status
-from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, instant, result
+from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, instant, result, to_tables
 
 FILLER = "lorem ipsum dolor sit amet " * 40
 

@@ -14,8 +14,7 @@ from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.load import load_batch, mark_deleted
 from ocr_pipeline.warehouse.parquet import from_bytes, to_bytes
 from ocr_pipeline.warehouse.rebuild import PublishedBatch, RebuildCounts, RebuildRefused, rebuild
-from ocr_pipeline.warehouse.rows import to_tables
-from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, instant, result
+from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, instant, result, to_tables
 from ocr_pipeline_tests.warehouse.shelf import Shelf
 
 

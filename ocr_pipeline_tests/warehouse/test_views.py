@@ -11,8 +11,7 @@ from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.costs import BackendCost, set_backend_costs
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.load import load_batch, mark_deleted
-from ocr_pipeline.warehouse.rows import to_tables
-from ocr_pipeline_tests.warehouse.sample_rows import document_id, instant, result
+from ocr_pipeline_tests.warehouse.sample_rows import document_id, instant, result, to_tables
 
 
 def ask(warehouse: Warehouse, sql: str) -> list[tuple[object, ...]]:
