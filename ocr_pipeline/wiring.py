@@ -5,9 +5,7 @@ No decisions beyond "which one", no Dagster. Resources, sensors and the command 
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -23,6 +21,7 @@ from ocr_pipeline.lake import batches, planner
 from ocr_pipeline.lake.opening import is_local, open_storage
 from ocr_pipeline.lake.queue import QueueOptions, QueuePull
 from ocr_pipeline.lake.storage import S3Options, Storage, StorageError
+from ocr_pipeline.ocr.engines.engine import usable_cores
 from ocr_pipeline.ocr.fleet.failover import Poisoned
 from ocr_pipeline.ocr.transcriber import Transcriber
 from ocr_pipeline.ocr.vllm.backends import BackendsConfig, load_backends
@@ -187,16 +186,12 @@ def transcriber(settings: Settings) -> Callable[[], Transcriber]:
 
 
 def recipe_in_force(settings: Settings) -> str:
-    """The recipe that a run would read with now."""
+    """The recipe that a run would read with now. Nothing is asked of a server or the lake."""
+    from ocr_pipeline.ocr.cpu import cpu_transcriber
+    from ocr_pipeline.ocr.fleet.fleet import recipe_of
 
-    async def ask() -> str:
-        made = transcriber(settings)()
-        try:
-            return made.recipe_id
-        finally:
-            await made.aclose()
-
-    return asyncio.run(ask())
+    config = backends(settings)
+    return recipe_of(config) if config else cpu_transcriber(settings.cpu_engine).recipe_id
 
 
 def _documents_today(storage: Storage, enough: int) -> int | None:
@@ -216,7 +211,7 @@ def stream_options(settings: Settings) -> StreamOptions:
             seconds=settings.render_seconds,
             memory_bytes=settings.render_memory,
         ),
-        render_workers=settings.render_workers or max(1, min(4, os.cpu_count() or 1)),
+        render_workers=settings.render_workers or min(4, usable_cores()),
         max_pdf_bytes=settings.max_pdf_bytes,
         text_layer=settings.text_layer,
     )

@@ -22,6 +22,11 @@ from ocr_pipeline.records import Geometry, PageImage, Transcript
 __all__ = ["Fleet", "Tuning"]
 
 
+def recipe_of(config: BackendsConfig) -> str:
+    """The id of the recipe that a fleet of these backends reads with."""
+    return recipe_id(recipe(config.model, geometry(config)))
+
+
 class Fleet:
     """Reads pages on GPU servers. Used on one event loop; `aclose` before the loop ends."""
 
@@ -45,7 +50,7 @@ class Fleet:
         self.config = config
         self._cpu = cpu
         self._geometry = geometry(config)
-        self._recipe_id = recipe_id(recipe(config.model, self._geometry))
+        self._recipe_id = recipe_of(config)
         self.backends = tuple(
             LiveBackend(
                 backend,
