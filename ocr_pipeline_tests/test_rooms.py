@@ -1,7 +1,11 @@
 """The rule of the house, read off the imports: the rooms know neither Dagster nor each other, only the records."""
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -59,3 +63,27 @@ def test_the_environment_is_read_in_the_settings_and_handed_on_to_programs_only(
         or (isinstance(node, ast.ImportFrom) and node.module == "os" and {n.name for n in node.names} & {"environ"})
     }
     assert reading == READS_THE_ENVIRONMENT
+
+
+NEEDS_MORE = {
+    "samples/make.py": {"reportlab"},  # draws the samples, for developers
+    "runs/celery_launcher.py": {"dagster-celery"},  # the extra `cluster`
+}
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    declared = {_canonical(re.split(r"[^\w.-]", requirement)[0]) for requirement in project["dependencies"]}
+    distributions = packages_distributions()
+    undeclared = set()
+    for file in PACKAGE.rglob("*.py"):
+        place = str(file.relative_to(PACKAGE))
+        for name in {name.split(".")[0] for name in imports(file)} - sys.stdlib_module_names - {"ocr_pipeline"}:
+            from_one_of = {_canonical(found) for found in distributions.get(name, [name])}
+            if not from_one_of & (declared | NEEDS_MORE.get(place, set())):
+                undeclared.add(f"{place}: {name}")
+    assert undeclared == set()
+
+
+def _canonical(distribution: str) -> str:
+    return distribution.lower().replace("_", "-")
