@@ -9,6 +9,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -44,6 +45,18 @@ def _no_collection() -> Iterator[None]:
         gc.enable()
 
 
+class _Text(click.types.StringParamType):
+    """Text that can be looked for, stored and printed. An argument that is no UTF-8 arrives with lone surrogates."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text: str = super().convert(value, param, ctx)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{text!a} is not valid UTF-8", param, ctx)
+        return text
+
+
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -54,6 +67,9 @@ class _Lazy(click.Group):
         with _no_collection():
             module = importlib.import_module(f"ocr_pipeline.commands.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
+        for parameter in command.params:
+            if isinstance(parameter.type, click.types.StringParamType):  # paths are bytes, and may be anything
+                parameter.type = _Text()
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -113,8 +113,11 @@ def warehouse(settings: Settings) -> list[Finding]:
 def _try_writing_beside(path: Path) -> None:
     """A load makes a lock and a log beside the file, and the folder where it is missing. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path.parent):
-        pass
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(f"nothing can be written into {path.parent}: {error.strerror}") from error
     if path.exists() and not os.access(path, os.W_OK):
         raise PermissionError(f"{path} cannot be written: give this user the right")
 

@@ -27,6 +27,7 @@ def command(words: tuple[str, ...], limit: int, build_index: bool, as_json: bool
     Where more than 5,000 pages hold all of them and there is no full-text index, the best of the 5,000 that were loaded
     first. The index needs DuckDB's extension `fts`; it is made daily from 100,000 pages on.
     """
+    words = tuple(word for word in words if word.strip())
     if not words and not build_index:
         raise click.UsageError("give some words to look for")
     warehouse = wiring.warehouse(Settings(), WAIT_SECONDS)

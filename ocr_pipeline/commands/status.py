@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import click
+import dagster as dg
 
 from ocr_pipeline import wiring
 from ocr_pipeline.commands.terminal import WAIT_SECONDS, terminal
@@ -33,18 +34,14 @@ def command(key: str, as_json: bool) -> int:
     Stage, batch, run, pages done, reason, and for one on its way the time it should still take. Exit code 1: not found.
     """
     settings = Settings()
-    lake, warehouse, dagster = (
-        wiring.lake(settings),
-        wiring.warehouse(settings, WAIT_SECONDS),
-        instance.instance(settings),
-    )
+    lake, warehouse, dagster = wiring.lake(settings), wiring.warehouse(settings, WAIT_SECONDS), _history(settings)
     found = find(lake, warehouse, settings.inbox, key)
     speed = pace(warehouse)
     said = []
     for document in found:
-        run = history.last_run(dagster, document.batch) if document.batch else None
+        run = history.last_run(dagster, document.batch) if dagster and document.batch else None
         expected = None
-        if document.batch and document.stage is not Stage.TABLES:
+        if dagster and document.batch and document.stage is not Stage.TABLES:
             waiting = history.unloaded(dagster, batches.names(lake))
             expected = speed.seconds_for(documents_before(lake, waiting, document.batch))
         said.append(_said(document, run, expected))
@@ -57,6 +54,15 @@ def command(key: str, as_json: bool) -> int:
         if not said:
             console.print(f"no upload's key holds {key!r}, and no object below {settings.inbox} does", markup=False)
     return 0 if said else 1
+
+
+def _history(settings: Settings) -> dg.DagsterInstance | None:
+    """Dagster's history; None for whoever may not write where it is kept: its SQLite files open in no other way."""
+    try:
+        return instance.instance(settings)
+    except instance.HomeError as error:
+        click.echo(f"without Dagster's history there is no run and no expected time: {error}", err=True)
+        return None
 
 
 def _said(document: Whereabouts, run: tuple[str, str] | None, expected: float | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -25,7 +26,8 @@ class HomeError(Exception):
 def home(settings: Settings) -> Path:
     """The folder, made where it is missing, with our dagster.yaml in force; `DAGSTER_HOME` decides where it is set.
 
-    A `DAGSTER_HOME` that others have filled is left as it is. Raises HomeError where the folder cannot be made.
+    A `DAGSTER_HOME` that others have filled is left as it is. Raises HomeError where the folder cannot be made or
+    written.
     """
     folder = settings.dagster_home.expanduser().absolute() if settings.dagster_home else settings.data / "dagster"
     try:
@@ -37,6 +39,9 @@ def home(settings: Settings) -> Path:
             _link(folder)
             if not (folder / MADE).exists():
                 _make(folder)
+        for name in DATABASES:  # to open a SQLite file for reading is to write beside it
+            if not os.access(folder / name, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder / name))
     except Timeout:
         raise
     except OSError as error:

@@ -60,7 +60,7 @@ def build_search_index(warehouse: Warehouse) -> int:
                 """
                 CREATE OR REPLACE TABLE ocr.searched AS
                 SELECT document_id || '#' || page_number AS page, document_id, page_number, batch, processed_at,
-                    markdown
+                    nfc_normalize(markdown) AS markdown
                 FROM ocr.current_pages
                 """
             )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import pytest
@@ -63,6 +64,18 @@ def test_search_finds_pages_with_every_word_in_any_case_and_shows_where(library:
     assert "\n" not in hits[0].snippet
     assert [hit.page_number for hit in search(library, ["überschuss"])] == [1]
     assert search(library, "turnover nowhere") == []
+
+
+@pytest.mark.parametrize("typed", ["NFC", "NFD"])
+def test_an_accent_is_found_however_text_and_words_write_it(warehouse: Warehouse, typed: Literal["NFC", "NFD"]) -> None:
+    texts = {1: "la vie à l'École", 2: unicodedata.normalize("NFD", "la vie à l'École"), 3: "la vie a l'ecole"}
+    load_batch(warehouse, "b1", to_tables([result("a.pdf", batch="b1", pages=3, markdown=texts)]))
+    hits = search(warehouse, unicodedata.normalize(typed, "école vie"))
+    assert [hit.page_number for hit in hits] == [1, 2]
+    assert {hit.snippet for hit in hits} == {"la vie à l'École"}
+    # a character that normalising would replace is found as it is written
+    load_batch(warehouse, "b2", to_tables([result("b.pdf", batch="b2", pages=1, markdown={1: "\uf900 is a form"})]))
+    assert [hit.source_uri.rpartition("/")[2] for hit in search(warehouse, "\uf900")] == ["b.pdf"]
 
 
 def test_search_leaves_out_deleted_documents_and_keeps_the_limit(library: Warehouse) -> None:

@@ -63,7 +63,11 @@ def test_status_search_and_compare_answer_and_say_when_there_is_nothing(shell: S
     code, said = shell.json("search", "page", "2")
     assert (code, [hit["page_number"] for hit in said["hits"]]) == (0, [2])
     assert shell.json("search", "xylophone") == (1, {"hits": []})
-    for mistake, told in ((["search"], "words"), (["search", *map(str, range(17))], "at most 16 words")):
+    for mistake, told in (
+        (["search"], "words"),
+        (["search", "", " "], "words"),
+        (["search", *map(str, range(17))], "at most 16 words"),
+    ):
         code, out, err = shell(*mistake)
         assert (code, out) == (2, "")
         assert told in err
@@ -165,3 +169,23 @@ def test_a_list_that_cannot_be_read_is_told_by_its_key_and_not_as_a_setting(shel
     assert (code, out) == (2, "")
     assert f"{batch.key} is not the JSON that was written there" in err
     assert "settings" not in err
+
+
+def test_status_answers_without_dagsters_history_where_that_cannot_be_opened(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "/proc/none")
+    code, out, err = shell("status", "river", "--json")
+    (document,) = json.loads(out)["documents"]
+    assert (code, document["stage"], document["status"], document["run"]) == (0, "tables", "ok", None)
+    assert "without Dagster's history there is no run" in err
+    assert "/proc/none" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["status", "\udcff"], ["search", "river", "\udcff"], ["purge", "\udcff"], ["compare", "\udcff", "a"]]
+)
+def test_an_argument_that_is_no_utf8_is_a_mistake_and_not_a_traceback(shell: Shell, arguments: list[str]) -> None:
+    code, out, err = shell(*arguments)
+    assert (code, out) == (2, "")
+    assert "'\\udcff' is not valid UTF-8" in err
