@@ -5,7 +5,7 @@ Memory holds the records of one document and the rows of one piece of it, howeve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ocr_pipeline.flow import documents, reading, rendered
@@ -14,7 +14,7 @@ from ocr_pipeline.flow.reading import Reading
 from ocr_pipeline.flow.rendered import RenderedDocument
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.records import Batch, Document, DocumentResult, Page, Upload
+from ocr_pipeline.records import Batch, Document, DocumentResult, Page
 
 PIECE = 500
 """Pages. A page's rows with their text are 5 to 30 KB as Python objects, twice that while they become columns."""
@@ -30,25 +30,13 @@ class NotMade(Exception):
     """A hop before this one has not been materialised for the batch."""
 
 
-def results(lake: Storage, batch: Batch) -> list[DocumentResult]:
-    """All rows of every upload of the batch, whole, in the order of its list. Raises NotMade.
-
-    For small batches: it holds all of their text. Tables are made from `pieces`.
-    """
-    return [
-        documents.result(batch, document, transcripts, transcripts.recipe_id, lake.uri_of)
-        for document, transcripts in _records(lake, batch, batch.uploads)
-    ]
-
-
 def pieces(lake: Storage, batch: Batch) -> Iterator[DocumentResult | Document]:
     """The rows of the batch sorted by document id and page: of each document its pages, regions and attempts in pieces
     of at most `PIECE` pages (the `document` of a piece is not yet the document's row), then its own row.
 
     Raises NotMade.
     """
-    in_order = sorted(batch.uploads, key=lambda upload: keys.document_id(upload.key))
-    for document, transcripts in _records(lake, batch, in_order):
+    for document, transcripts in _records(lake, batch):
         yield from document_pieces(lake, batch, document, transcripts)
 
 
@@ -67,7 +55,9 @@ def document_pieces(
     yield documents.document_row(batch, document, outlines, transcripts.recipe_id, lake.uri_of)
 
 
-def _records(lake: Storage, batch: Batch, uploads: Sequence[Upload]) -> Iterator[tuple[RenderedDocument, Reading]]:
+def _records(lake: Storage, batch: Batch) -> Iterator[tuple[RenderedDocument, Reading]]:
+    """The records of each document, by document id."""
+    uploads = sorted(batch.uploads, key=lambda upload: keys.document_id(upload.key))
     for start in range(0, len(uploads), _READ_AHEAD):
         some = uploads[start : start + _READ_AHEAD]
         ids = [keys.document_id(upload.key) for upload in some]

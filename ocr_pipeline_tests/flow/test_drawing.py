@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocr_pipeline.flow.rendering import RANGE, PageBudget, RenderPool, ranges
-from ocr_pipeline.flow.results import results
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import keys
@@ -21,6 +20,7 @@ from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.storage import Storage, StorageError
 from ocr_pipeline.pdf.renderer import RenderLimits
 from ocr_pipeline_tests.flow.doubles import ScriptedTranscriber
+from ocr_pipeline_tests.flow.rows import rows
 from ocr_pipeline_tests.flow.test_stream import put
 from ocr_pipeline_tests.pdfs import numbered
 
@@ -84,7 +84,7 @@ def test_a_batch_that_fails_as_a_whole_gives_back_its_places_in_memory(tmp_path:
         service.run(batch)
     finally:
         service.close()
-    assert [len(result.pages) for result in results(lake, batch)] == [30, 30, 30]
+    assert [len(result.pages) for result in rows(lake, batch)] == [30, 30, 30]
 
 
 @pytest.mark.timeout(60)

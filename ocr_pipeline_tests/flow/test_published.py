@@ -20,13 +20,13 @@ from ocr_pipeline.flow.loading import load
 from ocr_pipeline.flow.published import addresses, outcomes, publish, read_manifest, read_tables
 from ocr_pipeline.flow.reading import Reading
 from ocr_pipeline.flow.rendered import RenderedDocument
-from ocr_pipeline.flow.results import PIECE, document_pieces, results
+from ocr_pipeline.flow.results import PIECE, document_pieces
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.records import Batch, DocumentResult, PageImage, Reason
+from ocr_pipeline.records import Batch, DocumentResult, PageImage, Reason, Upload
 from ocr_pipeline.upkeep.rebuild import rebuild_warehouse
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.differences import differences
@@ -73,14 +73,23 @@ def read(lake: Storage, files: dict[str, bytes]) -> Batch:
     return batch
 
 
-def records(lake: Storage, batch: Batch) -> tuple[RenderedDocument, Reading]:
-    """Of the batch's one document."""
-    identity = keys.document_id(batch.uploads[0].key)
+def records(lake: Storage, batch: Batch, upload: Upload | None = None) -> tuple[RenderedDocument, Reading]:
+    """Of this upload, or of the batch's one."""
+    identity = keys.document_id((upload or batch.uploads[0]).key)
     document = rendered.read(lake, batch.name, identity)
     assert document is not None
     read = reading.read(lake, batch.name, identity)
     assert read is not None
     return document, read
+
+
+def assembled(lake: Storage, batch: Batch) -> list[DocumentResult]:
+    """The rows of each document made of its records in one piece, in the order of the batch's list."""
+    found = []
+    for upload in batch.uploads:
+        document, read = records(lake, batch, upload)
+        found.append(documents.result(batch, document, read, read.recipe_id, lake.uri_of))
+    return found
 
 
 def longer(lake: Storage, batch: Batch, pages: int) -> None:
@@ -102,7 +111,7 @@ def longer(lake: Storage, batch: Batch, pages: int) -> None:
 def test_files_hold_what_the_records_say_document_by_document(lake: Storage) -> None:
     batch = read(lake, {"b.pdf": numbered(3), "a.pdf": numbered(2, "other"), "no.pdf": b"not a PDF"})
     tables = read_tables(lake, publish(lake, batch))
-    expected = to_tables(results(lake, batch))
+    expected = to_tables(assembled(lake, batch))
     assert {name: table.to_pylist() for name, table in tables.items()} == {
         name: table.to_pylist() for name, table in expected.items()
     }
@@ -113,7 +122,7 @@ def test_a_document_longer_than_a_piece_gives_the_same_rows_and_a_second_time_th
     longer(lake, batch, 2 * PIECE + 7)
     manifest = publish(lake, batch)
     assert manifest.tables["pages"].rows == 2 * PIECE + 7
-    expected = to_tables(results(lake, batch))
+    expected = to_tables(assembled(lake, batch))
     for name, table in read_tables(lake, manifest).items():
         assert table.equals(expected[name])
     assert publish(lake, batch) == manifest
@@ -127,7 +136,7 @@ def test_the_markdown_file_of_a_document_in_pieces_is_that_of_its_pages_in_one(
 ) -> None:
     monkeypatch.setattr("ocr_pipeline.flow.results.PIECE", 2)
     batch = read(lake, {"a.pdf": numbered(5)})
-    (whole,) = results(lake, batch)
+    (whole,) = assembled(lake, batch)
     assert lake.read(keys.markdown("inbox/a.pdf")).decode() == documents.markdown_file(whole)
 
 
@@ -138,7 +147,7 @@ def test_outcomes_are_told_by_the_files_in_the_order_of_the_list_without_text(la
         dataclasses.replace(
             whole, pages=tuple(replace(page, markdown="") for page in whole.pages), regions=(), attempts=()
         )
-        for whole in results(lake, batch)
+        for whole in assembled(lake, batch)
     ] == outcomes(lake, batch)
     assert manifest == read_manifest(lake, batch.name)
 

@@ -17,7 +17,7 @@ import pytest
 from ocr_pipeline import checks
 from ocr_pipeline.flow import rendered
 from ocr_pipeline.flow.published import publish, read_manifest
-from ocr_pipeline.flow.results import NotMade, results
+from ocr_pipeline.flow.results import NotMade
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import batches, deletions, keys, planner
@@ -25,6 +25,7 @@ from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.storage import Storage, StorageError
 from ocr_pipeline.records import Batch, Deletion, DocumentResult, PageImage, PageStatus, Reason, Upload
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
+from ocr_pipeline_tests.flow.rows import attempts, rows
 from ocr_pipeline_tests.pdfs import numbered, pdf
 
 Run = Callable[..., list[DocumentResult]]
@@ -80,7 +81,7 @@ def test_each_page_becomes_a_row_a_transcript_and_a_part_of_the_markdown_file(
 ) -> None:
     batch = put(lake, {"a.pdf": numbered(12)})
     service.run(batch)
-    (result,) = results(lake, batch)
+    (result,) = rows(lake, batch)
     assert statuses(result) == ["ok"] * 12
     assert checks.imbalances(batch, [result]) == []
     assert [page.page_number for page in result.pages] == list(range(1, 13))
@@ -94,10 +95,10 @@ def test_a_second_run_asks_nothing_and_gives_the_same_rows(
 ) -> None:
     batch = put(lake, {"a.pdf": numbered(5), "b.pdf": b"no pdf", "c.pdf": pdf(["", "text"])})
     service.run(batch)
-    first, asked = results(lake, batch), transcriber.asked.total()
+    first, asked = rows(lake, batch), transcriber.asked.total()
     service.run(batch)
     assert transcriber.asked.total() == asked == 6
-    assert results(lake, batch) == first
+    assert rows(lake, batch) == first
 
 
 def test_an_edited_pdf_asks_only_for_its_changed_page(
@@ -110,9 +111,9 @@ def test_an_edited_pdf_asks_only_for_its_changed_page(
     batch = put(lake, {"a.pdf": pdf(texts)})
     service.run(batch)
     assert list(transcriber.asked) == [(keys.document_id("inbox/a.pdf"), 4)]
-    (result,) = results(lake, batch)
+    (result,) = rows(lake, batch)
     assert "something else" in result.pages[3].markdown
-    assert len(result.attempts) == 6  # the five reused transcripts are still this document's own requests
+    assert len(attempts(lake, batch)) == 6  # the five reused transcripts are still this document's own requests
 
 
 def test_the_same_page_in_two_documents_is_asked_once_and_is_one_attempt(
@@ -120,10 +121,10 @@ def test_the_same_page_in_two_documents_is_asked_once_and_is_one_attempt(
 ) -> None:
     batch = put(lake, {"a.pdf": pdf(["the same page"]), "b.pdf": pdf(["the same page"])})
     service.run(batch)
-    found = results(lake, batch)
+    found = rows(lake, batch)
     assert transcriber.asked.total() == 1
     assert [statuses(result) for result in found] == [["ok"], ["ok"]]
-    assert sum(len(result.attempts) for result in found) == 1
+    assert len(attempts(lake, batch)) == 1
 
 
 def test_a_blank_page_is_recognised_before_any_engine_sees_it(
@@ -131,7 +132,7 @@ def test_a_blank_page_is_recognised_before_any_engine_sees_it(
 ) -> None:
     batch = put(lake, {"a.pdf": pdf(["first", "", "third"])})
     service.run(batch)
-    (result,) = results(lake, batch)
+    (result,) = rows(lake, batch)
     assert statuses(result) == ["ok", "blank", "ok"]
     assert transcriber.asked.total() == 2
 
@@ -145,7 +146,7 @@ def test_a_bad_upload_is_one_rejected_row_and_the_rest_goes_on(
 ) -> None:
     batch = put(lake, {"bad.pdf": data, "good.pdf": numbered(2)})
     service.run(batch)
-    by_name = {r.document.source_uri.rsplit("/", 1)[-1]: r for r in results(lake, batch)}
+    by_name = {r.document.source_uri.rsplit("/", 1)[-1]: r for r in rows(lake, batch)}
     assert (by_name["bad.pdf"].document.status, by_name["bad.pdf"].document.reason) == ("rejected", reason)
     assert statuses(by_name["good.pdf"]) == ["ok", "ok"]
 
@@ -156,7 +157,7 @@ def test_a_failed_page_falls_back_to_the_text_layer_and_says_why(
     transcriber.script = lambda image: Reason.REPETITION if image.page_number == 2 else None
     batch = put(lake, {"a.pdf": numbered(3)})
     service.run(batch)
-    (result,) = results(lake, batch)
+    (result,) = rows(lake, batch)
     assert statuses(result) == ["ok", "fallback", "ok"]
     assert result.pages[1].reason is Reason.REPETITION
     assert "This is page 2" in result.pages[1].markdown
@@ -173,15 +174,15 @@ def test_pages_that_no_backend_could_be_had_for_are_asked_again_and_others_are_n
     try:
         batch = put(lake, {"a.pdf": numbered(3)})
         service.run(batch)
-        (result,) = results(lake, batch)
+        (result,) = rows(lake, batch)
         assert statuses(result) == ["failed", "failed", "ok"]
         transcriber.script = lambda image: None
         transcriber.asked.clear()
         service.run(batch)
         assert list(transcriber.asked.values()) == [1]
-        (result,) = results(lake, batch)
+        (result,) = rows(lake, batch)
         assert statuses(result) == ["ok", "failed", "ok"]
-        assert [row.attempt.attempt for row in result.attempts if row.attempt.page_number == 1] == [1, 2]
+        assert [attempt for page, attempt in attempts(lake, batch) if page == 1] == [1, 2]
     finally:
         service.close()
 
@@ -208,7 +209,7 @@ def test_an_upload_that_was_replaced_or_deleted_since_its_batch_was_cut_says_so(
     lake.write("inbox/a.pdf", numbered(2))
     lake.delete(["inbox/b.pdf"])
     service.run(batch)
-    reasons = {r.document.source_uri[-5:]: r.document.reason for r in results(lake, batch)}
+    reasons = {r.document.source_uri[-5:]: r.document.reason for r in rows(lake, batch)}
     assert reasons == {"a.pdf": Reason.REPLACED, "b.pdf": Reason.MISSING}
 
 
@@ -221,7 +222,7 @@ def test_a_file_that_may_not_be_read_is_one_rejected_row_and_the_rest_of_its_bat
     path.rename(tmp_path / "outside.pdf")
     path.symlink_to(tmp_path / "outside.pdf")
     service.run(batch)
-    by_name = {r.document.source_uri.rsplit("/", 1)[-1]: r for r in results(lake, batch)}
+    by_name = {r.document.source_uri.rsplit("/", 1)[-1]: r for r in rows(lake, batch)}
     rejected = by_name["secret.pdf"].document
     assert (rejected.status, rejected.reason) == ("rejected", Reason.UNREADABLE)
     assert "link that leaves the lake" in (rejected.detail or "")
@@ -238,7 +239,7 @@ def test_a_file_that_may_no_longer_be_read_once_it_was_drawn_keeps_its_pages(
     path.rename(tmp_path / "outside.pdf")
     path.symlink_to(tmp_path / "outside.pdf")
     service.run(batch, render=False)
-    (result,) = results(lake, batch)
+    (result,) = rows(lake, batch)
     assert statuses(result) == ["ok", "ok"]
     assert lake.stat(keys.markdown("inbox/a.pdf")) is not None
 
@@ -279,10 +280,10 @@ def test_either_asset_can_be_made_again_alone(
     service.run(batch, read=False)
     assert transcriber.asked.total() == 0
     with pytest.raises(NotMade, match="ocr_markdown"):
-        results(lake, batch)
+        rows(lake, batch)
     lake.delete([keys.page_image(batch.name, keys.document_id("inbox/a.pdf"), 3)])
     service.run(batch, render=False)
-    (result,) = results(lake, batch)
+    (result,) = rows(lake, batch)
     assert statuses(result) == ["ok", "ok", "failed", "ok"]
     assert result.pages[2].reason is Reason.IMAGE_GONE
 
@@ -297,7 +298,7 @@ def test_an_image_that_is_not_the_one_of_the_record_is_never_read_for_it(
     lake.write(keys.page_image(batch.name, document, 1), lake.read(keys.page_image(batch.name, document, 2)))
     lake.write(keys.page_image(batch.name, document, 3), b"half an im")
     service.run(batch, render=False)
-    (result,) = results(lake, batch)
+    (result,) = rows(lake, batch)
     assert [(page.status.value, page.reason) for page in result.pages] == [
         ("failed", Reason.IMAGE_GONE),
         ("ok", None),
@@ -306,7 +307,7 @@ def test_an_image_that_is_not_the_one_of_the_record_is_never_read_for_it(
     ]
     assert sorted(number for _, number in transcriber.asked) == [2, 4]
     service.run(batch)
-    assert statuses(results(lake, batch)[0]) == ["ok"] * 4
+    assert statuses(rows(lake, batch)[0]) == ["ok"] * 4
 
 
 def test_a_page_image_that_cannot_be_decoded_fails_its_page_alone(lake: Storage) -> None:
@@ -320,12 +321,12 @@ def test_a_page_image_that_cannot_be_decoded_fails_its_page_alone(lake: Storage)
         lake.write(broken.image_key or "", no_image)
         rendered.write(lake, batch.name, dataclasses.replace(drawn, pages=(broken, drawn.pages[1])))
         service.run(batch, render=False)
-    (result,) = results(lake, batch)
+    (result,) = rows(lake, batch)
     assert [(page.status.value, page.reason) for page in result.pages] == [
         ("failed", Reason.RENDER_FAILED),
         ("ok", None),
     ]
-    assert len(result.attempts) == 2
+    assert len(attempts(lake, batch)) == 2
 
 
 def test_a_file_above_the_limit_is_rejected_before_it_is_fetched(lake: Storage) -> None:
@@ -333,7 +334,7 @@ def test_a_file_above_the_limit_is_rejected_before_it_is_fetched(lake: Storage) 
     try:
         batch = put(lake, {"a.pdf": numbered(3)})
         service.run(batch)
-        (result,) = results(lake, batch)
+        (result,) = rows(lake, batch)
         assert result.document.reason is Reason.TOO_LARGE
     finally:
         service.close()
@@ -351,7 +352,7 @@ def test_pages_are_read_while_others_are_still_drawn_and_no_more_at_once_than_th
 def test_the_ledger_says_when_a_page_has_no_row(lake: Storage, service: OcrService) -> None:
     batch = put(lake, {"a.pdf": numbered(3)})
     service.run(batch)
-    (result,) = results(lake, batch)
+    (result,) = rows(lake, batch)
     lost = dataclasses.replace(result, pages=result.pages[:2])
     assert len(checks.imbalances(batch, [lost])) == 1
     assert len(checks.imbalances(batch, [])) == 1
@@ -383,7 +384,7 @@ def test_a_figure_is_cut_out_and_linked_from_the_markdown_file(lake: Storage) ->
         service.run(batch)
     assert lake.read(keys.figure("inbox/sub/a b.pdf", 1, 0)).startswith(b"\xff\xd8")
     assert "(<a b.pdf.files/0001-0.jpg>)" in lake.read(keys.markdown("inbox/sub/a b.pdf")).decode()
-    assert PageStatus.OK in {page.status for page in results(lake, batch)[0].pages}
+    assert PageStatus.OK in {page.status for page in rows(lake, batch)[0].pages}
 
 
 def test_only_figures_that_were_cut_out_are_linked(lake: Storage) -> None:
@@ -392,7 +393,7 @@ def test_only_figures_that_were_cut_out_are_linked(lake: Storage) -> None:
     with grounded_service(lake, said) as service:
         batch = put(lake, {"a.pdf": numbered(1)})
         service.run(batch)
-    (page,) = results(lake, batch)[0].pages
+    (page,) = rows(lake, batch)[0].pages
     links = [f"markdown/inbox/{name}" for name in re.findall(r"\(<(.+?)>\)", page.markdown)]
     cut = [info.key for info in lake.list("markdown/inbox/a.pdf.files/")]
     assert sorted(links) == cut
@@ -410,4 +411,4 @@ def test_a_page_with_specks_and_no_text_is_blank_and_one_with_ink_is_failed(
         service_without_layer.run(batch)
     finally:
         service_without_layer.close()
-    assert statuses(results(lake, batch)[0]) == ["blank", "failed"]
+    assert statuses(rows(lake, batch)[0]) == ["blank", "failed"]

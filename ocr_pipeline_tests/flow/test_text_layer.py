@@ -17,7 +17,6 @@ from ocr_pipeline.flow import documents, rendered
 from ocr_pipeline.flow import stream as flow_stream
 from ocr_pipeline.flow.reading import PageReading, Reading
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
-from ocr_pipeline.flow.results import results
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import keys, planner
@@ -25,6 +24,7 @@ from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch, DocumentResult, PageStatus, ParsedPage, Reason, Upload
 from ocr_pipeline_tests.flow.doubles import ScriptedTranscriber
+from ocr_pipeline_tests.flow.rows import rows
 from ocr_pipeline_tests.pdfs import numbered, pdf
 
 Read = Callable[[str, ScriptedTranscriber, bytes], DocumentResult]
@@ -48,7 +48,7 @@ def read(lake: Storage) -> Iterator[Read]:
         assert info is not None
         batch = planner.plan([info.as_upload()], set(), planner.BatchLimits()).batches[0]
         service.run(batch)
-        return results(lake, batch)[0]
+        return rows(lake, batch)[0]
 
     yield read
     for service in open_services:

@@ -1,0 +1,23 @@
+"""What a batch publishes, read back as everyone reads it."""
+
+from __future__ import annotations
+
+from ocr_pipeline.flow.published import publish, read_tables
+from ocr_pipeline.lake import keys
+from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.records import Batch, DocumentResult
+from ocr_pipeline.warehouse.rows import to_outcomes
+
+
+def rows(lake: Storage, batch: Batch) -> list[DocumentResult]:
+    """Publishes the batch; its documents and pages with their text, as its files say, in the order of its list."""
+    tables = read_tables(lake, publish(lake, batch))
+    found = {found.document.document_id: found for found in to_outcomes(tables["documents"], tables["pages"])}
+    assert len(found) == len(batch.uploads)
+    return [found[keys.document_id(upload.key)] for upload in batch.uploads]
+
+
+def attempts(lake: Storage, batch: Batch) -> list[tuple[int, int]]:
+    """Publishes the batch; page and number of each attempt in its files."""
+    table = read_tables(lake, publish(lake, batch))["attempts"]
+    return [(row["page_number"], row["attempt"]) for row in table.to_pylist()]
