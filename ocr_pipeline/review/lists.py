@@ -6,16 +6,19 @@ string is checked; what is wrong in it is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ocr_pipeline.records import DocumentStatus, PageStatus
-from ocr_pipeline.review import links, page_list, queries
+from ocr_pipeline.review import links, queries
 from ocr_pipeline.review.context import context
-from ocr_pipeline.warehouse import listing
+from ocr_pipeline.review.filters import document_filter, page_filter
+from ocr_pipeline.warehouse import document_list, page_list
+from ocr_pipeline.warehouse.paging import Turn
 from ocr_pipeline.warehouse.search import Hit, TooManyWords
 from ocr_pipeline.warehouse.search import search as search_text
 
@@ -26,23 +29,16 @@ HITS = 50
 def documents(request: Request) -> Response:
     """`/documents`: filter, sort, go on and back."""
     app, query = context(request), request.query_params
-    wanted = _document_filter(query)
-    sort = query.get("sort", "") if query.get("sort") in listing.SORTS else "uploaded_at"
-    descending = _descending(query, default=_falls(sort))
+    wanted = document_filter(query)
+    sort, descending = _sorted(query, document_list.SORTS, "uploaded_at")
     with app.tables.read() as connection:
-
-        def listed(place: Sequence[Any] | None, backwards: bool) -> listing.Listing:
-            return listing.documents(
-                app.warehouse,
-                wanted,
-                sort=sort,
-                descending=descending,
-                after=place,
-                backwards=backwards,
-                limit=PAGEFUL,
-            )
-
-        found, seen = _screenful(query, 2, listed)
+        found, seen = _screenful(
+            query,
+            2,
+            sort,
+            descending,
+            lambda turn: document_list.documents(connection, wanted, turn),
+        )
         choices = queries.choices(connection)
     kept = {**wanted.as_query(), "sort": sort, "order": _order(descending)}
     return app.screen(
@@ -65,17 +61,10 @@ def documents(request: Request) -> Response:
 def pages(request: Request) -> Response:
     """`/pages`: what stands behind a bar of the overview, and the worst pages first."""
     app, query = context(request), request.query_params
-    wanted = page_list.PageFilter.from_query(query)
-    sort = query.get("sort", "") if query.get("sort") in page_list.SORTS else "processed_at"
-    descending = _descending(query, default=_falls(sort))
+    wanted = page_filter(query)
+    sort, descending = _sorted(query, page_list.SORTS, "processed_at")
     with app.tables.read() as connection:
-
-        def listed(place: Sequence[Any] | None, backwards: bool) -> page_list.PageListing:
-            return page_list.pages(
-                connection, wanted, sort=sort, descending=descending, after=place, backwards=backwards, limit=PAGEFUL
-            )
-
-        found, seen = _screenful(query, 3, listed)
+        found, seen = _screenful(query, 3, sort, descending, lambda turn: page_list.pages(connection, wanted, turn))
         choices = queries.choices(connection)
     kept = {**wanted.as_query(), "sort": sort, "order": _order(descending)}
     return app.screen(
@@ -187,18 +176,26 @@ _T = TypeVar("_T", bound=_Turned)
 
 
 def _screenful(
-    query: Mapping[str, str], length: int, listed: Callable[[Sequence[Any] | None, bool], _T]
+    query: Mapping[str, str], length: int, sort: str, descending: bool, listed: Callable[[Turn], _T]
 ) -> tuple[_T, int]:
-    """The rows behind the place in the query, or those before it; and how many stand on the screens before."""
+    """The rows behind the place in the query (of `length` values), or those before it; and how many stand on the
+    screens before."""
     seen = _seen(query)
+    turn = Turn(sort=sort, descending=descending, limit=PAGEFUL)
     before = links.place_from_text(query.get("before", ""), length=length)
     if before is not None:
-        found = listed(before, True)
+        found = listed(replace(turn, after=before, backwards=True))
         if found.previous is not None:
             return found, seen
-        return listed(None, False), 0  # the first screen, and a full one
+        return listed(turn), 0  # the first screen, and a full one
     after = links.place_from_text(query.get("after", ""), length=length)
-    return listed(after, False), seen if after else 0
+    return listed(replace(turn, after=after)), seen if after else 0
+
+
+def _sorted(query: Mapping[str, str], sorts: Collection[str], default: str) -> tuple[str, bool]:
+    """What a list is sorted by, and whether it falls."""
+    sort = query["sort"] if query.get("sort") in sorts else default
+    return sort, _descending(query, default=_falls(sort))
 
 
 def _turning(path: str, kept: Mapping[str, Any], found: _Turned, seen: int, shown: int) -> dict[str, str | None]:
@@ -212,13 +209,3 @@ def _turning(path: str, kept: Mapping[str, Any], found: _Turned, seen: int, show
         "previous": to("before", found.previous, max(0, seen - PAGEFUL)),
         "first": links.with_query(path, kept) if found.previous else None,
     }
-
-
-def _document_filter(query: Mapping[str, str]) -> listing.DocumentFilter:
-    words = {name: query.get(name, "")[:1000] or None for name in ("name", "status", "reason", "backend", "batch")}
-    return listing.DocumentFilter(
-        **words,
-        since=page_list.day(query.get("since", "")),
-        until=page_list.day(query.get("until", "")),
-        quality_below=page_list.share(query.get("quality_below", "")),
-    )

@@ -1,6 +1,6 @@
 """What the screens of one document and one page ask of the tables.
 
-Here belong those queries and their answers as plain records. Lists with filters are in `page_list.py`, numbers over
+Here belong those queries and their answers as plain records. Lists with filters are the warehouse's, numbers over
 everything in `overview.py`. Each takes an open connection: a screen asks all its questions on one.
 """
 

@@ -13,11 +13,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ocr_pipeline.review import links, page_list, queries
+from ocr_pipeline.review import links, queries
 from ocr_pipeline.review.asking_again import Asked, RetryRequest
 from ocr_pipeline.review.context import Context, context
-from ocr_pipeline.review.page_list import AskedAgain, PageFilter
-from ocr_pipeline.warehouse.failed import failed_by_reason
+from ocr_pipeline.review.filters import page_filter
+from ocr_pipeline.warehouse.failed import AGAIN, MAX_ASKED_AGAIN, AskedAgain, asked_again, failed_by_reason
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def _screen(
         asked=asked,
         runs={batch: app.run_of(batch) for batch in asked.batches} if asked else {},
         error=error,
-        most=page_list.MAX_ASKED_AGAIN,
+        most=MAX_ASKED_AGAIN,
         back=_back(query),
     )
 
@@ -82,7 +82,7 @@ def _screen(
 def _wanted(app: Context, query: dict[str, str]) -> AskedAgain:
     with app.tables.read() as connection:
         if "document" not in query:
-            return page_list.asked_again(connection, PageFilter.from_query(query))
+            return asked_again(connection, page_filter(query))
         document = queries.document(connection, query["document"])
         if document is None:
             raise HTTPException(404)
@@ -92,7 +92,7 @@ def _wanted(app: Context, query: dict[str, str]) -> AskedAgain:
             if found is None:
                 raise HTTPException(404)
             status, reason = found[0].status, found[0].reason
-        if reason is None or document.deleted_at or status not in (*page_list.AGAIN, "rejected"):
+        if reason is None or document.deleted_at or status not in (*AGAIN, "rejected"):
             return AskedAgain((), {}, 0, 0)
         asked = dict(failed_by_reason(connection, [reason], documents=[document.document_id]))
     return AskedAgain((document.document_id,), asked, 1, 1)
@@ -102,12 +102,12 @@ def _form(query: dict[str, str]) -> dict[str, str]:
     """What the form sends again: only fields that mean something."""
     if "document" in query:
         return {name: query[name] for name in ("document", "page") if name in query}
-    return PageFilter.from_query(query).as_query()
+    return page_filter(query).as_query()
 
 
 def _back(query: dict[str, str]) -> str:
     if "document" not in query:
-        return links.with_query("/pages", PageFilter.from_query(query).as_query())
+        return links.with_query("/pages", page_filter(query).as_query())
     if "page" not in query:
         return links.document(query["document"])
     return links.page(query["document"], _page_number(query["page"]))

@@ -1,24 +1,33 @@
 """What is asked again: the pages without a text of the engine, and the documents that were rejected whole.
 
-Here belongs this one question, for the command that asks again and for the screen that shows what would be asked: both
-must mean the same pages.
+Here belongs this one question, for the command that asks again and for the screen that shows what would be asked, of a
+list's filter too: all must mean the same pages.
 """
 
 # ruff: noqa: S608  the query is made of our own text; values are parameters
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import duckdb
 
-_FAILED = """
+from ocr_pipeline.warehouse.page_list import PAGES, PageFilter, page_conditions
+
+MAX_ASKED_AGAIN = 10_000
+"""Documents of one retry: more than a person has looked at."""
+
+AGAIN = ("failed", "skipped", "fallback")
+"""Statuses of pages that can be asked again: the engine gave no text."""
+
+_FAILED = f"""
     SELECT document_id, batch, page_number, reason
     FROM (
         SELECT d.document_id, d.batch, p.page_number, p.reason, p.processed_at
         FROM ocr.documents d JOIN ocr.pages p USING (document_id)
-        WHERE d.deleted_at IS NULL AND p.status IN ('failed', 'skipped', 'fallback')
+        WHERE d.deleted_at IS NULL AND p.status IN {AGAIN}
         UNION ALL
         SELECT document_id, batch, NULL, reason, processed_at FROM ocr.documents
         WHERE deleted_at IS NULL AND status = 'rejected'
@@ -26,6 +35,16 @@ _FAILED = """
     WHERE list_contains($reasons, reason) AND ($since IS NULL OR processed_at >= $since)
         AND ($documents IS NULL OR document_id IN (SELECT unnest(CAST($documents AS VARCHAR[]))))
 """
+
+
+@dataclass(frozen=True, slots=True)
+class AskedAgain:
+    """The failed pages that a filter lets through, and what is asked again for them: by document and reason."""
+
+    document_ids: tuple[str, ...]  # at most MAX_ASKED_AGAIN
+    reasons: Mapping[str, int]  # how many pages (or rejected documents) of these documents are asked, for each reason
+    documents: int  # without the cap
+    filtered: int  # pages (or rejected documents) that the filter lets through, without the cap
 
 
 def failed_by_document(
@@ -52,6 +71,21 @@ def failed_by_reason(
     return connection.execute(
         f"SELECT reason, count(*) FROM ({_FAILED}) GROUP BY ALL ORDER BY ALL", _parameters(reasons, documents, None)
     ).fetchall()
+
+
+def asked_again(connection: duckdb.DuckDBPyConnection, wanted: PageFilter) -> AskedAgain:
+    """What is asked again for the pages without a text of the engine that the filter lets through: as the command asks,
+    all pages of these documents that failed for these reasons."""
+    conditions, values = page_conditions(wanted)
+    where = " AND ".join([*conditions, f"p.status IN {AGAIN}", "p.reason IS NOT NULL"])
+    found = connection.execute(
+        f"SELECT p.document_id, list(DISTINCT p.reason), count(*) FROM {PAGES} WHERE {where} GROUP BY ALL ORDER BY 1",
+        values,
+    ).fetchall()
+    taken = found[:MAX_ASKED_AGAIN]
+    ids, reasons = [row[0] for row in taken], sorted({reason for row in taken for reason in row[1]})
+    asked = dict(failed_by_reason(connection, reasons, documents=ids))
+    return AskedAgain(tuple(ids), asked, len(found), sum(row[2] for row in found))
 
 
 def _parameters(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import unicodedata
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +17,13 @@ from hypothesis import strategies as st
 from ocr_pipeline.records import PageStatus, Reason
 from ocr_pipeline.warehouse.compact import compact
 from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.document_list import NEWEST, SORTS, DocumentFilter, DocumentListing, documents
 from ocr_pipeline.warehouse.errors import WarehouseError
-from ocr_pipeline.warehouse.listing import SORTS, DocumentFilter, documents
 from ocr_pipeline.warehouse.load import load_batch, load_rows, mark_deleted
 from ocr_pipeline.warehouse.motherduck import r2_secret_sql
+from ocr_pipeline.warehouse.page_list import SORTS as PAGE_SORTS
+from ocr_pipeline.warehouse.page_list import PageFilter, PageListing, pages
+from ocr_pipeline.warehouse.paging import Turn
 from ocr_pipeline.warehouse.purge import left_of, purge
 from ocr_pipeline.warehouse.search import TooManyWords, search, snippet
 from ocr_pipeline.warehouse.search_index import NoFullTextSearch, build_search_index, candidates
@@ -247,12 +251,22 @@ def test_a_whole_key_comes_before_parts_of_longer_ones(warehouse: Warehouse) -> 
     ]
 
 
+def listed(warehouse: Warehouse, wanted: DocumentFilter | None = None, **turn: Any) -> DocumentListing:
+    with warehouse.read() as connection:
+        return documents(connection, wanted, replace(NEWEST, **turn))
+
+
+def listed_pages(warehouse: Warehouse, wanted: PageFilter | None = None, **turn: Any) -> PageListing:
+    with warehouse.read() as connection:
+        return pages(connection, wanted or PageFilter(), Turn(**turn))
+
+
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("descending", [True, False])
 def test_a_list_walked_by_pagefuls_shows_each_document_once_in_order(
     library: Warehouse, sort: str, descending: bool
 ) -> None:
-    whole = documents(library, sort=sort, descending=descending, limit=100)
+    whole = listed(library, sort=sort, descending=descending, limit=100)
     assert (whole.total, len(whole.documents), whole.next, whole.previous) == (5, 5, None, None)
     names = [row.backends[0] if row.backends else None for row in whole.documents]
     values = names if sort == "backend" else [getattr(row, sort) for row in whole.documents]
@@ -261,7 +275,7 @@ def test_a_list_walked_by_pagefuls_shows_each_document_once_in_order(
     assert values[: len(known)] == known  # what is not known comes last, whichever way
     walked, after = [], None
     for _ in range(10):
-        part = documents(library, sort=sort, descending=descending, limit=2, after=after)
+        part = listed(library, sort=sort, descending=descending, limit=2, after=after)
         assert part.total == 5
         walked += part.documents
         after = part.next
@@ -270,15 +284,37 @@ def test_a_list_walked_by_pagefuls_shows_each_document_once_in_order(
     assert walked == whole.documents
     back, place = part.documents, part.previous
     while place is not None:
-        part = documents(library, sort=sort, descending=descending, limit=2, after=place, backwards=True)
+        part = listed(library, sort=sort, descending=descending, limit=2, after=place, backwards=True)
         back, place = part.documents + back, part.previous
         assert part.next is not None
     assert back == whole.documents
 
 
+@pytest.mark.parametrize("sort", PAGE_SORTS)
+@pytest.mark.parametrize("descending", [True, False])
+def test_a_list_of_pages_walked_both_ways_shows_each_page_once_among_equals_by_number(
+    library: Warehouse, sort: str, descending: bool
+) -> None:
+    whole = listed_pages(library, sort=sort, descending=descending)
+    assert (whole.total, len(whole.pages), whole.next, whole.previous) == (7, 7, None, None)
+    equals = [(page.document_id, page.page_number) for page in whole.pages if page.attempts == 1]
+    assert sort != "attempts" or equals == sorted(equals)
+    part = listed_pages(library, sort=sort, descending=descending, limit=2)
+    walked = part.pages
+    while part.next is not None:
+        part = listed_pages(library, sort=sort, descending=descending, limit=2, after=part.next)
+        walked += part.pages
+    assert walked == whole.pages
+    back = part.pages
+    while part.previous is not None:
+        part = listed_pages(library, sort=sort, descending=descending, limit=2, after=part.previous, backwards=True)
+        back = part.pages + back
+    assert back == whole.pages
+
+
 def test_a_list_is_filtered_by_what_is_known_of_documents_and_of_their_pages(library: Warehouse) -> None:
     def names(**filters: Any) -> list[str]:
-        found = documents(library, DocumentFilter(**filters), sort="source_uri", descending=False)
+        found = listed(library, DocumentFilter(**filters), sort="source_uri", descending=False)
         assert found.total == len(found.documents)
         return [row.source_uri.rsplit("/", 1)[1] for row in found.documents]
 
@@ -288,9 +324,9 @@ def test_a_list_is_filtered_by_what_is_known_of_documents_and_of_their_pages(lib
     assert names(reason="repetition") == ["bad.pdf"]
     assert names(reason="encrypted", status="rejected") == ["locked.pdf"]
     assert names(name="gone") == []
-    assert documents(library, DocumentFilter(name="bad")).documents[0].bad_pages == 1
+    assert listed(library, DocumentFilter(name="bad")).documents[0].bad_pages == 1
     with pytest.raises(WarehouseError, match="cannot sort by 'markdown; DROP'"):
-        documents(library, sort="markdown; DROP")
+        listed(library, sort="markdown; DROP")
 
 
 def test_purge_removes_a_document_from_every_table_and_nothing_else(library: Warehouse) -> None:
