@@ -118,7 +118,7 @@ class Batch:
     uploads: tuple[Upload, ...]
     urgent: bool = False
     retry_reasons: tuple[Reason, ...] = ()  # a retry: pages that failed for these reasons are asked again
-    repeats: tuple[str, ...] = ()  # a retry: for each upload the batch whose pages it keeps; old lists have none
+    repeats: tuple[str, ...] = ()  # a retry: for each upload the batch that it goes on from; old lists have none
     deleted: tuple[str, ...] = ()  # upload keys that were seen to be deleted
     gone: tuple[Upload, ...] = ()  # of those keys, the newest uploads that were known; old lists have none
     returned: bool = False  # the uploads were marked deleted and are there again: the marks go

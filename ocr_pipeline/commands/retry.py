@@ -14,10 +14,11 @@ from ocr_pipeline.commands.running import RunFailed, run_batches
 from ocr_pipeline.commands.summary import Summary, show, summarise
 from ocr_pipeline.commands.terminal import say_wait, terminal
 from ocr_pipeline.flow import published
-from ocr_pipeline.records import REASONS, Reason
+from ocr_pipeline.lake import keys
+from ocr_pipeline.records import REASONS, Batch, Reason
 from ocr_pipeline.runs import instance, reaping, requests
 from ocr_pipeline.settings import Settings
-from ocr_pipeline.upkeep.retry import RetryPlan, ask_again
+from ocr_pipeline.upkeep.retry import RetryPlan, ask_again, follow_ups
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -60,28 +61,39 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
     err.print(f"{plan.pages} pages of {plan.documents} documents are asked again, in {len(plan.batches)} batches")
     if plan.gone:
         err.print(f"{plan.gone} documents left out: their upload was replaced or deleted, or cannot be looked at")
-    names = [batch.name for batch in plan.batches]
     if leave_to_sensor or not plan.batches:
         if as_json:
-            _print(plan, summarise([], names, 0.0))
+            _print(plan, summarise([], [batch.name for batch in plan.batches], 0.0))
         return 0
     started = datetime.now(UTC)
+    done: list[Batch] = []
+    todo = list(plan.batches)
     try:
         with Display(err, plan.documents) as display:
-            run_batches(
-                settings,
-                dagster,
-                plan.batches,
-                display,
-                lambda name, run: display.say(f"waiting for {run}"),
-                display.say,
-            )
+            while todo:
+                run_batches(
+                    settings,
+                    dagster,
+                    todo,
+                    display,
+                    lambda name, run: display.say(f"waiting for {run}"),
+                    display.say,
+                )
+                done += todo
+                todo = follow_ups(lake, done, started)  # another retry of the same documents ran beside this one
+                requests.add_partitions(dagster, [batch.name for batch in todo])
     except RunFailed as error:
         click.echo(f"Error: {error}\nThe pages that were read are kept; run the same command again.", err=True)
         return 1
-    results = [result for batch in plan.batches for result in published.outcomes(lake, batch)]
+    asked = {keys.document_id(upload.key) for batch in plan.batches for upload in batch.uploads}
+    results = {
+        result.document.document_id: result
+        for batch in sorted(done, key=lambda batch: batch.name)
+        for result in published.outcomes(lake, batch)
+    }
     seconds = (datetime.now(UTC) - started).total_seconds()
-    summary = summarise(results, names, seconds)
+    wanted = [result for document_id, result in results.items() if document_id in asked]
+    summary = summarise(wanted, [batch.name for batch in done], seconds)
     if as_json:
         _print(plan, summary)
     else:

@@ -114,6 +114,21 @@ def document_row(
     )
 
 
+def page_outcome(rendered: RenderedPage, read: PageReading | None) -> tuple[PageStatus, Reason | None, str | None]:
+    """How a page ended, why, and that in words. It looks at no text, so it costs nothing."""
+    if rendered.status is not None:
+        return rendered.status, rendered.reason, rendered.detail
+    transcript = read.transcript if read is not None else None
+    if read is None or (transcript is not None and transcript.image_sha256 != rendered.image_sha256):
+        return PageStatus.FAILED, Reason.IMAGE_GONE, "the page was rendered and never read"
+    if transcript is None:
+        return (PageStatus.OK, None, None) if read.layer is not None else (PageStatus.FAILED, read.reason, read.detail)
+    if transcript.reason is Reason.EMPTY_TEXT and rendered.ink < SPECKS:
+        return PageStatus.BLANK, None, "specks and no text"
+    status = PageStatus.FALLBACK if read.layer is not None else transcript.status
+    return status, transcript.reason, transcript.detail
+
+
 def markdown_file(result: DocumentResult) -> str:
     """The `.md` file of a document: its pages in order, each after a comment with its number.
 
@@ -158,30 +173,25 @@ def _page(
     )
     if rendered.status is not None:
         return page, ParsedPage("")
-    if read is None or (read.transcript is not None and read.transcript.image_sha256 != rendered.image_sha256):
-        return replace(page, reason=Reason.IMAGE_GONE, detail="the page was rendered and never read"), ParsedPage("")
-    transcript = read.transcript
-    if transcript is not None:
-        page = replace(page, **_from_transcript(transcript, document, rendered.number))
-    if transcript is not None and transcript.reason is Reason.EMPTY_TEXT and rendered.ink < SPECKS:
-        return replace(page, status=PageStatus.BLANK, reason=None, detail="specks and no text"), ParsedPage("")
+    status, reason, detail = page_outcome(rendered, read)
+    page = replace(page, status=status, reason=reason, detail=detail)
+    if read is None or reason is Reason.IMAGE_GONE:
+        return page, ParsedPage("")
+    if read.transcript is not None:
+        page = replace(page, **_from_transcript(read.transcript, document, rendered.number))
+    if status not in (PageStatus.OK, PageStatus.FALLBACK):
+        return page, ParsedPage("")
     if read.layer is not None:
-        status = PageStatus.FALLBACK if transcript is not None else PageStatus.OK
-        page = replace(page, status=status, engine="text_layer", backend="pdf", model="text_layer")
+        page = replace(page, engine="text_layer", backend="pdf", model="text_layer")
         # through the layout of plain lines, which escapes: a PDF's own words must not become markup
         lines = raw_text(layer_lines(read.layer))
         return page, parse_text(lines, "lines", rendered.width or 0, rendered.height or 0)
-    if transcript is None:
-        return replace(page, status=PageStatus.FAILED, reason=read.reason, detail=read.detail), ParsedPage("")
-    return page, parse(transcript) if transcript.status is PageStatus.OK else ParsedPage("")
+    return page, parse(read.transcript) if read.transcript is not None else ParsedPage("")
 
 
 def _from_transcript(transcript: Transcript, document: RenderedDocument, number: int) -> dict[str, Any]:
     return {
         "recipe_id": transcript.recipe_id,  # a retry keeps pages of an earlier recipe
-        "status": transcript.status,
-        "reason": transcript.reason,
-        "detail": transcript.detail,
         "engine": transcript.engine,
         "backend": transcript.backend,
         "model": transcript.model,

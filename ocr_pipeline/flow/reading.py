@@ -34,6 +34,7 @@ class Reading:
     document_id: str
     recipe_id: str
     pages: tuple[PageReading, ...] = ()
+    anew: bool = False  # a retry that was made again under a new recipe: it kept no page of the one before
 
 
 _READING = TypeAdapter(Reading)

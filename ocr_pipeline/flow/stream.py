@@ -27,6 +27,7 @@ from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.flow.rendering import RenderPool, ranges
 from ocr_pipeline.flow.repeating import NOTHING, Kept
 from ocr_pipeline.flow.results import document_pieces
+from ocr_pipeline.flow.retries import Retries
 from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, Storage, StorageError
 from ocr_pipeline.ocr.parsing.parse import parse
@@ -82,10 +83,13 @@ class BatchStream:
         started = time.monotonic()
         self._batch = batch
         self._retry = RetryPolicy(frozenset(batch.retry_reasons), batch.created_at)
+        self._retries = Retries(self._storage, batch)
+        self._overtaken: dict[Upload, str] = {}
         with tempfile.TemporaryDirectory(prefix="ocr_pipeline-") as folder:
             async with asyncio.TaskGroup() as group:
                 for order, upload in enumerate(batch.uploads):
                     group.create_task(self._document(order, upload, Path(folder), render, read))
+        await asyncio.to_thread(repeating.follow_up, self._storage, self._overtaken, datetime.now(UTC))
         self.counts.render_seconds = self._drawing.seconds
         self.counts.seconds = time.monotonic() - started
         return self.counts
@@ -94,23 +98,28 @@ class BatchStream:
         document_id = keys.document_id(upload.key)
         before = await asyncio.to_thread(rendered.read, self._storage, self._batch.name, document_id)
         kept = await asyncio.to_thread(
-            repeating.kept, self._storage, self._batch, upload, before, self._reader.recipe_id
+            repeating.kept, self._storage, self._batch, self._retries, upload, before, self._reader.recipe_id
         )
         if render or before is None:
             drawn, readings = await self._draw(order, upload, document_id, folder, read, kept)
             standing = _standing(drawn, before, kept)
             if standing is not None:
-                drawn, readings = standing, await self._read_again(standing, kept) if read else []
+                drawn = repeating.with_pages(standing, kept.pages)
+                readings = await self._read_again(drawn, kept) if read else []
             drawn = _keep_time(drawn, before)
-            await asyncio.to_thread(rendered.write, self._storage, self._batch.name, drawn)
         else:
-            drawn, readings = before, await self._read_again(before, kept)
+            drawn = repeating.with_pages(before, kept.pages)
+            readings = await self._read_again(drawn, kept)
+        if render or drawn != before:
+            await asyncio.to_thread(rendered.write, self._storage, self._batch.name, drawn)
         self.counts.documents += 1
         self.counts.rejected += drawn.reason is not None
         if drawn.reason:
             self._progress.document_rejected(upload.key, drawn.reason)
         if read:
-            result = Reading(document_id=document_id, recipe_id=self._reader.recipe_id, pages=tuple(readings))
+            result = Reading(
+                document_id=document_id, recipe_id=self._reader.recipe_id, pages=tuple(readings), anew=kept.anew
+            )
             await asyncio.to_thread(self._finish, drawn, result, again=before is not None)
         self._progress.document_done(upload.key)
 
@@ -121,11 +130,21 @@ class BatchStream:
             self._storage.delete([*images, keys.rendered(self._batch.name, drawn.document_id)])
             return
         reading.write(self._storage, self._batch.name, result)
-        repeating.mark_repeated(self._storage, self._batch, drawn.upload)
+        is_alone = not again and not self._batch.repeats  # nobody has read the upload before
+        overtaken, lacking = False, None
+        if not is_alone:
+            settled = repeating.settle(self._storage, self._batch, self._retries, drawn, result)
+            drawn, result, overtaken, lacking = settled.drawn, settled.read, settled.overtaken, settled.lacking
         if drawn.reason in NOT_READ or etag not in (None, drawn.upload.etag):
             return  # an older batch, run again: the markdown file is the newer upload's
-        if again and repeating.was_repeated(self._storage, self._batch.name, drawn.upload):
-            return  # the rows are the retry's, and so is the markdown file
+        if not overtaken:
+            self._write_markdown(drawn, result)
+            if not is_alone:
+                lacking = repeating.overtaken_by(self._batch, self._retries, drawn, result)
+        if lacking is not None:
+            self._overtaken[drawn.upload] = lacking
+
+    def _write_markdown(self, drawn: RenderedDocument, result: Reading) -> None:
         if drawn.reason is None:
             # in pieces: the rows of a long document are several times its text
             parts = document_pieces(self._storage, self._batch, drawn, result)

@@ -83,9 +83,14 @@ def reading(batch_name: str, document: str) -> str:
     return f"{PAGES}{batch_name}/{document}/reading.json"
 
 
-def repeated(batch_name: str, document: str) -> str:
-    """Says that a retry has read the document after this batch: the retry's name."""
-    return f"{PAGES}{batch_name}/{document}/repeated.txt"
+def retries_done(first_batch: str, document: str) -> str:
+    """Where retries of the document leave their marks: beside the records of the batch that read the upload first."""
+    return f"{PAGES}{first_batch}/{document}/retries/"
+
+
+def retry_done(first_batch: str, document: str, retry: str) -> str:
+    """Says that this retry has read the document."""
+    return retries_done(first_batch, document) + retry
 
 
 def transcript(recipe_id: str, image_sha256: str) -> str:

@@ -130,7 +130,8 @@ def _has_room(batch: Batch, limits: BatchLimits) -> bool:
 
 
 def retry(repeats: Mapping[Upload, str], reasons: Iterable[Reason], at: datetime) -> Batch:
-    """A batch that asks again for the pages of some uploads that failed for one of `reasons`.
+    """A batch that asks again for the pages of some uploads that failed for one of `reasons`; with none it is a
+    follow-up, which only brings together what other batches have read.
 
     `repeats`: for each upload the batch that has its pages now. The retry is named by the time of the request, and
     later than every one of them, so that its rows win.

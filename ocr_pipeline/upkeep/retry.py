@@ -1,7 +1,8 @@
 """Asking again for pages that failed: batches of just those documents, named by the time of the request.
 
 Such a batch sorts after what it repeats, so its rows win. Pages that have their text keep it: a transcript is asked
-for again only when it failed for one of the reasons, before the request.
+for again only when it failed for one of the reasons, before the request. What of overlapping retries is brought
+together afterwards is decided in `flow/repeating.py`.
 """
 
 from __future__ import annotations
@@ -58,3 +59,11 @@ def ask_again(
     announce([batch.name for batch in made])
     batches.write_many(lake, made)
     return RetryPlan(tuple(made), len(uploads), pages, len(rows) - len(uploads))
+
+
+def follow_ups(lake: Storage, asked: Sequence[Batch], since: datetime) -> list[Batch]:
+    """The batches listed since then that bring together what these have read and what other retries have (see
+    `flow/repeating.py`). The sensor runs them; a caller may be where there is none."""
+    uploads = {upload for batch in asked for upload in batch.uploads}
+    found = (batch for batch in batches.load(lake, since) if batch.repeats and not batch.retry_reasons)
+    return [batch for batch in found if batch not in asked and not uploads.isdisjoint(batch.uploads)]

@@ -2,100 +2,37 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
-from ocr_pipeline.flow.loading import load
 from ocr_pipeline.flow.published import publish, read_manifest
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.opening import open_storage
-from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError
+from ocr_pipeline.lake.storage import ObjectInfo, StorageError
 from ocr_pipeline.records import Attempt, Batch, Geometry, PageAttempt, PageImage, Reason
 from ocr_pipeline.upkeep import retention
 from ocr_pipeline.upkeep.compare import compare_recipes, recipes
-from ocr_pipeline.upkeep.purge import Purged, purge
 from ocr_pipeline.upkeep.rebuild import rebuild_warehouse
 from ocr_pipeline.upkeep.retry import ask_again
 from ocr_pipeline.upkeep.traces import traces
 from ocr_pipeline.upkeep.whereabouts import Stage, find, pace
-from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.load import load_batch
 from ocr_pipeline.warehouse.parquet import from_bytes, to_bytes
 from ocr_pipeline.warehouse.rebuild import RebuildRefused
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
 from ocr_pipeline_tests.pdfs import numbered, pdf
+from ocr_pipeline_tests.upkeep.pipeline import Pipeline
 from ocr_pipeline_tests.warehouse.sample_rows import result, to_tables
-
-
-def document_ids(parquet: bytes) -> list[str]:
-    return list(pq.read_table(io.BytesIO(parquet), columns=["document_id"])["document_id"].to_pylist())
-
-
-class Pipeline:
-    """Lake, warehouse and an engine that does as it is told."""
-
-    def __init__(self, root: Path) -> None:
-        self.lake: Storage = open_storage(str(root / "lake"))
-        self.warehouse = Warehouse(str(root / "warehouse.duckdb"))
-        self.transcriber = ScriptedTranscriber()
-        self.use(self.transcriber)
-
-    def use(self, transcriber: ScriptedTranscriber) -> None:
-        options = StreamOptions(render_workers=1, text_layer="never")
-        self.service = OcrService(self.lake, lambda: transcriber, options)
-
-    def cut(self, files: dict[str, bytes]) -> Batch:
-        for name, data in files.items():
-            self.lake.write(f"inbox/{name}", data)
-        found = [self.lake.stat(f"inbox/{name}") for name in files]
-        batch = planner.plan([info.as_upload() for info in found if info], set(), planner.BatchLimits()).batches[0]
-        batches.write(self.lake, batch)
-        return batch
-
-    def process(self, batch: Batch) -> None:
-        if batch.uploads:
-            self.service.run(batch)
-        publish(self.lake, batch)
-        load(self.lake, self.warehouse, batch)
-
-    def rows(self, query: str) -> list[tuple[object, ...]]:
-        with self.warehouse.read() as connection:
-            return connection.execute(query).fetchall()
-
-    def purge(self, key: str) -> Purged:
-        return purge(self.lake, self.warehouse, traces(self.lake, self.warehouse, key))
-
-    def naming(self, *marks: str) -> list[str]:
-        """Every object of the lake whose key or bytes hold one of the marks (Parquet: in its document ids)."""
-        found = []
-        for info in self.lake.list(""):
-            data = self.lake.read(info.key)
-            ids = document_ids(data) if info.key.endswith(".parquet") else []
-            if any(mark in info.key or mark.encode() in data or mark in ids for mark in marks):
-                found.append(info.key)
-        return found
-
-    def everything(self) -> list[list[tuple[object, ...]]]:
-        return [self.rows(f"FROM ocr.{name} ORDER BY ALL") for name in ("documents", "pages", "regions", "attempts")]
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
-    made = Pipeline(tmp_path)
-    yield made
-    made.service.close()
 
 
 def loops_on_page_2(image: PageImage) -> Answer | None:
