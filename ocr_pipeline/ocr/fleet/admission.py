@@ -25,35 +25,36 @@ from statistics import median
 BAND = 0.15  # share of the target, around it: no change; with 0.25 two runs can rest at 37 and 63 % (simulated)
 FLOODED = 4.0  # times the target: from there the way down is quicker
 RISE = 0.5  # share of the target, a look (looks come about once a second)
-HOPE = 1.05  # a look: how a target that refusals have lowered comes back; it also evens out who was refused more
+# A look: how a target that refusals have lowered comes back; it also evens out who was refused more.
+TARGET_RECOVERY = 1.05
 SMOOTHING = 0.5  # of the waiting, look to look
 WINDOW = 16  # answers a look at the latency
 FLOOR_DRIFT = 1.05  # a window; a server that stays slower is believed after a while
 SLOW = 3.0  # times the floor
 # Rounds of good answers at the full limit for one page more after a death, and how much longer after each further one:
 # a card that was restarted is soon full again, one that is too small dies at pages 24, 60, 370 and 2,000 or so.
-CREEP, SLOWER = 2, 3
+PROBE_ROUNDS, PROBE_BACKOFF = 2, 3
 
 
 class Admission:
-    """One server's limit of pages in flight, from 1 to `most + standing`.
+    """One server's limit of pages in flight, from 1 to `max_in_flight + queue_depth`.
 
-    `most` is the profile's number of pages the server works on at once. Where the server shows that it cannot take
-    more than that (the next one waits), `standing` further pages are sent to wait there, so that a slot is filled
-    again at once and not one round trip later.
+    `max_in_flight` is the profile's number of pages the server works on at once. Where the server shows that it
+    cannot take more than that (the next one waits), `queue_depth` further pages are sent to wait there, so that a slot
+    is filled again at once and not one round trip later.
     """
 
-    def __init__(self, most: int) -> None:
-        if most < 1:
-            raise ValueError(f"max_in_flight must be at least 1, not {most}")
-        self.most = most
-        self.standing = 1 if most < 8 else 2
-        self.target = float(max(1, self.standing))  # pages of one's own that wait at the server
-        self._safe_limit = most  # pages that it has not died of
+    def __init__(self, max_in_flight: int) -> None:
+        if max_in_flight < 1:
+            raise ValueError(f"max_in_flight must be at least 1, not {max_in_flight}")
+        self.max_in_flight = max_in_flight
+        self.queue_depth = 1 if max_in_flight < 8 else 2
+        self.target = float(max(1, self.queue_depth))  # pages of one's own that wait at the server
+        self._safe_limit = max_in_flight  # pages that it has not died of
         self._deaths = 0
-        self._before = (most, 0)  # these two before the last death
-        self._good = 0  # answers at the full limit since the last death, or since one page more was allowed
-        self._limit = float(most)
+        self._before_last_death = (max_in_flight, 0)  # these two before the last death
+        self._successes = 0  # answers at the full limit since the last death, or since one page more was allowed
+        self._limit = float(max_in_flight)
         self._ramping = False
         self._own_waiting: float | None = None
         self._queue_known = False  # the server tells its queue
@@ -67,21 +68,21 @@ class Admission:
 
     @property
     def ceiling(self) -> int:
-        """`most` and those that wait at the server; after a death what it is thought to bear, with nobody waiting."""
-        return self._safe_limit if self._safe_limit < self.most else self.most + self.standing
+        """`max_in_flight` and those that wait there; after a death what the server is thought to bear, none waiting."""
+        return self._safe_limit if self._safe_limit < self.max_in_flight else self.max_in_flight + self.queue_depth
 
     def on_death(self, in_flight: int) -> None:
         """The server died with so many of our pages there. One alone tells nothing of how many it bears."""
         if in_flight > 1:
-            self._before = (self._safe_limit, self._deaths)
+            self._before_last_death = (self._safe_limit, self._deaths)
             self._safe_limit = max(1, min(self._safe_limit, in_flight // 2))
             self._deaths += 1
-            self._good = 0
+            self._successes = 0
             self._set(self._limit)
 
     def undo_last_death(self) -> None:
         """The last death was a page's doing, or none at all: it says nothing of how many the server bears."""
-        self._safe_limit, self._deaths = self._before
+        self._safe_limit, self._deaths = self._before_last_death
 
     def on_recovery(self) -> None:
         """The server is back after trouble: one page first, then twice as many with each round of good answers."""
@@ -92,7 +93,7 @@ class Admission:
     def on_success(self, seconds: float, in_flight: int) -> None:
         """A good answer after `seconds`, with `in_flight` pages there (this one counted)."""
         self._probe_upwards(in_flight)
-        top = min(self.most, self._safe_limit)
+        top = min(self.max_in_flight, self._safe_limit)
         if self._ramping:
             self._rise(1.0, top)
             self._ramping = self._limit < top
@@ -121,7 +122,7 @@ class Admission:
         if waiting is None or in_flight == 0:
             self._own_waiting = None
             return
-        self.target = min(self.target * HOPE, float(max(1, self.standing)))
+        self.target = min(self.target * TARGET_RECOVERY, float(max(1, self.queue_depth)))
         total = max((running or 0.0) + waiting, float(in_flight))
         own = waiting * in_flight / total
         before = own if self._own_waiting is None else self._own_waiting
@@ -134,16 +135,16 @@ class Admission:
             self._set(self._limit * 0.9)
         elif self._own_waiting < (1 - BAND) * self.target and not self._ramping and in_flight >= self.limit:
             self._rise(RISE * self.target, self.ceiling)
-        if self.limit > self.most and not waiting and (running or 0.0) > self.most:
-            self.standing = 0  # the server has more slots than the profile's number: the number is then the wish
-            self._set(float(self.most))
+        if self.limit > self.max_in_flight and not waiting and (running or 0.0) > self.max_in_flight:
+            self.queue_depth = 0  # the server has more slots than the profile's number: the number is then the wish
+            self._set(float(self.max_in_flight))
 
     def _probe_upwards(self, in_flight: int) -> None:
-        if self._safe_limit < self.most and in_flight >= self._safe_limit:
-            self._good += 1
-            if self._good >= CREEP * self._safe_limit * SLOWER ** (self._deaths - 1):
+        if self._safe_limit < self.max_in_flight and in_flight >= self._safe_limit:
+            self._successes += 1
+            if self._successes >= PROBE_ROUNDS * self._safe_limit * PROBE_BACKOFF ** (self._deaths - 1):
                 self._safe_limit += 1
-                self._good = 0
+                self._successes = 0
 
     def _check_latency(self, latest: float) -> None:
         """Once a window, for servers that do not tell their queue: far above the floor means that pages queue."""
@@ -152,9 +153,9 @@ class Admission:
         if latest > SLOW * self._floor:
             self._set(self._limit * 0.8)
 
-    def _rise(self, step: float, most: int) -> None:
-        if self._limit < most:
-            self._set(min(self._limit + step, float(most)))
+    def _rise(self, step: float, top: int) -> None:
+        if self._limit < top:
+            self._set(min(self._limit + step, float(top)))
 
     def _set(self, limit: float) -> None:
         self._limit = min(max(limit, 1.0), float(self.ceiling))

@@ -39,7 +39,7 @@ class Deaths:
         self._confirming: asyncio.Task[bool] | None = None
 
     @property
-    def in_doubt(self) -> bool:
+    def is_confirming(self) -> bool:
         """Whether the server is being asked at this moment if it is alive."""
         return self._confirming is not None
 

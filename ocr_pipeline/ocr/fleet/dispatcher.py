@@ -77,7 +77,7 @@ class Dispatcher:
 
     # -- who is there ----------------------------------------------------------------------------------------------
 
-    def enter(self, page_task: PageTask) -> None:
+    def register(self, page_task: PageTask) -> None:
         """A page begins to be read. The servers are watched from the first to the last."""
         now = self._clock()
         if not self._page_tasks:
@@ -89,7 +89,7 @@ class Dispatcher:
         self._page_tasks.add(page_task)
         self._documents[page_task.document_id] += 1
 
-    def leave(self, page_task: PageTask) -> None:
+    def unregister(self, page_task: PageTask) -> None:
         self.dequeue(page_task)
         self._page_tasks.discard(page_task)
         self._documents[page_task.document_id] -= 1
@@ -184,10 +184,10 @@ class Dispatcher:
         in_flight = self._in_flight_by_document()
         for only_at_home, shares_lifted in ((True, False), (False, False), (False, True)):
             left: list[PageTask] = []
-            nowhere: set[tuple[str, bool]] = set()  # documents whose plain pages found nothing since the last change
+            nowhere: set[tuple[str, bool]] = set()  # documents whose fresh pages found nothing since the last change
             for ahead, page_task in enumerate(waiting):
                 kind = (page_task.document_id, page_task.urgent)
-                if page_task.is_plain and kind in nowhere:
+                if page_task.is_fresh and kind in nowhere:
                     left.append(page_task)
                     continue
                 document = DocumentView(
@@ -201,7 +201,7 @@ class Dispatcher:
                 best = choices[0] if choices else None
                 if best is None or (only_at_home and not best.at_home and not page_task.urgent):
                     left.append(page_task)
-                    if page_task.is_plain:
+                    if page_task.is_fresh:
                         nowhere.add(kind)
                     continue
                 page_task.send(self._by_name[best.backend], best)
@@ -239,7 +239,7 @@ class Dispatcher:
             ]
             usable.sort(key=lambda backend: backend.config.max_in_flight)
             offered = usable[:1] if self._queue else usable
-            able = [s for s in offered if not s.in_doubt and s.reserved_for in (None, page_task)]
+            able = [s for s in offered if not s.is_paused and s.reserved_for in (None, page_task)]
             patience = self._tuning.suspect_patience
             ready = {s: seen for s in able if (seen := s.evidence_if_sent(page_task, patience)) is not None}
             if ready:
@@ -275,7 +275,7 @@ class Dispatcher:
             self._down_since = now
             log.warning("no server takes pages; after %.0f s %s", self._outage_wait, self._fallback)
         # after an idle time nobody has looked at the servers: give them the time of a look or two
-        looked = now - self._active_since >= min(self._outage_wait, 2 * self._tuning.breaker.longest)
+        looked = now - self._active_since >= min(self._outage_wait, 2 * self._tuning.breaker.longest_wait)
         if looked and now - self._down_since >= self._outage_wait:
             why = ", ".join(f"{s.name} {s.breaker.why}" for s in self._backends)
             self._give_up_all(GaveUp(Reason.BACKEND_UNAVAILABLE, f"{why} for {now - self._down_since:.0f} s"))
@@ -315,7 +315,7 @@ class Dispatcher:
                 InFlight(
                     page=id(page_task),
                     backend=request.backend.name,
-                    elapsed=now - request.since,
+                    elapsed=now - request.sent_at,
                     usual=request.backend.speed.average,
                     probe=request.probe,
                     not_on=frozenset(page_task.history.avoided(now)),

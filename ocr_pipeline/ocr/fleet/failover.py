@@ -16,10 +16,10 @@ from ocr_pipeline.records import PageImage, Reason
 
 FIRST_WAIT = 0.5  # seconds; doubles with each fault of this page on this server
 LONGEST_WAIT = 30.0
-MOST_TIMEOUTS = 3  # of 600 s each, as a rule: a page that is never answered must end
+MAX_TIMEOUTS = 3  # of 600 s each, as a rule: a page that is never answered must end
 # What can come of one page for ever while all others are read. So often, it is as good as a refusal.
-OF_THE_PAGE = ("http_500", "bad_answer", "engine_error", "answer_too_large", "finish_error", "hung", "client_failed")
-MOST_STRIKES = 3
+PAGE_RELATED = ("http_500", "bad_answer", "engine_error", "answer_too_large", "finish_error", "hung", "client_failed")
+MAX_STRIKES = 3
 DOUBTFUL_DEATHS = 2  # with a page alone: as much as one that is proved
 
 
@@ -49,7 +49,7 @@ class Poisoned:
     answers: tuple[Answer, ...]  # every one to this page, in their order
 
 
-def wait_after(faults: int, retry_after: float | None, jitter: float) -> float:
+def backoff(faults: int, retry_after: float | None, jitter: float) -> float:
     """Seconds before this page is sent to this server again. `jitter` is 0 to 1: half to all of the wait."""
     wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(faults - 1, 10))
     return max(wait * (0.5 + 0.5 * jitter), retry_after or 0.0)
@@ -107,12 +107,12 @@ class FaultHistory:
         self.first_at = now if self.first_at is None else self.first_at
         self.faults[server] = self.faults.get(server, 0) + 1
         self.timeouts += answer.outcome == "timeout"
-        if reads_others and answer.outcome in OF_THE_PAGE:
+        if reads_others and answer.outcome in PAGE_RELATED:
             self.strikes[server] = self.strikes.get(server, 0) + 1
-            if self.strikes[server] >= MOST_STRIKES:
-                words = f"{answer.outcome} {MOST_STRIKES} times while other pages were read"
+            if self.strikes[server] >= MAX_STRIKES:
+                words = f"{answer.outcome} {MAX_STRIKES} times while other pages were read"
                 self.refused[server] = f"{words} ({answer.detail})" if answer.detail else words
-        self.avoid[server] = (now + wait_after(self.faults[server], answer.retry_after, jitter), answer.outcome)
+        self.avoid[server] = (now + backoff(self.faults[server], answer.retry_after, jitter), answer.outcome)
 
     def mark_poisoned(self) -> None:
         """It is asked again although it killed servers before: one more death is enough."""
@@ -143,4 +143,4 @@ class FaultHistory:
     def exhausted(self, now: float, outage_wait: float) -> bool:
         """Too long or too often without an answer, although servers are there."""
         too_long = self.first_at is not None and now - self.first_at >= outage_wait
-        return too_long or self.timeouts >= MOST_TIMEOUTS
+        return too_long or self.timeouts >= MAX_TIMEOUTS

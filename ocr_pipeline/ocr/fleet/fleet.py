@@ -78,7 +78,7 @@ class Fleet:
             outage_wait=outage_wait,
             cpu=cpu,
             on_poisoned=on_poisoned,
-            judging=asyncio.Lock(),
+            judging_lock=asyncio.Lock(),
         )
         self._callers: set[asyncio.Task[object]] = set()
         self._closed = False
@@ -112,11 +112,11 @@ class Fleet:
         caller = asyncio.current_task()
         assert caller is not None  # noqa: S101 - a coroutine runs in a task
         self._callers.add(caller)
-        self.dispatcher.enter(page_task)
+        self.dispatcher.register(page_task)
         try:
             return await page_task.read()
         finally:
-            self.dispatcher.leave(page_task)
+            self.dispatcher.unregister(page_task)
             self._callers.discard(caller)
 
     async def aclose(self) -> None:

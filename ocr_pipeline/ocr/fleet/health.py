@@ -20,13 +20,13 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BreakerRules:
-    """Seconds and counts. `first` doubles with each opening that follows without a good answer between."""
+    """Seconds and counts. `first_wait` doubles with each opening that follows without a good answer between."""
 
     faults: int = 5  # transport faults in a row, with no good answer between, that open the breaker
-    first: float = 0.5
-    longest: float = 5.0
-    look: float = 2.0  # between looks at /health of a server that is away: a look costs nothing, its idle slots do
-    misconfigured: float = 300.0  # nothing heals a wrong key by itself: look again after a long while
+    first_wait: float = 0.5
+    longest_wait: float = 5.0
+    health_interval: float = 2.0  # for a server that is away: a look at its /health costs nothing, its idle slots do
+    misconfigured_wait: float = 300.0  # nothing heals a wrong key by itself: look again after a long while
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,13 @@ class Breaker:
     def opened(self, now: float, why: str, *, jitter: float = 0.0, at_least: float = 0.0) -> Breaker:
         """Takes no page from now on: died, hung, or too many faults in a row. Doubles the wait each time."""
         openings = self.openings if self.condition is Condition.OPEN else self.openings + 1
-        wait = min(self.rules.longest, self.rules.first * 2 ** min(openings - 1, 16)) * (1 + 0.25 * jitter)
+        wait = min(self.rules.longest_wait, self.rules.first_wait * 2 ** min(openings - 1, 16)) * (1 + 0.25 * jitter)
         retry_at = max(self.retry_at if self.condition is Condition.OPEN else 0.0, now + max(wait, at_least))
         return replace(self, condition=Condition.OPEN, why=why, faults=0, openings=openings, retry_at=retry_at)
 
     def misconfigured(self, now: float, detail: str) -> Breaker:
         """The server refuses every page as it is set up. Out for a long while."""
-        retry_at = now + self.rules.misconfigured
+        retry_at = now + self.rules.misconfigured_wait
         return replace(
             self, condition=Condition.OPEN, why=f"misconfigured: {detail}", faults=0, openings=1, retry_at=retry_at
         )
@@ -77,7 +77,7 @@ class Breaker:
             return self
         if healthy:
             return replace(self, condition=Condition.HALF_OPEN, faults=0)
-        return replace(self, retry_at=now + self.rules.look * (1 + 0.25 * jitter))
+        return replace(self, retry_at=now + self.rules.health_interval * (1 + 0.25 * jitter))
 
     @property
     def is_misconfigured(self) -> bool:

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ocr_pipeline.ocr.fleet.health import Condition
-from ocr_pipeline.ocr.fleet.routing import CRAWL, BackendState
+from ocr_pipeline.ocr.fleet.routing import SLOW_FACTOR, BackendState
 
-LATE = 2.5  # times what a page usually takes there
+LATE_FACTOR = 2.5  # times what a page usually takes there
 # Times what it takes elsewhere: the least that must be left of the wait on a server that crawls. Only on those (the
 # ones that routing passes by): else a page would be sent here by the rules and asked elsewhere in the same moment.
-GAIN = 1.25
-LEAST = 0.25  # seconds; below it nothing is late
+MIN_GAIN = 1.25
+MIN_ELAPSED = 0.25  # seconds; below it nothing is late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def hedges(requests: Sequence[InFlight], states: Sequence[BackendState], *, back
         if backlog and not request.probe:
             continue
         others = [s for s in _elsewhere(request, states) if s.name in room]
-        left = _left(request, by_name[request.backend], others)
+        left = _expected_wait(request, by_name[request.backend], others)
         if left is not None:
             wanted.append((left, request))
     sent = []
@@ -67,18 +67,18 @@ def _elsewhere(request: InFlight, states: Sequence[BackendState]) -> list[Backen
     return [state for state in states if state.name != request.backend and state.name not in request.not_on]
 
 
-def _left(request: InFlight, here: BackendState, others: Sequence[BackendState]) -> float | None:
+def _expected_wait(request: InFlight, here: BackendState, others: Sequence[BackendState]) -> float | None:
     """How long the page is thought to stay, if that is too long; None where it may stay."""
     if not others:
         return None
     elsewhere = min((s.seconds for s in others if s.seconds), default=None)
     usual = request.usual if request.usual is not None else elsewhere
-    if usual is not None and request.elapsed > max(LEAST, LATE * usual):
+    if usual is not None and request.elapsed > max(MIN_ELAPSED, LATE_FACTOR * usual):
         return request.elapsed  # it may stay as long again: nothing is known of its end
-    if here.seconds and elsewhere is not None and here.seconds > CRAWL * elsewhere:
+    if here.seconds and elsewhere is not None and here.seconds > SLOW_FACTOR * elsewhere:
         left = here.seconds - request.elapsed
         if left <= 0:
             return request.elapsed  # overdue: nothing is known of its end
-        if left > GAIN * elsewhere + LEAST:
+        if left > MIN_GAIN * elsewhere + MIN_ELAPSED:
             return left
     return None

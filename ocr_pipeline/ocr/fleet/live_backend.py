@@ -57,8 +57,8 @@ class PendingRequest:
     evidence: Evidence  # what the server's death would say against the page
     probe: bool
     epoch: int  # of the backend, when it was sent
-    deaths: int  # of the backend, when it was sent
-    since: float  # fleet's clock
+    deaths_at_send: int  # of the backend
+    sent_at: float  # fleet's clock
     started_at: datetime
     task: asyncio.Task[None] | None = None
     cancelled_as: tuple[str, Fault] | None = None  # outcome and fault of our own cancel
@@ -115,21 +115,21 @@ class LiveBackend:
         return len(self.pending)
 
     @property
-    def in_doubt(self) -> bool:
+    def is_paused(self) -> bool:
         """Takes no page at this moment although its breaker is not open."""
         held_alone = any(request.alone for request in self.pending)
-        return self.deaths.in_doubt or held_alone or self._clock() < self._paused_until
+        return self.deaths.is_confirming or held_alone or self._clock() < self._paused_until
 
     def reads_others_than(self, request: PendingRequest) -> bool:
         """Whether it gave a text while this page was there, or shortly before."""
-        return self.speed.pages > 0 and self.speed.last_at >= request.since - RECENT
+        return self.speed.pages > 0 and self.speed.last_at >= request.sent_at - RECENT
 
-    def expected(self) -> float | None:
+    def expected_seconds(self) -> float | None:
         """Seconds a page takes here now. Pages in flight count too: a server that crawls gives no answers to count."""
         now = self._clock()
         if self.speed.average is None or (not self.pending and now - self.speed.last_at > STALE_SPEED):
             return None
-        elapsed = median(now - request.since for request in self.pending) if self.pending else 0.0
+        elapsed = median(now - request.sent_at for request in self.pending) if self.pending else 0.0
         return max(self.speed.average, elapsed)
 
     def state(self) -> BackendState:
@@ -141,10 +141,10 @@ class LiveBackend:
             why=self.breaker.why,
             in_flight=len(self.pending),
             limit=self.admission.limit,
-            reserved=self.reserved_for is not None or self.in_doubt,
+            reserved=self.reserved_for is not None or self.is_paused,
             waiting=self.metrics.waiting if self.pending else None,
             kv_usage=self.metrics.kv_usage,
-            seconds=self.expected(),
+            seconds=self.expected_seconds(),
             max_pages=config.max_pages,
             shares=config.gpu.document_shares,
         )
@@ -176,8 +176,8 @@ class LiveBackend:
             evidence=evidence,
             probe=self.breaker.condition is Condition.HALF_OPEN,
             epoch=self.epoch,
-            deaths=self.deaths.count,
-            since=self._clock(),
+            deaths_at_send=self.deaths.count,
+            sent_at=self._clock(),
             started_at=datetime.now(UTC),
         )
         if self.reserved_for is owner:
@@ -196,7 +196,7 @@ class LiveBackend:
                 self._account(request, answer)
             except Exception as error:  # a bug of ours: without an answer the page would wait for ever
                 log.exception("request %s to %s", request.ask.request_id, self.name)
-                elapsed = self._clock() - request.since
+                elapsed = self._clock() - request.sent_at
                 answer = Answer("client_failed", elapsed, fault=Fault.TRANSIENT, detail=type(error).__name__)
             request.answer = answer
         finally:
@@ -212,7 +212,7 @@ class LiveBackend:
             if request.cancelled_as is None:
                 raise
             outcome, fault = request.cancelled_as
-            answer = Answer(outcome, self._clock() - request.since, fault=fault, detail="cancelled")
+            answer = Answer(outcome, self._clock() - request.sent_at, fault=fault, detail="cancelled")
         return answer
 
     def _release(self, request: PendingRequest) -> None:
@@ -235,7 +235,7 @@ class LiveBackend:
             if request.epoch == self.epoch:
                 self._record_success(request)
             if answer.fault is None:
-                self.speed.add(answer, now)
+                self.speed.record(answer, now)
                 self.admission.on_success(answer.seconds, len(self.pending))
         elif answer.fault is Fault.CONFIG:
             if self.breaker.condition is not Condition.OPEN:
@@ -283,10 +283,10 @@ class LiveBackend:
         So does a connection that was lost at once: as a rule it was only stale, but a page that kills a server within
         a quarter of a second must not pass for that again and again.
         """
-        if request.deaths == self.deaths.count:  # else it died since the page was sent, and others saw it first
+        if request.deaths_at_send == self.deaths.count:  # else it died since the page was sent, and others saw it first
             if not (answer.outcome == "engine_dead" or await self.deaths.confirm()):
                 return replace(answer, fault=Fault.TRANSIENT)
-            if request.deaths == self.deaths.count:
+            if request.deaths_at_send == self.deaths.count:
                 self.died(request)
         outcome = DEATH_OUTCOME.get(answer.outcome, answer.outcome)
         return replace(answer, outcome=outcome, fault=Fault.DEATH)

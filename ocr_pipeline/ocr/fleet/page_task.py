@@ -28,7 +28,7 @@ from ocr_pipeline.records import Attempt, PageImage, PageStatus, Reason, Transcr
 
 log = logging.getLogger(__name__)
 
-URGENT = -1  # vLLM's priority: lower is earlier; servers without the priority policy accept it too (0.32, measured)
+URGENT_PRIORITY = -1  # vLLM: lower is earlier; servers without the priority policy accept it too (0.32, measured)
 MAX_DETAIL = 500  # characters
 SENDERS_FIRST = 0.004  # seconds; httpx needs some ten rounds of the loop to send a request
 
@@ -52,7 +52,7 @@ class ReadingContext:
     outage_wait: float  # seconds
     cpu: Transcriber | None
     on_poisoned: OnPoisoned | None
-    judging: asyncio.Lock  # one text at a time
+    judging_lock: asyncio.Lock  # one text at a time
 
 
 class PageTask:
@@ -72,7 +72,7 @@ class PageTask:
         self._rung: Rung = self._model.rungs[0]
         self._tried: list[Tried] = []
         self._attempts = list(previous.attempts) if previous is not None else []
-        self._sent = max((attempt.attempt for attempt in self._attempts), default=0)
+        self._requests_sent = max((attempt.attempt for attempt in self._attempts), default=0)
         self._answers: list[Answer] = []
         self._died_with: list[tuple[LiveBackend, int]] = []  # which of its deaths
         self._events: asyncio.Queue[PendingRequest | GaveUp] = asyncio.Queue()
@@ -81,10 +81,10 @@ class PageTask:
 
     @property
     def asked_before(self) -> bool:
-        return self._sent > 0
+        return self._requests_sent > 0
 
     @property
-    def is_plain(self) -> bool:
+    def is_fresh(self) -> bool:
         """Nothing has happened to it yet: where one such page of a document cannot go, no other can."""
         return not self._tried and not self.history.avoid and not self.history.refused
 
@@ -100,15 +100,15 @@ class PageTask:
         )
 
     def send(self, backend: LiveBackend, choice: Choice, evidence: Evidence = Evidence.NOT_ALONE) -> None:
-        self._sent += 1
+        self._requests_sent += 1
         ask = Ask(
             jpeg=self.image.jpeg,
             rung=self._rung,
-            request_id=f"{self.document_id}-{self.page_number:04d}-{self._sent}",
-            priority=URGENT if self.urgent else 0,
+            request_id=f"{self.document_id}-{self.page_number:04d}-{self._requests_sent}",
+            priority=URGENT_PRIORITY if self.urgent else 0,
             timeout=backend.config.timeout,
         )
-        self.pending.append(backend.send(self, ask, choice, self._sent, evidence))
+        self.pending.append(backend.send(self, ask, choice, self._requests_sent, evidence))
 
     def hedge(self, backend: LiveBackend, choice: Choice) -> None:
         self.hedged = True
@@ -169,7 +169,7 @@ class PageTask:
         is filled again: 80 ms of 16 idle slots (10 % of a page's time).
         """
         if request.answer is not None and request.answer.fault is None:
-            async with self._context.judging:
+            async with self._context.judging_lock:
                 await asyncio.sleep(SENDERS_FIRST)
 
     async def _evidence(self, request: PendingRequest) -> Evidence:
@@ -203,7 +203,7 @@ class PageTask:
                 jitter=jitter,
             )
             if answer.fault is Fault.DEATH:
-                self._died_with.append((backend, request.deaths + 1))
+                self._died_with.append((backend, request.deaths_at_send + 1))
         self._attempts.append(
             Attempt(
                 document_id=self.document_id,
@@ -262,7 +262,7 @@ class PageTask:
             await self._report_poisoned()
         failed = self._transcript(self._tried[-1] if self._tried else None, gave_up.reason, gave_up.detail)
         if gave_up.reason is Reason.BACKEND_UNAVAILABLE and self._context.cpu is not None:
-            return await self._on_the_cpu(self._context.cpu, failed)
+            return await self._read_on_cpu(self._context.cpu, failed)
         return failed
 
     def _transcript(self, taken: Tried | None, reason: Reason | None, detail: str | None) -> Transcript:
@@ -292,7 +292,7 @@ class PageTask:
             attempts=attempts,
         )
 
-    async def _on_the_cpu(self, cpu: Transcriber, failed: Transcript) -> Transcript:
+    async def _read_on_cpu(self, cpu: Transcriber, failed: Transcript) -> Transcript:
         """The third, slower place. The transcript stays under this recipe: that is what was asked for."""
         known = {attempt.attempt for attempt in failed.attempts}
         transcript = await cpu.transcribe(self.image, failed)
@@ -307,7 +307,7 @@ class PageTask:
         log.error("page %d of %s killed %s: not sent again", self.page_number, self.document_id, backend.name)
         if self._context.on_poisoned is None:
             return
-        ask = Ask(jpeg=b"", rung=self._rung, request_id="", priority=URGENT if self.urgent else 0)
+        ask = Ask(jpeg=b"", rung=self._rung, request_id="", priority=URGENT_PRIORITY if self.urgent else 0)
         body = json.loads(request_body(backend, ask))
         try:
             await self._context.on_poisoned(Poisoned(self.image, backend.name, body, tuple(self._answers)))

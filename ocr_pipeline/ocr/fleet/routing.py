@@ -19,7 +19,7 @@ from ocr_pipeline.ocr.fleet.health import Condition
 from ocr_pipeline.ocr.vllm.backends import Rules
 from ocr_pipeline.ocr.vllm.gpus import DocumentShare
 
-CRAWL = 3.0  # a server this many times slower than another one is passed by while the other has room
+SLOW_FACTOR = 3.0  # a server this many times slower than another one is passed by while the other has room
 LOW_KV_USAGE = 0.5  # of the KV memory in use: below it one document may have more of a card than its share
 
 
@@ -140,7 +140,7 @@ def _hybrid(
     home_names = {s.name for s in homes}
     free = [s for s in usable if s.has_room and not _share_used(document, s)]
     held = {s.name: held for s in free if (held := _held_back(s, free, rules)) is not None}
-    why_not = next((words for s in homes if (words := _cannot(page, document, s, usable, held, rules))), rule)
+    why_not = next((words for s in homes if (words := _why_not_home(page, document, s, usable, held, rules))), rule)
 
     def order(state: BackendState) -> tuple[bool, bool, bool, float]:
         probe = state.condition is Condition.HALF_OPEN and not page.urgent
@@ -164,19 +164,19 @@ def _share_used(document: DocumentView, state: BackendState) -> bool:
 
 def _held_back(state: BackendState, free: Sequence[BackendState], rules: Rules) -> str | None:
     """Why a server with room is passed by while another has room too."""
-    if _queues(state, rules):
+    if _is_overloaded(state, rules):
         return f"overloaded: {state.name} waiting {state.waiting:g} > {rules.queue_limit}"
     for other in free:
-        if state.seconds and other.seconds and state.seconds > CRAWL * other.seconds:
+        if state.seconds and other.seconds and state.seconds > SLOW_FACTOR * other.seconds:
             return f"slow: {state.name} {state.seconds:.1f} s a page, {other.name} {other.seconds:.1f}"
     return None
 
 
-def _queues(state: BackendState, rules: Rules) -> bool:
+def _is_overloaded(state: BackendState, rules: Rules) -> bool:
     return state.size == "small" and state.waiting is not None and state.waiting > rules.queue_limit
 
 
-def _cannot(
+def _why_not_home(
     page: PageView,
     document: DocumentView,
     home: BackendState,
@@ -195,7 +195,7 @@ def _cannot(
         return f"large: {document.pages} pages > {home.max_pages} of {home.name}"
     if home.condition is Condition.HALF_OPEN:
         return f"failover: {home.name} {home.why or 'down'}, probed"
-    if not home.has_room and _queues(home, rules):  # admission has closed it for the same reason
+    if not home.has_room and _is_overloaded(home, rules):  # admission has closed it for the same reason
         return f"overloaded: {home.name} waiting {home.waiting:g} > {rules.queue_limit}"
     if not home.has_room:
         return f"overloaded: {home.name} {home.in_flight} of {home.limit} in flight"

@@ -18,7 +18,7 @@ class Speed:
     pages: int = 0
     tokens: int = 0
 
-    def add(self, answer: Answer, now: float) -> None:
+    def record(self, answer: Answer, now: float) -> None:
         self.last_at = now
         self.average = answer.seconds if self.average is None else self.average + EWMA * (answer.seconds - self.average)
         self.pages += 1

@@ -29,26 +29,26 @@ SILENT = ("connect_failed", "connect_timeout", "timeout")
 class WatchRules:
     """How closely servers are watched. Seconds."""
 
-    look: float = 1.0  # between looks at /metrics while pages are in flight
-    hung: float = 45.0  # requests run and no token comes: longer than any prefill that was measured
-    unreachable: float = 30.0  # neither /metrics nor /health answer, while pages are in flight
+    interval: float = 1.0  # between looks at /metrics while pages are in flight
+    hung_after: float = 45.0  # requests run and no token comes: longer than any prefill that was measured
+    unreachable_after: float = 30.0  # neither /metrics nor /health answer, while pages are in flight
 
 
 class Watch:
     """Over one server, for as long as there is work for the fleet."""
 
     def __init__(
-        self, backend: LiveBackend, times: WatchRules, *, clock: Callable[[], float], changed: Callable[[], None]
+        self, backend: LiveBackend, rules: WatchRules, *, clock: Callable[[], float], changed: Callable[[], None]
     ) -> None:
         """`changed` is called when the server may take pages, or is known better, after a look."""
         self._backend = backend
-        self._times = times
+        self._rules = rules
         self._clock = clock
         self._changed = changed
         self._silent_since: float | None = None
 
     async def run(self) -> None:
-        """Looks again and again; the caller cancels it."""
+        """Polls again and again; the caller cancels it."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pause()):
@@ -65,8 +65,8 @@ class Watch:
         if breaker.condition is not Condition.OPEN:
             # At random moments, so that two runs that wait for an empty server do not both find it so.
             factor = random.uniform(0.05, 0.3) if self._backend.reserved_for is not None else 1.0  # noqa: S311
-            return self._times.look * factor
-        return min(max(breaker.retry_at - self._clock(), 0.05), self._times.look)
+            return self._rules.interval * factor
+        return min(max(breaker.retry_at - self._clock(), 0.05), self._rules.interval)
 
     async def poll(self) -> None:
         """One look: at /health when the breaker is open and may be probed, at /metrics while pages are in flight."""
@@ -119,9 +119,9 @@ class Watch:
     def _record_silence(self) -> None:
         now = self._clock()
         self._silent_since = now if self._silent_since is None else self._silent_since
-        if now - self._silent_since >= self._times.unreachable:
+        if now - self._silent_since >= self._rules.unreachable_after:
             self._silent_since = None
-            log.warning("%s has not answered for %.0f s", self._backend.name, self._times.unreachable)
+            log.warning("%s has not answered for %.0f s", self._backend.name, self._rules.unreachable_after)
             self._backend.died()
 
     def _apply(self, metrics: ServerMetrics, ours: int) -> None:
@@ -134,6 +134,6 @@ class Watch:
                 request.evidence = Evidence.DOUBTFUL
         backend.deaths.progress = backend.deaths.progress.observe(metrics, backend.in_flight, now)
         backend.admission.observe_queue(metrics.running, metrics.waiting, backend.in_flight)
-        oldest = max((now - request.since for request in backend.pending), default=0.0)
-        if min(backend.deaths.progress.stalled_for(now), oldest) >= self._times.hung:
+        oldest = max((now - request.sent_at for request in backend.pending), default=0.0)
+        if min(backend.deaths.progress.stalled_for(now), oldest) >= self._rules.hung_after:
             backend.hung()

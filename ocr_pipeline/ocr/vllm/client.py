@@ -41,7 +41,7 @@ STALE_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
+class ProbeResult:
     """What a plain GET said. `fault is None` means status 200, and `text` is the body."""
 
     outcome: str  # "ok", or a code as in `Answer.outcome`
@@ -61,7 +61,7 @@ class ServedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModels:
     """What GET /v1/models said. `fault is None` means that `models` is its answer."""
 
     outcome: str
@@ -108,11 +108,11 @@ class VllmClient:
             retry_after=parsed.retry_after,
         )
 
-    async def health(self) -> Probed:
+    async def health(self) -> ProbeResult:
         """GET /health. 200 also for a hung engine: whether it makes progress is in the metrics."""
         return await self._get("/health")
 
-    async def metrics_text(self) -> Probed:
+    async def metrics_text(self) -> ProbeResult:
         """GET /metrics, in the Prometheus text form."""
         return await self._get("/metrics")
 
@@ -123,28 +123,28 @@ class VllmClient:
         version = answer.get("version") if isinstance(answer, dict) else None
         return one_line(version)[:80] if isinstance(version, str) else None
 
-    async def models(self) -> Served:
+    async def models(self) -> ServedModels:
         """GET /v1/models, which also proves the API key."""
         probed = await self._get("/v1/models")
         if not probed.ok:
-            return Served(probed.outcome, detail=probed.detail, fault=probed.fault)
+            return ServedModels(probed.outcome, detail=probed.detail, fault=probed.fault)
         answer = parse_json(probed.text.encode())
         listed = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(listed, list):
-            return Served("not_vllm", detail="/v1/models is not vLLM's", fault=Fault.CONFIG)
+            return ServedModels("not_vllm", detail="/v1/models is not vLLM's", fault=Fault.CONFIG)
         models = []
         for model in listed:
             if isinstance(model, dict) and isinstance(model.get("id"), str):
                 longest = model.get("max_model_len")
                 models.append(ServedModel(model["id"], longest if isinstance(longest, int) else None))
-        return Served("ok", tuple(models))
+        return ServedModels("ok", tuple(models))
 
     async def aclose(self) -> None:
         await self._connections.aclose()
 
-    async def _get(self, path: str) -> Probed:
+    async def _get(self, path: str) -> ProbeResult:
         parsed = await self._exchange("GET", path, PROBE_SECONDS)
-        return Probed(parsed.outcome, parsed.text, parsed.detail, parsed.fault)
+        return ProbeResult(parsed.outcome, parsed.text, parsed.detail, parsed.fault)
 
     async def _exchange(
         self,
@@ -175,7 +175,7 @@ class VllmClient:
         except TimeoutError:
             parsed = ParsedResponse("timeout", Fault.TRANSIENT, f"no whole answer within {seconds:g} s")
         except Exception as error:  # httpx, httpcore, h11, ssl and anyio each have their own, and this must not raise
-            parsed = _lost(error, wire, self._mask, carried_a_page=method == "POST")
+            parsed = _from_exception(error, wire, self._mask, carried_a_page=method == "POST")
         finally:
             self._connections.release(connection) if whole else self._connections.discard(connection)
         return parsed
@@ -314,7 +314,7 @@ class _Wire:
             self.sent = True
 
 
-def _lost(error: Exception, wire: _Wire, mask: _Mask, *, carried_a_page: bool) -> ParsedResponse:
+def _from_exception(error: Exception, wire: _Wire, mask: _Mask, *, carried_a_page: bool) -> ParsedResponse:
     """What an exception of the connection means."""
     words = mask(str(error).encode("utf-8", "replace")).decode()
     detail = f"{type(error).__name__}: {one_line(words)}"[:MAX_DETAIL]

@@ -12,7 +12,7 @@ from ocr_pipeline.ocr.parsing.parse import parse_text
 from ocr_pipeline.ocr.quality.verdict import judge
 from ocr_pipeline.ocr.vllm.answers import Answer, Ask, Fault, Rung
 from ocr_pipeline.ocr.vllm.backends import Backend
-from ocr_pipeline.ocr.vllm.client import Served, VllmClient
+from ocr_pipeline.ocr.vllm.client import ServedModels, VllmClient
 from ocr_pipeline.ocr.vllm.serve import dotted, serve_command
 from ocr_pipeline.records import PageImage
 
@@ -78,7 +78,7 @@ async def _ask(client: VllmClient, jpeg: bytes, rung: Rung) -> Answer:
     return await client.ask(Ask(jpeg=jpeg, rung=rung, request_id=f"preflight-{rung.name}", timeout=SAMPLE_SECONDS))
 
 
-def model_check(backend: Backend, served: Served) -> Check:
+def model_check(backend: Backend, served: ServedModels) -> Check:
     names = [model.id for model in served.models]
     if backend.served_model in names:
         return Check("model", True, backend.served_model)
@@ -92,7 +92,7 @@ def model_check(backend: Backend, served: Served) -> Check:
     )
 
 
-def length_check(backend: Backend, served: Served) -> Check:
+def length_check(backend: Backend, served: ServedModels) -> Check:
     """Prompt, image and the longest answer must fit; and the client must not count on more than there is."""
     needed = backend.model.prompt_tokens + max(int(rung.sampling["max_tokens"]) for rung in backend.model.rungs)
     there = next((model.max_model_len for model in served.models if model.id == backend.served_model), None)

@@ -45,7 +45,7 @@ def read_response(status: int, headers: Mapping[str, str], body: bytes) -> Parse
 
 def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> ParsedResponse:
     """Reads any answer that is not 200."""
-    said = _Said.of(body)
+    said = _ErrorBody.parse(body)
     if wall := _login_wall(status, headers, said):
         return wall
     if 300 <= status < 400:
@@ -54,29 +54,29 @@ def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> Parsed
         )
     if status == 401:
         return ParsedResponse(
-            "unauthorized", Fault.CONFIG, _mend("the API key is missing or wrong: set api_key_env", said)
+            "unauthorized", Fault.CONFIG, _hint("the API key is missing or wrong: set api_key_env", said)
         )
     if status == 403:
-        return ParsedResponse("forbidden", Fault.CONFIG, _mend("a proxy forbids it: look at headers_env", said))
+        return ParsedResponse("forbidden", Fault.CONFIG, _hint("a proxy forbids it: look at headers_env", said))
     if status == 404:
         return _not_found(said)
     if status == 413:
         return ParsedResponse(
-            "refused", Fault.PAGE, _mend("a proxy before the server takes no request of this size", said)
+            "refused", Fault.PAGE, _hint("a proxy before the server takes no request of this size", said)
         )
     if status in (400, 422):
         return _bad_request(said)
     if status in (405, 406, 411, 415, 421, 426, 501, 505):
-        return ParsedResponse(f"http_{status}", Fault.CONFIG, _mend("this is not vLLM's chat API", said))
+        return ParsedResponse(f"http_{status}", Fault.CONFIG, _hint("this is not vLLM's chat API", said))
     if status == 500:
         return _server_error(said)
     if status in (408, 425, 429) or 500 < status < 600:
         detail = said.text
         if status == 524:
-            detail = _mend("Cloudflare waits 100 s for an answer: ask for less at once with max_in_flight", said)
+            detail = _hint("Cloudflare waits 100 s for an answer: ask for less at once with max_in_flight", said)
         return ParsedResponse(f"http_{status}", Fault.TRANSIENT, detail, retry_after=_retry_after(headers))
     if 400 <= status < 500:
-        return ParsedResponse("refused", Fault.PAGE, _mend(f"HTTP {status}", said))
+        return ParsedResponse("refused", Fault.PAGE, _hint(f"HTTP {status}", said))
     return ParsedResponse(f"http_{status}", Fault.TRANSIENT, said.text)
 
 
@@ -86,12 +86,12 @@ def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> Parsed
 def _completion(headers: Mapping[str, str], body: bytes) -> ParsedResponse:
     answer = parse_json(body)
     if not isinstance(answer, dict):
-        said = _Said.of(body)
+        said = _ErrorBody.parse(body)
         if wall := _login_wall(200, headers, said):
             return wall
         if said.html:
-            return ParsedResponse("not_vllm", Fault.CONFIG, _mend("a web page: the url must be vLLM's own root", said))
-        return ParsedResponse("bad_answer", Fault.TRANSIENT, _mend("not a JSON object", said))
+            return ParsedResponse("not_vllm", Fault.CONFIG, _hint("a web page: the url must be vLLM's own root", said))
+        return ParsedResponse("bad_answer", Fault.TRANSIENT, _hint("not a JSON object", said))
     if "error" in answer and "choices" not in answer:
         error = answer["error"]
         code = error.get("code") if isinstance(error, dict) else None
@@ -100,10 +100,10 @@ def _completion(headers: Mapping[str, str], body: bytes) -> ParsedResponse:
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
-        return ParsedResponse("bad_answer", Fault.TRANSIENT, _mend("an answer without choices", _Said.of(body)))
+        return ParsedResponse("bad_answer", Fault.TRANSIENT, _hint("an answer without choices", _ErrorBody.parse(body)))
     text = _content(message.get("content"))
     if text is None:
-        return ParsedResponse("bad_answer", Fault.TRANSIENT, _mend("the content is not a text", _Said.of(body)))
+        return ParsedResponse("bad_answer", Fault.TRANSIENT, _hint("the content is not a text", _ErrorBody.parse(body)))
     usage = answer.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     finish = choice.get("finish_reason")
@@ -142,7 +142,7 @@ def _count(value: object) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _ErrorBody:
     """An error body of any shape: OpenAI's object, `error` as a string, FastAPI's `detail`, HTML, nothing."""
 
     text: str  # one line, bounded
@@ -152,7 +152,7 @@ class _Said:
     vllm: bool  # of the shape {"error": {"message": …}}
 
     @classmethod
-    def of(cls, body: bytes) -> _Said:
+    def parse(cls, body: bytes) -> _ErrorBody:
         answer = parse_json(body)
         raw: object = ""
         param: object = None
@@ -186,8 +186,8 @@ def one_line(text: str) -> str:
     return " ".join(_CONTROL.sub(" ", text).split())
 
 
-def _mend(mend: str, said: _Said) -> str:
-    return f"{mend} ({said.text})" if said.text else mend
+def _hint(hint: str, said: _ErrorBody) -> str:
+    return f"{hint} ({said.text})" if said.text else hint
 
 
 def parse_json(body: bytes) -> Any:
@@ -250,24 +250,24 @@ _PERHAPS_DEAD = (  # a server says this of one request too, and lives on: whethe
 )
 
 
-def _bad_request(said: _Said) -> ParsedResponse:
+def _bad_request(said: _ErrorBody) -> ParsedResponse:
     if any(mark in said.message for mark in _ABOUT_THE_IMAGE):
         return ParsedResponse("refused", Fault.PAGE, said.text)
     if any(mark in said.message for mark in _ABOUT_THE_REQUEST) or said.param in ("max_tokens", "input_tokens"):
         return ParsedResponse(
-            "bad_request", Fault.CONFIG, _mend("the server is set up otherwise than its profile", said)
+            "bad_request", Fault.CONFIG, _hint("the server is set up otherwise than its profile", said)
         )
     # What is not known to be of the request is put on the page: the other way one page could close every backend.
     return ParsedResponse("refused", Fault.PAGE, said.text)
 
 
-def _not_found(said: _Said) -> ParsedResponse:
+def _not_found(said: _ErrorBody) -> ParsedResponse:
     if said.param == "model" or "does not exist" in said.message:
-        return ParsedResponse("unknown_model", Fault.CONFIG, _mend("write the name it serves as served_model", said))
-    return ParsedResponse("not_found", Fault.CONFIG, _mend("no chat API here: the url must be vLLM's own root", said))
+        return ParsedResponse("unknown_model", Fault.CONFIG, _hint("write the name it serves as served_model", said))
+    return ParsedResponse("not_found", Fault.CONFIG, _hint("no chat API here: the url must be vLLM's own root", said))
 
 
-def _server_error(said: _Said) -> ParsedResponse:
+def _server_error(said: _ErrorBody) -> ParsedResponse:
     """500 is four things: an image it will never take, an engine that died, one that may have, and anything else."""
     if any(mark in said.message for mark in _ABOUT_THE_IMAGE):
         return ParsedResponse("refused", Fault.PAGE, said.text)
@@ -278,7 +278,7 @@ def _server_error(said: _Said) -> ParsedResponse:
     return ParsedResponse("http_500", Fault.TRANSIENT, said.text)
 
 
-def _login_wall(status: int, headers: Mapping[str, str], said: _Said) -> ParsedResponse | None:
+def _login_wall(status: int, headers: Mapping[str, str], said: _ErrorBody) -> ParsedResponse | None:
     """Cloudflare Access answers with a redirect to its login, or with its page and 200, 401 or 403."""
     goes_to = headers.get("location", "")
     if "cloudflareaccess.com" in goes_to or "/cdn-cgi/access/" in goes_to:

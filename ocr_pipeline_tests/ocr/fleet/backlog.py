@@ -26,7 +26,7 @@ async def main(name: str, url: str, seconds: float, look: float) -> None:
             good += transcript.status == "ok"
             pushed_back += sum(a.outcome in ("http_503", "http_429") for a in transcript.attempts)
 
-    tuning = replace(QUICK, watch=WatchRules(look=look))
+    tuning = replace(QUICK, watch=WatchRules(interval=look))
     async with fleet_of(one(url, slots=4), tuning=tuning) as fleet, asyncio.TaskGroup() as group:
         for worker in range(fleet.max_in_flight):
             group.create_task(reader(worker))

@@ -31,9 +31,9 @@ MODEL = MODELS["deepseek-ai/DeepSeek-OCR"]
 
 # as quick as simulated servers are: they restart in half a second, and a page takes a tenth of one
 QUICK = Tuning(
-    watch=WatchRules(look=0.2, hung=1.5, unreachable=3.0),
+    watch=WatchRules(interval=0.2, hung_after=1.5, unreachable_after=3.0),
     recovery_timeout=5.0,
-    breaker=BreakerRules(first=0.1, longest=0.5, look=0.3),
+    breaker=BreakerRules(first_wait=0.1, longest_wait=0.5, health_interval=0.3),
     tick=0.05,
     suspect_patience=1.0,
 )

@@ -131,7 +131,7 @@ def test_whatever_a_server_says_the_limit_stays_between_one_and_the_ceiling(prof
 
 def rounds_to_the_full_number(admission: Admission) -> int:
     rounds = 0
-    while admission.ceiling < admission.most:
+    while admission.ceiling < admission.max_in_flight:
         rounds += 1
         for _ in range(admission.limit):
             admission.on_success(0.8, admission.limit)

@@ -37,7 +37,7 @@ EXTRA = document("extra", 400 - len(PAGES)) if len(PAGES) < 400 else []
 PAGES += EXTRA
 SECONDS = 0.8
 IDEAL = 400 * SECONDS / 20
-TUNING = Tuning(watch=WatchRules(hung=6.0))  # the rest as for real servers
+TUNING = Tuning(watch=WatchRules(hung_after=6.0))  # the rest as for real servers
 Trouble = Callable[[Fleet, Servers], Awaitable[None]]
 
 

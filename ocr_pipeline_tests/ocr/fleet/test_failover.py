@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocr_pipeline.ocr.fleet.failover import Evidence, FaultHistory, wait_after
+from ocr_pipeline.ocr.fleet.failover import Evidence, FaultHistory, backoff
 from ocr_pipeline.ocr.vllm.answers import Answer, Fault
 
 SERVERS = ("rtx4090", "spark")
@@ -29,12 +29,12 @@ def test_each_fault_on_a_server_doubles_the_wait_there_and_only_there():
 
 def test_a_servers_retry_after_is_a_lower_bound():
     assert noted(("rtx4090", fault(retry_after=20.0), 0.0)).avoided(19.9)
-    assert wait_after(1, 20.0, 0.0) == 20.0
+    assert backoff(1, 20.0, 0.0) == 20.0
 
 
 @given(st.integers(1, 10_000), st.none() | st.floats(0, 300), st.floats(0, 1))
 def test_a_wait_is_never_endless_and_never_nothing(faults, retry_after, jitter):
-    assert 0.25 <= wait_after(faults, retry_after, jitter) <= 300
+    assert 0.25 <= backoff(faults, retry_after, jitter) <= 300
 
 
 def test_one_refusal_and_a_second_opinion_are_enough():

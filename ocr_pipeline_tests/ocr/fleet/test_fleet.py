@@ -478,7 +478,7 @@ def test_a_mended_key_is_noticed_by_a_page_that_comes_after_the_long_while():
 
     async def scene():
         nonlocal mended
-        tuning = replace(QUICK, breaker=BreakerRules(first=0.1, longest=0.5, misconfigured=0.5))
+        tuning = replace(QUICK, breaker=BreakerRules(first_wait=0.1, longest_wait=0.5, misconfigured_wait=0.5))
         async with serving(wants_its_key) as server, fleet_of(one(server.url), tuning=tuning) as fleet:
             before = await fleet.transcribe(page("a", 1, 2))
             mended = True

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ocr_pipeline.ocr.fleet.health import Breaker, BreakerRules, Condition, Progress
 from ocr_pipeline.ocr.fleet.server_metrics import ServerMetrics, parse_metrics
 
-RULES = BreakerRules(faults=3, first=1.0, longest=8.0, look=3.0, misconfigured=300.0)
+RULES = BreakerRules(faults=3, first_wait=1.0, longest_wait=8.0, health_interval=3.0, misconfigured_wait=300.0)
 
 
 def test_single_faults_between_good_answers_never_open_the_breaker():
@@ -86,7 +86,7 @@ def test_for_any_history_an_open_breaker_can_be_probed_and_closes_with_one_good_
             case "unhealthy":
                 breaker = breaker.health_checked(now, healthy=False)
         if breaker.condition is Condition.OPEN:
-            assert breaker.retry_at <= now + max(RULES.longest * 1.25, RULES.misconfigured)
+            assert breaker.retry_at <= now + max(RULES.longest_wait * 1.25, RULES.misconfigured_wait)
             probed = breaker.health_checked(breaker.retry_at, healthy=True)
             assert probed.condition is Condition.HALF_OPEN
             assert probed.success().condition is Condition.CLOSED
