@@ -47,8 +47,6 @@ class PageReader:
         self._storage = storage
         self._transcriber = transcriber
         self._in_flight: dict[str, asyncio.Future[Transcript]] = {}
-        self.asked = 0  # pages handed to an engine by this process
-        self.reused = 0  # pages whose transcript was there already
 
     @property
     def recipe_id(self) -> str:
@@ -62,7 +60,6 @@ class PageReader:
             # shield: the first asker's cancellation is its own, ours must not cancel its request
             await asyncio.wait([running])
             if not running.cancelled() and running.exception() is None:
-                self.reused += 1
                 return running.result()
         future: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
         self._in_flight[image.sha256] = future
@@ -79,9 +76,7 @@ class PageReader:
     async def _read(self, image: PageImage, policy: RetryPolicy, on_asked: Callable[[], None]) -> Transcript:
         known = await asyncio.to_thread(transcripts.read, self._storage, self.recipe_id, image.sha256)
         if known is not None and is_final(known, policy):
-            self.reused += 1
             return known
-        self.asked += 1
         on_asked()
         transcript = await self._transcriber.transcribe(image, known)
         await asyncio.to_thread(transcripts.write, self._storage, transcript)

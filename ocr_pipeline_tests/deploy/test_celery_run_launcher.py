@@ -6,6 +6,7 @@ Workers are answers here; that real ones answer so is shown by test_cluster.py.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,14 +97,18 @@ def test_a_worker_that_says_nothing_is_given_time_and_then_taken_for_dead(instan
     assert "ocr@another-machine does not say that it is at work" in (verdict.msg or "")
 
 
-def test_a_sign_of_life_ends_the_silence(instance: dg.DagsterInstance) -> None:
+@pytest.mark.parametrize("sign_of_life", [True, False])
+def test_a_sign_of_life_ends_the_silence(instance: dg.DagsterInstance, sign_of_life: bool) -> None:
     run, workers = elsewhere(instance), Workers(at_work=False)
-    launcher = launcher_of(instance, workers, silence=3600)
-    launcher.check_run_worker_health(run)
-    assert launcher._silent_since
-    workers.at_work = True
-    launcher.check_run_worker_health(run)
-    assert not launcher._silent_since
+    launcher = launcher_of(instance, workers, silence=0.1)
+    assert launcher.check_run_worker_health(run).status is WorkerStatus.RUNNING
+    time.sleep(0.2)  # longer than the silence that is allowed
+    if sign_of_life:
+        workers.at_work = True
+        launcher.check_run_worker_health(run)
+        workers.at_work = False
+    verdict = launcher.check_run_worker_health(run).status
+    assert verdict is (WorkerStatus.RUNNING if sign_of_life else WorkerStatus.NOT_FOUND)
 
 
 def test_a_broker_that_is_away_kills_no_run(instance: dg.DagsterInstance) -> None:
