@@ -20,13 +20,16 @@ from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT
 from ocr_pipeline.intake import cutting, inbox, sources, unloaded
 from ocr_pipeline.intake.sources import Found, NotTaken
 from ocr_pipeline.lake import keys
-from ocr_pipeline.lake.storage import ObjectMissing, Storage
+from ocr_pipeline.lake.storage import ObjectMissing, Storage, parallel_map
 from ocr_pipeline.pdf.renderer import poppler_installed
 from ocr_pipeline.records import Batch, DocumentResult, Reason, Upload
 from ocr_pipeline.runs import history, instance, reaping, requests
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import NotAsPublished
+
+BATCHES_AT_ONCE = 4
+"""Batches whose Parquet files are read in parallel: on a bucket each is three requests. They are held whole."""
 
 
 @click.command("ingest")
@@ -121,9 +124,10 @@ def _todo(lake: Storage, warehouse: Warehouse, finished: Collection[str], held: 
     batches = {batch.name: batch for batch in held.values()}
     # the history says that a batch was loaded, not that its rows are still there, nor into which tables
     lost = unloaded.not_in_tables(warehouse, {upload: b for upload, b in held.items() if b.name in finished})
-    return [
-        batch for name, batch in batches.items() if name not in finished or name in lost or _asks_again(lake, batch)
-    ]
+    loaded = [batch for name, batch in batches.items() if name in finished and name not in lost]
+    asking = parallel_map(lambda batch: _asks_again(lake, batch), loaded, BATCHES_AT_ONCE)
+    done = {batch.name for batch, again in zip(loaded, asking, strict=True) if not again}
+    return [batch for name, batch in batches.items() if name not in done]
 
 
 def _asks_again(lake: Storage, batch: Batch) -> bool:
@@ -140,10 +144,11 @@ def results_of(lake: Storage, held: Mapping[Upload, Batch]) -> list[DocumentResu
     batches = {batch.name: batch for batch in held.values()}
     for upload, batch in held.items():
         wanted.setdefault(batch.name, set()).add(keys.document_id(upload.key))
+    outcomes = parallel_map(lambda batch: published.outcomes(lake, batch), batches.values(), BATCHES_AT_ONCE)
     found = [
         result
-        for name, batch in batches.items()
-        for result in published.outcomes(lake, batch)
+        for name, results in zip(batches, outcomes, strict=True)
+        for result in results
         if result.document.document_id in wanted[name]
     ]
     return sorted(found, key=lambda result: result.document.source_uri)
