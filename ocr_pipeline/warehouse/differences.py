@@ -17,7 +17,7 @@ from ocr_pipeline.warehouse.source import Source, check_complete, relation
 
 
 def differences(warehouse: Warehouse, batch: str, tables: Source) -> list[str]:
-    """What is wrong in the warehouse, a line a table; empty when it holds what the files say.
+    """What is wrong in the warehouse, one line per table; empty when it holds what the files say.
 
     Of a document that has a newer upload there, only its attempts are looked for: the rest is the newer upload's.
     `deleted_at` is not compared: deletions are seen after the file was written.

@@ -114,7 +114,7 @@ class TableWriter:
 
     def _flush(self, count: int) -> None:
         rows = pa.concat_tables(self._waiting) if self._waiting else self._schema.empty_table()
-        # one array a column: a writer given many small ones writes many small pages
+        # one array per column: a writer given many small ones writes many small pages
         group = rows.slice(0, count).combine_chunks().replace_schema_metadata(self._schema.metadata)
         self._writer.write_table(group.cast(self._schema), row_group_size=max(1, count))
         rest = rows.slice(count)

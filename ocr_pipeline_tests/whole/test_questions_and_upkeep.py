@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -159,6 +161,25 @@ def test_a_warehouse_that_is_open_elsewhere_is_told_soon(
             code, out, err = shell(name, "river")
         assert (code, out) == (2, "")
         assert "open in another program" in err
+
+
+@pytest.mark.parametrize("name", ["retry", "ingest"])
+def test_a_command_that_waits_for_the_tables_says_so_and_goes_on(shell: Shell, settings: Settings, name: str) -> None:
+    more = settings.data / "more.pdf"
+    more.write_bytes(numbered(1, "more"))
+    arguments = {"retry": ["--reason", "damaged"], "ingest": [str(more)]}[name]
+    with Warehouse(settings.warehouse).session():
+        command = subprocess.Popen(
+            [sys.executable, "-c", "from ocr_pipeline.cli import main; main()", name, *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert command.stderr is not None
+        said = iter(command.stderr.readline, "")
+        assert any(line.startswith(f"waiting for {settings.warehouse}: ") for line in said)
+    command.communicate(timeout=120)
+    assert command.returncode == (1 if name == "retry" else 0)
 
 
 def test_a_list_that_cannot_be_read_is_told_by_its_key_and_not_as_a_setting(shell: Shell, settings: Settings) -> None:
