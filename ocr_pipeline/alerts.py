@@ -47,7 +47,7 @@ def payload(run: dg.DagsterRun, error: str, at: datetime) -> dict[str, Any]:
 
 
 def what_failed(events: Iterable[dg.DagsterEvent]) -> str:
-    """Each failed step with its first cause, one a line; "" where no step failed (a run that died)."""
+    """Each failed step with its first cause, one per line; "" where no step failed (a run that died)."""
     lines = []
     for event in events:
         error = event.step_failure_data.error

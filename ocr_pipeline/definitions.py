@@ -28,7 +28,7 @@ def build_defs(settings: Settings | None = None, overrides: Mapping[str, object]
         sensors=[upload_sensor(settings), *([alert] if (alert := alert_on_failure(settings)) else [])],
         schedules=[reconcile(settings), index_daily, forget_daily(settings)],
         resources={**default_resources(settings), **(overrides or {})},
-        # one process a run: a process a step costs 2.5 s each
+        # one process per run: one per step costs 2.5 s each
         executor=dg.in_process_executor,
     )
 

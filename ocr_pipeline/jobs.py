@@ -73,7 +73,7 @@ def forget_what_is_old(
     lake = wiring.lake(settings)
     now = datetime.now(UTC)
     if leftovers := lake.remove_leftovers("", now - LEFT_OVER):
-        context.log.info(f"{leftovers} files that killed runs had not written to the end deleted")
+        context.log.info(f"{leftovers} files deleted that killed runs had left half-written")
     if settings.keep_images_days:
         gone = retention.forget_images(lake, timedelta(days=settings.keep_images_days), now)
         context.log.info(f"{gone} page images deleted")

@@ -1,5 +1,5 @@
-"""Schedules: `reconcile`, the net under the sensor (whole inbox against all batch lists, all lists against all runs),
-`index_daily`, the full-text index, and `forget_daily`, retention.
+"""Schedules: `reconcile`, the safety net of the sensor (the whole inbox against all batch lists, all lists against all
+runs), `index_daily`, the full-text index, and `forget_daily`, retention.
 """
 
 import time
@@ -30,7 +30,7 @@ daemon does after it take less. Nothing is lost: the sensor looks again at young
 
 
 def reconcile(settings: Settings, young: timedelta = YOUNG) -> dg.ScheduleDefinition:
-    """The net under the sensor, for the lake and the limits of these settings."""
+    """The safety net of the sensor, for the lake and the limits of these settings."""
 
     @dg.schedule(
         name="reconcile",

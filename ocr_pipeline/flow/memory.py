@@ -22,7 +22,7 @@ def limit_retained_memory() -> None:
 
     - Page images get memory of their own, which is gone when they are; else small things that live longer come to lie
       between them. glibc does so by itself until the first large block is freed; then it raises the limit, up to 32 MB.
-    - Two arenas, not eight a core, each with holes of its own: one thread at a time runs Python.
+    - Two arenas, not eight per core, each with holes of its own: one thread at a time runs Python.
     - Arrow takes its memory from the C library, like all else: its own pool keeps what is freed.
 
     Of 3,000 pages the process held 160 MB more than of 30 at its peak, and 60 to 80 MB less with these three.

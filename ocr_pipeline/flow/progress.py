@@ -1,4 +1,4 @@
-"""What a batch tells while it runs. The command draws it, Dagster's log counts it; nobody has to listen."""
+"""What a batch reports while it runs. The command draws it, Dagster's log counts it; nobody has to listen."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What OCR made of one document, as it stands in the lake (`pages/<batch>/<document>/reading.json`).
 
-It repeats the transcripts of the document's pages so that the tables are made from one object a document instead of
-one a page (a GET costs the client 5 to 8 ms of CPU through s3fs). The raw answers of attempts that were not taken
+It repeats the transcripts of the document's pages so that the tables are made from one object per document instead
+of one per page (a GET costs the client 5 to 8 ms of CPU through s3fs). The raw answers of attempts that were not taken
 stay in the transcripts alone.
 """
 

@@ -23,7 +23,7 @@ from typing import Any, Self
 from ocr_pipeline.pdf.renderer import PageFault, PdfInfo, RenderedPage, Renderer, RenderLimits
 from ocr_pipeline.records import Geometry
 
-RANGE = 8  # pages a call of poppler, which costs 35 ms of CPU to start: a tenth of what drawing these pages does
+RANGE = 8  # pages per call of poppler, which costs 35 ms of CPU to start: a tenth of what drawing these pages does
 OPEN_DOCUMENTS = 6  # on local disk, being drawn; those still being read wait without their file
 
 

@@ -2,7 +2,7 @@
 reason than its own.
 
 Only the failed pages are drawn and asked again, also after the recipe has changed: the others keep their text, and with
-it their image, their engine and their recipe. Nothing that stands is lost when the upload cannot be had any more.
+it their image, their engine and their recipe. Nothing that stands is lost when the upload can no longer be read.
 
 Retries of one document overlap: two that are asked for at once know nothing of each other, and may end in any order.
 The rows of the highest one count. What a lower one reads after that is brought together by a follow-up: one more batch

@@ -419,7 +419,7 @@ def _with_layers(
 
 
 def _standing(drawn: RenderedDocument, before: RenderedDocument | None, kept: Kept) -> RenderedDocument | None:
-    """What stands instead where the upload could not be had this time: its earlier pages are still there.
+    """What stands instead where the upload could not be read this time: its earlier pages are still there.
 
     A retry was asked for the sake of some pages: whatever is wrong with the upload now, the good ones are not lost.
     """

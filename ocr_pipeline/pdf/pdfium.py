@@ -1,6 +1,6 @@
 """PDFium, through pypdfium2: the only module that calls it. Runs in the worker process, in one thread.
 
-Here belongs what PDFium can tell of a file, page sizes, text layers, and its page images.
+Here belongs what PDFium knows about a file, page sizes, text layers, and its page images.
 Not here: deadlines and crashes. PDFium is C++ that reads hostile bytes: the renderer sees the process die or kills it.
 """
 

@@ -1,6 +1,6 @@
 """poppler, through pdf2image: the only module that starts a poppler program. Runs in the worker process.
 
-Here belongs what poppler can tell of a file, and its page images. Not here: deadlines. The renderer kills the whole
+Here belongs what poppler knows about a file, and its page images. Not here: deadlines. The renderer kills the whole
 process group of the worker when a page takes too long, and poppler with it.
 """
 

@@ -1,4 +1,4 @@
-"""A lock file a run: held as long as the process that works on it lives, and freed by the kernel when it dies.
+"""One lock file per run: held as long as the process that works on it lives, and freed by the kernel when it dies.
 
 The process stamp (`liveness.py`) says who works on a run, and can be checked on the same host only. A container that is
 started again has another host name, and its data volume is the same: there the lock tells the dead from the living.
