@@ -2,8 +2,8 @@
 
 Here belongs the search, which changes nothing. It asks each kind of object and not only today's records of a batch: a
 backfill with another recipe writes those anew, and the transcripts of the earlier page images are named nowhere else.
-It reads every batch list, every Parquet file and every transcript once: some 10 minutes for 100,000 pages on a store
-that answers 200 requests a second.
+One look reads every batch list, every Parquet file and every transcript once: some 10 minutes for 100,000 pages on a
+store that answers 200 requests a second.
 """
 
 from __future__ import annotations

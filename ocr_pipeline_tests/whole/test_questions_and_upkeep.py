@@ -182,7 +182,9 @@ def test_a_command_that_waits_for_the_tables_says_so_and_goes_on(shell: Shell, s
     assert command.returncode == (1 if name == "retry" else 0)
 
 
-def test_a_list_that_cannot_be_read_is_told_by_its_key_and_not_as_a_setting(shell: Shell, settings: Settings) -> None:
+def test_a_list_that_cannot_be_read_is_told_by_its_key_and_not_as_a_setting(
+    shell: Shell, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake = open_storage(settings.lake)
     (batch,) = lake.list(keys.BATCHES)
     lake.write(batch.key, b'{"uploads": 1}')
@@ -190,6 +192,8 @@ def test_a_list_that_cannot_be_read_is_told_by_its_key_and_not_as_a_setting(shel
     assert (code, out) == (2, "")
     assert f"{batch.key} is not the JSON that was written there" in err
     assert "settings" not in err
+    monkeypatch.setenv("OCR_BATCH_DOCUMENTS", "none")
+    assert "the settings cannot be used: OCR_BATCH_DOCUMENTS" in shell("status", "river")[2]
 
 
 def test_status_answers_without_dagsters_history_where_that_cannot_be_opened(
