@@ -57,7 +57,7 @@ class _Text(click.types.StringParamType):
         return text
 
 
-class _Lazy(click.Group):
+class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -77,7 +77,7 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ocr-pipeline")
 def cli() -> None:
     """PDFs from a bucket become markdown in tables, Parquet and files.
@@ -106,12 +106,12 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
-        code = _known(error)
+        code = _exit_code_of(error)
     sys.stdout.flush()
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _known(error: Exception) -> int:
+def _exit_code_of(error: Exception) -> int:
     """Errors that tell the user what to do are shown as they are; anything else is a bug and keeps its traceback."""
     from ocr_pipeline.commands import errors
 

@@ -112,7 +112,7 @@ def _put(lake: Storage, found: Found, console: Console) -> tuple[list[Upload], l
     with Counter(console, "copying into the inbox", len(found.sources), "files") as counter:
         for source, put in inbox.put_all(lake, found.sources):
             if isinstance(put, OSError):
-                not_taken.append(NotTaken(sources.shown(source.path), sources.why(put)))
+                not_taken.append(NotTaken(sources.printable_path(source.path), sources.reason_for(put)))
             else:
                 uploads.append(put)
             counter.advance()

@@ -91,7 +91,7 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, batch: Batch, clai
     # raise_on_error=False swallows Ctrl-C too: the loop must not go on
     if _interrupted(result):
         raise KeyboardInterrupt
-    return _why(result)
+    return _failure_reason(result)
 
 
 def _done_by_another(
@@ -115,7 +115,7 @@ def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
     )
 
 
-def _why(result: dg.ExecuteInProcessResult) -> str:
+def _failure_reason(result: dg.ExecuteInProcessResult) -> str:
     for event in result.all_events:
         if event.is_step_failure:
             error = event.step_failure_data.error

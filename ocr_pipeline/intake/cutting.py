@@ -97,7 +97,7 @@ def _with_returned(
     known: Iterable[Known], taken: set[Upload], limits: planner.BatchLimits, plan: planner.Plan
 ) -> planner.Plan:
     """The plan, and batches of those of `taken` that are marked deleted, as far as the cap on batches allows."""
-    lists = {upload: of_key.lists for of_key in known for upload in of_key.uploads & taken if not of_key.taken(upload)}
+    lists = {upload: entry.lists for entry in known for upload in entry.uploads & taken if not entry.taken(upload)}
     if not lists:
         return plan
     groups = planner.groups(sorted(lists), limits)
@@ -117,7 +117,7 @@ def batches_of(storage: Storage, uploads: Collection[Upload], index: BatchIndex)
     `index` knows every list since the oldest of `uploads`.
     """
     wanted = set(uploads)
-    names = {name for of_key in index.known(upload.key for upload in wanted).values() for name in of_key.lists}
+    names = {name for entry in index.known(upload.key for upload in wanted).values() for name in entry.lists}
     found: dict[Upload, Batch] = {}
     for batch in batches.read_many(storage, sorted(names)):
         found |= {upload: batch for upload in batch.uploads if upload in wanted}
@@ -132,7 +132,7 @@ def mark_deleted(
     `index` knows every list. So a deletion that is reported five times is one batch, one of a key that was never taken
     is none, and what was uploaded again meanwhile is not hidden: the mark names the uploads that it hides.
     """
-    known = {key: of_key for key, of_key in index.known(keys).items() if of_key.there}
+    known = {key: entry for key, entry in index.known(keys).items() if entry.there}
     gone = stat_many(storage, sorted(known)).missing
     if not gone:
         return ()

@@ -82,8 +82,8 @@ def overtaken(storage: Storage, uploads: Iterable[Upload], index: BatchIndex) ->
     known = index.known(asked)
     late = [
         asked[key]
-        for key, of_key in known.items()
-        if asked[key] not in of_key.uploads and of_key.newest[0].last_modified >= asked[key].last_modified
+        for key, entry in known.items()
+        if asked[key] not in entry.uploads and entry.newest[0].last_modified >= asked[key].last_modified
     ]
     return dict(zip(late, parallel_map(lambda upload: current_upload(storage, upload.key), late), strict=True))
 

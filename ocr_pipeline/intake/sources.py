@@ -94,8 +94,8 @@ def find(paths: Iterable[Path], places: Places) -> Found:
             other = by_key.setdefault(source.key, source)
             if other.path.resolve() != source.path.resolve():
                 raise SourceError(
-                    f"{shown(other.path)!r} and {shown(source.path)!r} would both become {source.key!r}: ingest them "
-                    "one by one, or rename a folder"
+                    f"{printable_path(other.path)!r} and {printable_path(source.path)!r} would both become "
+                    f"{source.key!r}: ingest them one by one, or rename a folder"
                 )
     found.sources = list(by_key.values())
     return found
@@ -105,12 +105,12 @@ def _of(path: Path, places: Places, found: Found) -> Iterator[Source]:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        why = "there is no file or folder" if isinstance(error, FileNotFoundError) else f"{error.strerror}:"
-        raise SourceError(f"{why} {shown(path)!r}") from error
+        problem = "there is no file or folder" if isinstance(error, FileNotFoundError) else f"{error.strerror}:"
+        raise SourceError(f"{problem} {printable_path(path)!r}") from error
     if places.is_ours(path):
         raise SourceError(
-            f"{shown(path)!r} lies in the lake, among the pipeline's own files: give the folder with your PDFs, or "
-            f"{places.lake}/{places.inbox} for what is in the inbox"
+            f"{printable_path(path)!r} lies in the lake, among the pipeline's own files: give the folder with your "
+            f"PDFs, or {places.lake}/{places.inbox} for what is in the inbox"
         )
     own = places.own_key(path)
     if stat.S_ISDIR(mode):
@@ -121,14 +121,14 @@ def _of(path: Path, places: Places, found: Found) -> Iterator[Source]:
         name = path.resolve().name if path.name in ("", "..") else path.name
         yield from _taken(path, own or places.inbox + name, found)
     else:
-        raise SourceError(f"{shown(path)!r} is a pipe, a socket or a device: give a file or a folder")
+        raise SourceError(f"{printable_path(path)!r} is a pipe, a socket or a device: give a file or a folder")
 
 
 def _taken(file: Path, key: str, found: Found) -> Iterator[Source]:
     try:
         key.encode()
     except UnicodeEncodeError:
-        found.not_taken.append(NotTaken(shown(file), Reason.BAD_NAME))
+        found.not_taken.append(NotTaken(printable_path(file), Reason.BAD_NAME))
     else:
         yield Source(file, key)
 
@@ -193,14 +193,14 @@ def _is_pdf(file: Path, found: Found) -> bool:
 
 
 def _cannot(path: Path, error: OSError) -> NotTaken:
-    return NotTaken(shown(path), why(error))
+    return NotTaken(printable_path(path), reason_for(error))
 
 
-def why(error: OSError) -> Reason:
+def reason_for(error: OSError) -> Reason:
     """Why a file could not be taken."""
     return Reason.MISSING if isinstance(error, FileNotFoundError) else Reason.UNREADABLE
 
 
-def shown(path: Path) -> str:
+def printable_path(path: Path) -> str:
     """The path in characters that any output takes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

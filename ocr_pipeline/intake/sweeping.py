@@ -54,7 +54,7 @@ def sweep_everything(
         lists = {name: info.last_modified for name, info in index.listed.items()}
         if not complete:
             return Swept((), lists, False, f"{len(lists)} batch lists: not all are read yet, the next sweep goes on")
-        behind = index.noted(POSITION)
+        behind = index.get_note(POSITION)
         most = options.limits.documents * options.limits.batches
         found, gone = list[Upload](), list[str]()
         seen, last = 0, None
@@ -78,7 +78,8 @@ def sweep_everything(
                 cut_now += [*plan.batches, *mark_deleted(storage, gone, index, announce)]
                 left = plan.left
         finished = last is None and not left
-        index.note(POSITION, behind if left else last)  # what is left over the cap is found by going there once more
+        # what is left over the cap is found by going there once more
+        index.set_note(POSITION, behind if left else last)
     written = datetime.now(UTC)
     lists |= {batch.name: written for batch in cut_now}
     end = "to the end" if finished else "the next sweep goes on"

@@ -120,11 +120,11 @@ def _pull(
     out_of_time: Callable[[], bool],
 ) -> TickResult:
     limits = options.limits
-    if index.noted(LISTS_FIRST):
+    if index.get_note(LISTS_FIRST):
         # an event that is given back at each tick ends in the dead-letter queue: no further one until all are read
         if not index.refresh(out_of_time=out_of_time):
             return TickResult((), (), cursor, NOT_READ)
-        index.note(LISTS_FIRST, None)
+        index.set_note(LISTS_FIRST, None)
     pulled = queue.pull(storage, options.inbox, out_of_time=out_of_time, most=limits.documents * limits.batches)
     # every upload that was pulled is cut now: what is acknowledged does not come again
     everything = planner.BatchLimits(limits.documents, limits.bytes, 2 * max(1, len(pulled.uploads)))
@@ -134,7 +134,7 @@ def _pull(
         if not complete:
             pulled.give_back([*pulled.deleted, *(upload.key for upload in pulled.uploads)])
             queue.acknowledge(pulled)
-            index.note(LISTS_FIRST, "yes")
+            index.set_note(LISTS_FIRST, "yes")
             return TickResult((), (), cursor, NOT_READ)
         plan = cut(storage, pulled.uploads, everything, inbox=options.inbox, index=index)
         gone = mark_deleted(storage, pulled.deleted, index)

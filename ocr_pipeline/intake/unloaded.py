@@ -57,7 +57,7 @@ def lost(
         return []
     found: list[str] = []
     with BatchIndex(storage, options.index) as index:
-        place = index.noted(POSITION)
+        place = index.get_note(POSITION)
         # the connection is closed before the lake is asked: nobody can load into a DuckDB file meanwhile
         with warehouse.read() as connection:
             turn = _behind(place, sorted(set(names) - present_batches(connection)))[:LOOKED_AT]
@@ -72,7 +72,7 @@ def lost(
                 found.append(name)
             if len(found) == most or out_of_time():  # asked after a batch: each call comes a step further
                 break
-        index.note(POSITION, place)
+        index.set_note(POSITION, place)
     return found
 
 

@@ -187,12 +187,12 @@ class BatchIndex:
                 found.setdefault(by_number[number], []).append(Upload(key, etag, size, _time(modified)))
         return found
 
-    def note(self, name: str, value: str | None) -> None:
+    def set_note(self, name: str, value: str | None) -> None:
         """Stores a value beside the index: it goes when the index goes."""
         with self._file_errors():
             self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", [name, value])
 
-    def noted(self, name: str) -> str | None:
+    def get_note(self, name: str) -> str | None:
         with self._file_errors():
             found: str | None = self._scalar("SELECT value FROM notes WHERE name = ?", name)
             return found

@@ -38,7 +38,7 @@ def lake(tmp_path: Path) -> LocalStorage:
 def known(lake: LocalStorage, path: Path) -> list[str]:
     with BatchIndex(lake, path) as index:
         assert index.refresh()
-        return [of_key.key for of_key in index.in_order("inbox/")]
+        return [entry.key for entry in index.in_order("inbox/")]
 
 
 def test_an_upload_comes_back_as_it_went_in_and_keys_in_the_order_of_stores(lake: LocalStorage, tmp_path: Path) -> None:
