@@ -19,11 +19,7 @@ def of_each(lake: Storage, work: Callable[[Manifest], T]) -> Iterator[T]:
 
     Raises StorageError or WarehouseError with the key of what cannot be read.
     """
-    names = (
-        info.key.removeprefix(keys.MANIFESTS).removesuffix(".json")
-        for info in lake.list(keys.MANIFESTS)
-        if info.key.endswith(".json")
-    )
+    names = (keys.batch_of_manifest(info.key) for info in lake.list(keys.MANIFESTS) if info.key.endswith(".json"))
     return parallel_map(lambda name: work(read_manifest(lake, name)), names)
 
 

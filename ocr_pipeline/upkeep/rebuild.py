@@ -44,7 +44,7 @@ class _Lake:
 
     def listing(self) -> Mapping[str, str]:
         return {
-            info.key.removeprefix(keys.MANIFESTS).removesuffix(".json"): info.etag
+            keys.batch_of_manifest(info.key): info.etag
             for info in self._lake.list(keys.MANIFESTS)
             if info.key.endswith(".json")
         }
