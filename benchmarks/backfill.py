@@ -15,7 +15,7 @@ import argparse
 import os
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,14 +137,9 @@ def written(data: Path, batches: int) -> list[str]:
     found = sources.find(documents(batches), wiring.places(settings))
     uploads = [inbox.put(lake, source) for source in found.sources]
     with instance.instance(settings) as dagster:
-        plan = cutting.cut(
-            lake,
-            uploads,
-            BatchLimits(1, settings.batch_bytes, batches),
-            inbox=settings.inbox,
-            announce=lambda names: requests.add_partitions(dagster, names),
-        )
-    return [batch.name for batch in plan.batches]
+        one_each = replace(wiring.intake(settings), limits=BatchLimits(1, settings.batch_bytes, batches))
+        held = cutting.cut_all(lake, uploads, one_each, lambda names: requests.add_partitions(dagster, names))
+    return sorted(batch.name for batch in held.values())
 
 
 def launch(running: Dev, names: list[str]) -> None:

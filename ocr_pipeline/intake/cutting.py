@@ -42,26 +42,21 @@ def cut(
     storage: Storage,
     uploads: Collection[Upload],
     limits: planner.BatchLimits,
+    index: BatchIndex,
     *,
     inbox: str,
     hold_partial: bool = False,
     announce: Announce = lambda names: None,
-    index: BatchIndex | None = None,
 ) -> planner.Plan:
     """Writes the batch lists of those `uploads` that are in none yet; returns the plan that was carried out.
 
     Uploads that a list has marked deleted and that are there again unchanged get a list of their own.
     `announce` is called with the names before the lists are written: whoever sees a list can know that somebody has it.
-    `index`: one that knows every list since the oldest of `uploads`; without it those are read here.
+    `index` knows every list since the oldest of `uploads`.
     """
     if not uploads:
         return planner.Plan((), 0, None)
-    if index is None:
-        with BatchIndex(storage) as index:
-            index.refresh(min(upload.last_modified for upload in uploads))
-            known = index.known(upload.key for upload in uploads)
-    else:
-        known = index.known(upload.key for upload in uploads)
+    known = index.known(upload.key for upload in uploads)
     taken = {upload for upload in uploads if upload.key in known and upload in known[upload.key].uploads}
     plan = planner.plan(uploads, taken, limits, urgent_prefix=f"{inbox}{listing.URGENT}", hold_partial=hold_partial)
     plan = _with_returned([known[upload.key] for upload in taken], taken, limits, plan)
@@ -88,7 +83,7 @@ def cut_all(
             replaced = overtaken(storage, uploads, index)
             uploads = [replaced.get(upload, upload) for upload in uploads]
             limits = replace(options.limits, batches=max(1, len(uploads)))
-            cut(storage, uploads, limits, inbox=options.inbox, announce=announce, index=index)
+            cut(storage, uploads, limits, index, inbox=options.inbox, announce=announce)
         index.refresh(since)
         return batches_of(storage, uploads, index)
 

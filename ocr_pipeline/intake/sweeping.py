@@ -74,7 +74,7 @@ def sweep_everything(
         if found or gone:
             with intake_lock(options.data):
                 index.refresh()  # what others have cut meanwhile
-                plan = cut(storage, found, options.limits, inbox=options.inbox, announce=announce, index=index)
+                plan = cut(storage, found, options.limits, index, inbox=options.inbox, announce=announce)
                 cut_now += [*plan.batches, *mark_deleted(storage, gone, index, announce)]
                 left = plan.left
         finished = last is None and not left

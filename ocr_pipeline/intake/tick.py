@@ -77,14 +77,7 @@ def _list(
     with intake_lock(options.data):
         if not index.refresh(_since(uploads), out_of_time):
             return TickResult((), (), cursor or "", NOT_READ)
-        plan = cut(
-            storage,
-            uploads,
-            options.limits,
-            inbox=options.inbox,
-            hold_partial=hold_partial,
-            index=index,
-        )
+        plan = cut(storage, uploads, options.limits, index, inbox=options.inbox, hold_partial=hold_partial)
     note = f"{found.seen} objects seen, {sum(len(b.uploads) for b in plan.batches)} new"
     note += f", {plan.left} wait" if plan.left else ""
     note += f", {len(found.unsettled)} still being written" if found.unsettled else ""
@@ -136,7 +129,7 @@ def _pull(
             queue.acknowledge(pulled)
             index.set_note(LISTS_FIRST, "yes")
             return TickResult((), (), cursor, NOT_READ)
-        plan = cut(storage, pulled.uploads, everything, inbox=options.inbox, index=index)
+        plan = cut(storage, pulled.uploads, everything, index, inbox=options.inbox)
         gone = mark_deleted(storage, pulled.deleted, index)
     queue.acknowledge(pulled)
     note = f"{len(pulled.uploads)} uploads and {len(pulled.deleted)} deletions pulled"

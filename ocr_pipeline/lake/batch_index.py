@@ -72,24 +72,21 @@ class Known:
 
 
 class BatchIndex:
-    """The index of one lake, in a file, or in memory without one. For one thread; processes may share the file.
+    """The index of one lake, in a file. For one thread; processes may share the file.
 
     A context manager. Raises StorageError, also where the file cannot be made or used.
     """
 
-    def __init__(self, storage: Storage, path: Path | None = None) -> None:
+    def __init__(self, storage: Storage, path: Path) -> None:
         self._storage = storage
         self._path = path
         with self._file_errors():
             try:
-                if path is not None:
-                    path.parent.mkdir(parents=True, exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 self._open()
             except sqlite3.OperationalError:  # locked, full, not allowed: no fault of what is in it
                 raise
             except sqlite3.DatabaseError:
-                if path is None:
-                    raise
                 self._db.close()
                 path.unlink()  # a power cut has torn it, or it is something else
                 self._open()
@@ -97,7 +94,7 @@ class BatchIndex:
         """The batch lists that the last `refresh` saw, by name, sorted."""
 
     def _open(self) -> None:
-        self._db = sqlite3.connect(self._path or ":memory:", timeout=60, isolation_level=None)
+        self._db = sqlite3.connect(self._path, timeout=60, isolation_level=None)
         self._db.execute("PRAGMA secure_delete = ON")  # a purge means the name of the file too
         version, lake = self._scalar("PRAGMA user_version"), None
         if version == SCHEMA_VERSION:
@@ -278,7 +275,7 @@ class BatchIndex:
             yield
         except (sqlite3.Error, OSError) as error:
             raise StorageError(
-                f"{self._path or 'the index of batch lists'}: {error}; it is a copy of the batch lists: "
+                f"{self._path}: {error}; it is a copy of the batch lists: "
                 "make room on the disk, or delete the file, and it is made anew"
             ) from error
 

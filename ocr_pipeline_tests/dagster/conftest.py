@@ -11,7 +11,6 @@ import pytest
 from ocr_pipeline import wiring
 from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.intake import cutting
-from ocr_pipeline.lake import planner
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch
 from ocr_pipeline.runs import requests
@@ -46,16 +45,17 @@ def lake(settings: Settings) -> Storage:
 
 
 @pytest.fixture
-def put(lake: Storage, instance: dg.DagsterInstance) -> Put:
+def put(settings: Settings, lake: Storage, instance: dg.DagsterInstance) -> Put:
     """Uploads files and cuts them into one batch, as the sensor would."""
 
     def put(files: dict[str, bytes]) -> Batch:
         for name, data in files.items():
             lake.write(f"inbox/{name}", data)
         found = [lake.stat(f"inbox/{name}") for name in files]
-        plan = cutting.cut(lake, [info.as_upload() for info in found if info], planner.BatchLimits(), inbox="inbox/")
-        requests.add_partitions(instance, [batch.name for batch in plan.batches])
-        return plan.batches[0]
+        held = cutting.cut_all(lake, [info.as_upload() for info in found if info], wiring.intake(settings))
+        (batch,) = {batch.name: batch for batch in held.values()}.values()
+        requests.add_partitions(instance, [batch.name])
+        return batch
 
     return put
 

@@ -17,7 +17,6 @@ from dagster import DagsterRunStatus, RunsFilter
 
 from ocr_pipeline import wiring
 from ocr_pipeline.intake import cutting
-from ocr_pipeline.lake import planner
 from ocr_pipeline.runs import history, requests
 from ocr_pipeline.runs.liveness import HOST_TAG
 from ocr_pipeline.settings import Settings
@@ -63,14 +62,13 @@ def twenty_batches(settings: Settings, instance: dg.DagsterInstance) -> list[str
             keys.append(f"inbox/batch-{number:02}/{document}.pdf")
             lake.write(keys[-1], numbered(pages, f"{number}-{document}"))
         found = [lake.stat(key) for key in keys]
-        plan = cutting.cut(
+        held = cutting.cut_all(
             lake,
             [info.as_upload() for info in found if info],
-            planner.BatchLimits(),
-            inbox=settings.inbox,
+            wiring.intake(settings),
             announce=lambda cut: requests.add_partitions(instance, cut),
         )
-        names += [batch.name for batch in plan.batches]
+        names += sorted({batch.name for batch in held.values()})
     assert len(names) == BATCHES
     return names
 

@@ -234,6 +234,20 @@ def test_one_object_that_the_store_refuses_does_not_hold_up_the_events_beside_it
 
 
 @local
+def test_a_tick_says_how_many_messages_of_the_queue_were_none_of_its_own(
+    lake: Storage, options: IntakeOptions, queue: StandIn, puller: QueuePull
+) -> None:
+    lake.write("inbox/a.pdf", b"x")
+    queue.send_event("docs", "inbox/a.pdf")
+    queue.send_event("another-bucket", "inbox/a.pdf", times=2)
+    queue.send({"said": "no event"})
+    found = tick.run_tick(lake, options, None, queue=puller)
+    assert found.note == (
+        "1 uploads and 0 deletions pulled, 2 events of other buckets or folders, 1 messages that are no events"
+    )
+
+
+@local
 def test_events_that_found_no_time_for_the_batch_lists_come_again_once_these_are_read(
     lake: Storage, options: IntakeOptions, queue: StandIn, puller: QueuePull, tmp_path: Path, lists_one_by_one: None
 ) -> None:
