@@ -77,8 +77,8 @@ class CpuTranscriber:
         return self._engine.workers + 1
 
     async def transcribe(self, image: PageImage, previous: Transcript | None = None) -> Transcript:
-        """Reads the page; `previous` attempts are kept and numbered on from. A page without any text fails with
-        `empty_text`, any error of the engine with `engine_failed`."""
+        """Reads the page; `previous` attempts are kept, and numbering continues from them. A page without any text
+        fails with `empty_text`, any error of the engine with `engine_failed`."""
         async with self._places:  # an attempt's time is the engine's, not that of waiting for it
             return await self._attempt(image, previous)
 

@@ -31,7 +31,8 @@ class Transcriber(Protocol):
     async def transcribe(self, image: PageImage, previous: Transcript | None = None) -> Transcript:
         """Reads one page; returns a transcript with status ok or failed, and never raises for a bad page or server.
 
-        `previous` is an earlier failed transcript of the same image: its attempts are kept and numbered on from.
+        `previous` is an earlier failed transcript of the same image: its attempts are kept, and numbering
+        continues from them.
         Cancelling the task cancels the request.
         """
         ...

@@ -28,7 +28,7 @@ _COLUMNS = 12
 
 
 class TesseractEngine:
-    """One process a page, one thread a process; a cancelled or overdue page's process is killed."""
+    """One process per page, one thread per process; a cancelled or overdue page's process is killed."""
 
     name = "tesseract"
 

@@ -1,5 +1,6 @@
-"""Unlike servers as one transcriber.
+"""Several unlike servers behind one `Transcriber`: queueing, routing, admission control, failover.
 
-Pure decisions: `routing`, `admission`, `health`, `failover`, `tenancy`, `hedging`, `fair_queue`. What touches the
-world: `live_backend` (one server), `page_task` (one page's life), `dispatcher` (where they meet), `fleet` (its face).
+Pure decisions: `routing`, `admission`, `health`, `failover`, `tenancy`, `hedging`, `fair_queue`, and what they are made
+from: `server_metrics`, `speed`. With tasks and sockets: `live_backend` (one server), `watch` and `deaths` (is it
+well?), `page_task` (one page from request to transcript), `dispatcher` (gives pages to servers), `fleet` (the entry).
 """

@@ -24,11 +24,11 @@ from statistics import median
 
 BAND = 0.15  # share of the target, around it: no change; with 0.25 two runs can rest at 37 and 63 % (simulated)
 FLOODED = 4.0  # times the target: from there the way down is quicker
-RISE = 0.5  # share of the target, a look (looks come about once a second)
-# A look: how a target that refusals have lowered comes back; it also evens out who was refused more.
+RISE = 0.5  # share of the target per poll (about one a second)
+# Per poll: how a target that refusals have lowered comes back; it also evens out who was refused more.
 TARGET_RECOVERY = 1.05
-SMOOTHING = 0.5  # of the waiting, look to look
-WINDOW = 16  # answers a look at the latency
+SMOOTHING = 0.5  # of the waiting, poll to poll
+WINDOW = 16  # answers for one check of the latency
 FLOOR_DRIFT = 1.05  # a window; a server that stays slower is believed after a while
 SLOW = 3.0  # times the floor
 # Rounds of good answers at the full limit for one page more after a death, and how much longer after each further one:
@@ -117,7 +117,7 @@ class Admission:
             self._set(self._limit / 2)
 
     def observe_queue(self, running: float | None, waiting: float | None, in_flight: int) -> None:
-        """One look at the server's own queue, about once a second. `in_flight` is our own number."""
+        """One poll of the server's own queue, about once a second. `in_flight` is our own number."""
         self._queue_known = waiting is not None
         if waiting is None or in_flight == 0:
             self._own_waiting = None

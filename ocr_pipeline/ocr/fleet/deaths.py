@@ -16,7 +16,7 @@ from ocr_pipeline.ocr.fleet.server_metrics import parse_metrics
 from ocr_pipeline.ocr.vllm.answers import Answer
 from ocr_pipeline.ocr.vllm.client import VllmClient
 
-CONFIRM_AFTER = (0.0, 0.3)  # seconds before each look: a server whose connections are lost refuses at once
+CONFIRM_AFTER = (0.0, 0.3)  # seconds before each check: a server whose connections are lost refuses at once
 
 
 class Deaths:
@@ -29,12 +29,12 @@ class Deaths:
         whether the server is dead.
         """
         self.count = 0
-        self.progress = Progress()  # of the server's process, as the last look showed it
+        self.progress = Progress()  # of the server's process, as the last poll showed it
         self._client = client
         self._recovery_timeout = recovery_timeout
         self._clock = clock
         self._changed = changed
-        self._false_alarms: set[int] = set()  # by number: it was only the way to the server
+        self._false_alarms: set[int] = set()  # deaths by number that were only a lost connection
         self._restarted: asyncio.Future[bool | None] | None = None  # since the last one: is it another process?
         self._confirming: asyncio.Task[bool] | None = None
 
@@ -64,7 +64,7 @@ class Deaths:
         return probed.ok and self.progress.observe(parse_metrics(probed.text), 0, self._clock()).restarted
 
     def record(self) -> None:
-        """One more; what came of the one before will not be known any more."""
+        """Another death; what came of the one before will not be known any more."""
         self.count += 1
         self._resolve(None)
         self._restarted = asyncio.get_running_loop().create_future()

@@ -1,7 +1,7 @@
-"""Pages meet servers: gives each waiting page a server as soon as one has room, and gives up what has no hope.
+"""The dispatcher: gives each waiting page a server as soon as one has room, and gives up pages without a chance.
 
-Here belongs the one place that sees all pages and all servers: the queue, the suspects that must be alone,
-outages, second requests for late pages. Not here: the decisions themselves (routing, admission, health, hedging,
+Here belongs the one place that sees all pages and all servers: the queue, suspect pages that must be alone, outages,
+hedged requests for late pages. Not here: the decisions themselves (routing, admission, health, hedging,
 failover: pure), one server (live_backend.py), one page's life (page_task.py).
 """
 
@@ -36,7 +36,7 @@ class Tuning:
     # Longest wait for a server's return, which tells whether it died or only its connection did: a vLLM that starts
     # again needs 60 to 120 (measured).
     recovery_timeout: float = 180.0
-    tick: float = 0.25  # between looks at what time alone changes: late pages, outages, back-offs that are over
+    tick: float = 0.25  # between checks of what time alone changes: late pages, outages, back-offs that are over
     # So long a page that must be alone waits for another server's return before the only one left is emptied for it.
     suspect_patience: float = 30.0
 
@@ -75,10 +75,10 @@ class Dispatcher:
         self._last_bug = ""
         self._closed = False
 
-    # -- who is there ----------------------------------------------------------------------------------------------
+    # -- registration and queue ------------------------------------------------------------------------------------
 
     def register(self, page_task: PageTask) -> None:
-        """A page begins to be read. The servers are watched from the first to the last."""
+        """A page begins to be read. The servers are watched while any page is registered."""
         now = self._clock()
         if not self._page_tasks:
             self._active_since = now
@@ -142,8 +142,8 @@ class Dispatcher:
     # -- giving servers to pages -----------------------------------------------------------------------------------
 
     def dispatch(self) -> None:
-        """Everything that can be sent now is sent; what has waited too long is given up. Never raises, since it is
-        called from callbacks."""
+        """Sends every page that can be sent now, and gives up what has waited too long. Called from callbacks, so it
+        never raises."""
         if self._dispatching or self._closed:
             return
         self._dispatching = True
@@ -158,9 +158,11 @@ class Dispatcher:
             self._dispatching = False
 
     def _fail_waiting(self, error: Exception) -> None:
-        """A bug of ours: pages that wait for the next try would wait for ever. Each bug is logged in full once."""
+        """After a bug of ours: else the pages would wait for ever. The same bug is logged in full only once."""
         waiting = [task for task in self._page_tasks if task in self._queue or task in self._suspects]
         shown = repr(error)
+        if not waiting and shown == self._last_bug:
+            return
         log.error("%d waiting page(s) fail, no server can be chosen: %s", len(waiting), shown,
                   exc_info=None if shown == self._last_bug else error)  # fmt: skip
         self._last_bug = shown
@@ -172,7 +174,7 @@ class Dispatcher:
             page_task.give_up(GaveUp(Reason.ENGINE_FAILED, f"no server could be chosen: {shown}"))
 
     def _place_queue(self, now: float) -> None:
-        """First everybody whose own server has room, then whoever is left takes what is left, even beyond its share.
+        """First each page whose preferred server has room; then the others take what is left, even beyond their share.
 
         So a free slot of the small card goes to a small document that waits, before it goes to the overflow of a
         large one; and no slot idles while a page waits.
@@ -184,10 +186,10 @@ class Dispatcher:
         in_flight = self._in_flight_by_document()
         for only_at_home, shares_lifted in ((True, False), (False, False), (False, True)):
             left: list[PageTask] = []
-            nowhere: set[tuple[str, bool]] = set()  # documents whose fresh pages found nothing since the last change
+            no_slot: set[tuple[str, bool]] = set()  # documents whose fresh pages found none since the last change
             for ahead, page_task in enumerate(waiting):
                 kind = (page_task.document_id, page_task.urgent)
-                if page_task.is_fresh and kind in nowhere:
+                if page_task.is_fresh and kind in no_slot:
                     left.append(page_task)
                     continue
                 document = DocumentView(
@@ -202,13 +204,13 @@ class Dispatcher:
                 if best is None or (only_at_home and not best.at_home and not page_task.urgent):
                     left.append(page_task)
                     if page_task.is_fresh:
-                        nowhere.add(kind)
+                        no_slot.add(kind)
                     continue
                 page_task.send(self._by_name[best.backend], best)
                 self._queue.take(page_task)
                 in_flight[page_task.document_id][best.backend] += 1
                 states = [backend.state() for backend in self._backends]
-                nowhere.clear()
+                no_slot.clear()
                 if not any(state.has_room for state in states):
                     return
             waiting = left
@@ -274,9 +276,9 @@ class Dispatcher:
         if self._down_since is None:
             self._down_since = now
             log.warning("no server takes pages; after %.0f s %s", self._outage_wait, self._fallback)
-        # after an idle time nobody has looked at the servers: give them the time of a look or two
-        looked = now - self._active_since >= min(self._outage_wait, 2 * self._tuning.breaker.longest_wait)
-        if looked and now - self._down_since >= self._outage_wait:
+        # after an idle time nobody has polled the servers: give them the time of a poll or two
+        polled = now - self._active_since >= min(self._outage_wait, 2 * self._tuning.breaker.longest_wait)
+        if polled and now - self._down_since >= self._outage_wait:
             why = ", ".join(f"{s.name} {s.breaker.why}" for s in self._backends)
             self._give_up_all(GaveUp(Reason.BACKEND_UNAVAILABLE, f"{why} for {now - self._down_since:.0f} s"))
 
@@ -299,10 +301,10 @@ class Dispatcher:
             self.dequeue(page_task)
             page_task.give_up(gave_up)
 
-    # -- late pages ------------------------------------------------------------------------------------------------
+    # -- hedging ---------------------------------------------------------------------------------------------------
 
     def _hedge(self) -> None:
-        """Late pages are asked a second time where a slot is free."""
+        """Sends late pages a second time where a slot is free."""
         now = self._clock()
         late: dict[int, PageTask] = {}
         seen: list[InFlight] = []

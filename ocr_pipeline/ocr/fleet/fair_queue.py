@@ -1,4 +1,4 @@
-"""The order in which waiting pages are looked at: urgent first, then the documents in turn.
+"""The order in which waiting pages are served: urgent first, then the documents in turn.
 
 Here belongs the queue, pure. Not here: which server takes the page at its head (routing.py).
 

@@ -1,4 +1,4 @@
-"""Whether a server may be asked: a circuit breaker, and the watch that tells a hung server from a slow one.
+"""Whether a server may be asked: a circuit breaker, and the progress that tells a hung server from a slow one.
 
 Here belongs pure state only: values go in with the time, the next state comes out. Not here: what /metrics says
 (server_metrics.py), asking for it (watch.py), and what becomes of the pages (failover.py, dispatcher.py).
@@ -25,8 +25,8 @@ class BreakerRules:
     faults: int = 5  # transport faults in a row, with no good answer between, that open the breaker
     first_wait: float = 0.5
     longest_wait: float = 5.0
-    health_interval: float = 2.0  # for a server that is away: a look at its /health costs nothing, its idle slots do
-    misconfigured_wait: float = 300.0  # nothing heals a wrong key by itself: look again after a long while
+    health_interval: float = 2.0  # for a server that is away: a poll of its /health costs nothing, its idle slots do
+    misconfigured_wait: float = 300.0  # nothing heals a wrong key by itself: poll again after a long while
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Breaker:
         )
 
     def health_checked(self, now: float, healthy: bool, *, jitter: float = 0.0) -> Breaker:
-        """An open breaker's /health was read at or after `retry_at`: one page next, or another look later."""
+        """An open breaker's /health was read at or after `retry_at`: one page next, or another poll later."""
         if self.condition is not Condition.OPEN or now < self.retry_at:
             return self
         if healthy:
@@ -86,7 +86,7 @@ class Breaker:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The watch over one server: generated tokens must move while requests run.
+    """The progress of one server: generated tokens must move while requests run.
 
     /health is 200 for a hung vLLM (vllm issue 39863), so progress is the only sign there is.
     """
@@ -94,10 +94,10 @@ class Progress:
     generated: float | None = None
     started: float | None = None
     moved_at: float | None = None  # clock time of the last sign of progress; None: nothing runs
-    restarted: bool = False  # the counters went back between the last two looks
+    restarted: bool = False  # the counters went back between the last two polls
 
     def observe(self, metrics: ServerMetrics, in_flight: int, now: float) -> Progress:
-        """The watch after one look. `in_flight` is our own number: a server that says nothing is not watched."""
+        """The progress after one poll. `in_flight` is our own number: a server that says nothing is not watched."""
         restarted = _went_back(self.generated, metrics.generated) or _later(self.started, metrics.started)
         held = (metrics.running or 0) + (metrics.waiting or 0)  # with its memory full a stuck server runs none
         runs = in_flight > 0 and held > 0 and metrics.generated is not None
@@ -110,7 +110,7 @@ class Progress:
         )
 
     def has_restarted(self, metrics: ServerMetrics) -> bool | None:
-        """Whether the server that says this is another process than the one last looked at; None: it cannot be told.
+        """Whether the server that says this is another process than the one last polled; None: it cannot be told.
 
         A connection lost and a /health that fails are a dead server or a tunnel with a fault: only this tells which.
         """

@@ -1,8 +1,7 @@
-"""One server of the fleet at run time: its client, the pages in flight there, and what is known of its state.
+"""One server of the fleet at run time: its client, its pending requests, and its state (breaker, admission, speed).
 
-Here belongs what is true of one server: sending, and taking answers into account (breaker, admission, speed). Not here:
-looking at it while pages are there (watch.py), whether it died (deaths.py), which page comes (dispatcher.py), what a
-page does with its answer (page_task.py).
+Here belongs sending, and what an answer changes in that state. Not here: polling the server (watch.py), whether it died
+(deaths.py), which page comes next (dispatcher.py), what a page does with its answer (page_task.py).
 """
 
 from __future__ import annotations
@@ -31,23 +30,23 @@ from ocr_pipeline.ocr.vllm.client import VllmClient
 log = logging.getLogger(__name__)
 
 OVERLOADED = ("http_429", "http_503")
-UNREACHABLE = ("connect_failed",)  # nobody listens: no need to count to five
-CLIENT_SIDE = ("client_failed", "connection_stale", "hedged", "cancelled", "hung")  # say nothing of it
+UNREACHABLE = ("connect_failed",)  # nobody listens: opens the breaker at once
+CLIENT_SIDE = ("client_failed", "connection_stale", "hedged", "cancelled", "hung")  # say nothing of the server
 RECENT = 60.0  # seconds: so long a good answer proves that the server reads pages
 STALE_SPEED = 60.0  # seconds without an answer: a server that crawled then is worth another try
 LONGEST_PAUSE = 60.0  # seconds that a Retry-After may keep all pages away
-DEATH_OUTCOME = {"connection_stale": "connection_lost", "engine_error": "engine_dead"}  # once it is sure
+DEATH_OUTCOME = {"connection_stale": "connection_lost", "engine_error": "engine_dead"}  # once it is confirmed
 
 
 class RequestOwner(Protocol):
-    """Who gets the answer."""
+    """Who is called back with the answer."""
 
     def completed(self, request: PendingRequest) -> None: ...
 
 
 @dataclass(eq=False, slots=True)
 class PendingRequest:
-    """One request on its way."""
+    """One request that was sent and has no answer yet."""
 
     owner: RequestOwner
     backend: LiveBackend
@@ -102,13 +101,13 @@ class LiveBackend:
         self.reserved_for: RequestOwner | None = None  # a page that is to be alone here
         self.deaths = Deaths(self.client, recovery_timeout=recovery_timeout, clock=clock, changed=changed)
         self.tenancy = Tenancy()
-        self.epoch = 0  # counts openings: an answer of an earlier epoch says nothing of now
-        self.poll_soon = asyncio.Event()  # the pause between two looks has become another
+        self.epoch = 0  # counts openings of the breaker: an answer from an earlier epoch says nothing of now
+        self.poll_soon = asyncio.Event()  # the time to the next poll has become shorter
         self._clock = clock
         self._changed = changed
         self._paused_until = 0.0
 
-    # -- what others want to know ----------------------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------------------------------
 
     @property
     def in_flight(self) -> int:
@@ -152,7 +151,7 @@ class LiveBackend:
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def reserve(self, owner: RequestOwner) -> None:
-        """Keeps the server free for a page that is to be alone, and looks more often whether it is."""
+        """Keeps the server free for a page that is to be alone, and has it polled more often until it is empty."""
         self.reserved_for = owner
         self.tenancy.invalidate()
         self.poll_soon.set()
@@ -227,7 +226,7 @@ class LiveBackend:
             request.owner.completed(request)
         request.released = True
 
-    # -- what an answer says of the server -------------------------------------------------------------------------
+    # -- what an answer changes ------------------------------------------------------------------------------------
 
     def _account(self, request: PendingRequest, answer: Answer) -> None:
         now = self._clock()
@@ -301,7 +300,7 @@ class LiveBackend:
         for request in self.pending - {seen_by}:
             request.cancel("connection_lost", Fault.DEATH)
 
-    # -- what a look says of the server ----------------------------------------------------------------------------
+    # -- what a poll changes ---------------------------------------------------------------------------------------
 
     def health_checked(self, healthy: bool) -> bool:
         """Its /health was read while the breaker was open. Returns whether it takes a page again."""

@@ -1,4 +1,4 @@
-"""One page's life in the fleet: asked, asked again for its text or for its server, and ended in one transcript.
+"""One page in the fleet: sent, sent again because of its text or its server, and ended in one transcript.
 
 Here belongs the order of events for one page, and its record of attempts. Not here: which server takes it
 (dispatcher.py), what a text is worth (ladder.py), what a fault means for the next try (failover.py).
@@ -36,14 +36,14 @@ OnPoisoned = Callable[[Poisoned], Awaitable[None]]
 
 
 class Queue(Protocol):
-    """Where a page waits until a server is given to it, or hope is given up."""
+    """Where a page waits until it is sent to a server, or given up."""
 
     def enqueue(self, page_task: PageTask) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingContext:
-    """What pages are read with: the fleet's, the same for all of them."""
+    """What all pages of a fleet are read with."""
 
     config: BackendsConfig
     recipe_id: str
@@ -88,7 +88,7 @@ class PageTask:
         """Nothing has happened to it yet: where one such page of a document cannot go, no other can."""
         return not self._tried and not self.history.avoid and not self.history.refused
 
-    # -- the fleet's side ------------------------------------------------------------------------------------------
+    # -- called by the dispatcher and by requests --------------------------------------------------------------------
 
     def view(self, now: float, ahead: int) -> PageView:
         return PageView(
@@ -129,7 +129,7 @@ class PageTask:
         self.history.clear_deaths()
         return not self.history.suspect
 
-    # -- the page's life -------------------------------------------------------------------------------------------
+    # -- requests and their answers --------------------------------------------------------------------------------
 
     async def read(self) -> Transcript:
         """Asks until there is a good text, no way to ask is left, or the page is given up."""

@@ -1,7 +1,7 @@
-"""Who else has pages at a server: what must be known before a page can be said to be alone there.
+"""Does anybody else send to a server? To be known before a page can be said to be alone there.
 
-Here belongs what is concluded from looks at the server's own numbers, pure. Not here: the looking (watch.py), and
-what a death then says against a page (failover.py).
+Here belongs what follows from the server's own metrics, pure. Not here: the polling (watch.py), and what a death then
+says against a page (failover.py).
 
 Other runs send to the same server, and no run knows of the others: a page that is alone by one's own count may stand
 beside the page of another run that kills the server.
@@ -21,22 +21,22 @@ class Tenancy:
 
     metrics_available: bool = True  # it lets us read its /metrics
     shared: bool = False  # pages that are not ours were seen there, or the server never tells
-    _empty: bool = False  # the last look showed no page there, and none was sent since
-    _reserved_since: float | None = None  # none of ours was there since, and no look showed the server empty
-    _strangers: int = 0  # looks in a row that showed pages that are not ours
+    _empty: bool = False  # the last poll showed no page there, and none was sent since
+    _reserved_since: float | None = None  # none of ours was there since, and no poll showed the server empty
+    _strangers: int = 0  # polls in a row that showed pages that are not ours
 
     def invalidate(self) -> None:
-        """A page of ours was sent, or the server begins to be kept free: what was seen before says nothing now."""
+        """A page of ours was sent, or the server begins to be kept free: what a poll showed before says nothing now."""
         self._empty = False
 
     def mark_reserved(self, now: float) -> None:
-        """A look is made while the server is kept free for one page, whatever comes of the look."""
+        """The server is polled while it is kept free for one page, whatever comes of the poll."""
         if self._reserved_since is None:
             self._reserved_since = now
 
     def observe(self, metrics: ServerMetrics, ours: int) -> None:
-        """What a look said, with so many of our pages there. A request that was just cancelled is still counted by
-        the server, so it takes two looks in a row to see strangers."""
+        """What a poll showed, with so many of our pages there. A request that was just cancelled is still counted by
+        the server, so it takes two polls in a row to see strangers."""
         held = requests_held(metrics)
         if held is None:
             self.shared, self._empty = True, not ours

@@ -1,7 +1,7 @@
-"""The watch over one server while there are pages for it: its /health when it is away, its /metrics while it reads.
+"""Polls one server while there is work for the fleet: its /health while it is away, its /metrics while it reads.
 
-Here belongs the looking, and what follows from a look at once: a hung or silent server, one that is back. Not here:
-what answers say of the server (live_backend.py), and whether it died (deaths.py).
+Here belongs the polling, and what a poll shows by itself: a hung or silent server, one that is back. Not here: what
+answers say of the server (live_backend.py), and whether it died (deaths.py).
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ SILENT = ("connect_failed", "connect_timeout", "timeout")
 
 @dataclass(frozen=True, slots=True)
 class WatchRules:
-    """How closely servers are watched. Seconds."""
+    """How closely servers are polled. Seconds."""
 
-    interval: float = 1.0  # between looks at /metrics while pages are in flight
+    interval: float = 1.0  # between polls of /metrics while pages are in flight
     hung_after: float = 45.0  # requests run and no token comes: longer than any prefill that was measured
     unreachable_after: float = 30.0  # neither /metrics nor /health answer, while pages are in flight
 
 
 class Watch:
-    """Over one server, for as long as there is work for the fleet."""
+    """Of one server, for as long as there is work for the fleet."""
 
     def __init__(
         self, backend: LiveBackend, rules: WatchRules, *, clock: Callable[[], float], changed: Callable[[], None]
     ) -> None:
-        """`changed` is called when the server may take pages, or is known better, after a look."""
+        """`changed` is called when a poll shows that the server may take pages, or more or fewer of them."""
         self._backend = backend
         self._rules = rules
         self._clock = clock
@@ -58,7 +58,7 @@ class Watch:
             try:
                 await self.poll()
             except Exception:
-                log.exception("looking at %s", self._backend.name)
+                log.exception("polling %s", self._backend.name)
 
     def _pause(self) -> float:
         breaker = self._backend.breaker
@@ -69,7 +69,7 @@ class Watch:
         return min(max(breaker.retry_at - self._clock(), 0.05), self._rules.interval)
 
     async def poll(self) -> None:
-        """One look: at /health when the breaker is open and may be probed, at /metrics while pages are in flight."""
+        """One poll: of /health when the breaker is open and may be probed, of /metrics while pages are in flight."""
         backend = self._backend
         if backend.breaker.condition is Condition.OPEN:
             if self._clock() >= backend.breaker.retry_at:

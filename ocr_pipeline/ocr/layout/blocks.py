@@ -161,7 +161,7 @@ def with_titles(blocks: Sequence[Block]) -> list[Block]:
 
 
 def grid_block(grid: Grid) -> Block:
-    """A table as a markdown table; a form (labels with a colon, values) as one line a field."""
+    """A table as a markdown table; a form (labels with a colon, values) as one line per field."""
     rows = [[" ".join(line.text for line in cell) for cell in row] for row in grid.cells]
     lines = tuple(line for row in grid.cells for cell in row for line in cell)
     labels = [row[0] for row in rows if row[0]]

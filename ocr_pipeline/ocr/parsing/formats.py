@@ -1,6 +1,6 @@
 """The output formats of models of other families: plain markdown, a JSON list of boxes, markdown under front matter.
 
-Here belongs one function a format, `(text, width, height) -> ParsedPage`, with the size in pixels of the image that
+Here belongs one function per format, `(text, width, height) -> ParsedPage`, with the size in pixels of the image that
 was read. As everywhere: linear time, and nothing raises.
 """
 

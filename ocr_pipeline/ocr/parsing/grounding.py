@@ -63,7 +63,7 @@ _TAG = re.compile(
 def parse_grounding(text: str) -> ParsedPage:
     """The page as markdown and regions.
 
-    A label with several boxes makes a region a box, and the text belongs to the first. A figure stands in the
+    A label with several boxes makes one region per box, and the text belongs to the first. A figure stands in the
     markdown as `![](figure:N)`, N being the index of its region. Boxes are sorted (x0 < x1, y0 < y1) and cut at the
     page's edges; one without an area, or with anything but four numbers, makes no region, and its text stays.
     """

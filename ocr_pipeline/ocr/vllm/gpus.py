@@ -1,7 +1,7 @@
 """The GPU machines, as data: what was asked for each, the number that is in force, and why.
 
-Here belong one `GpuProfile` a machine and nothing that acts. A backend of the user's file names one of these or gives
-its own numbers. None of it is part of the recipe but the dpi.
+Here belongs one `GpuProfile` per machine and nothing that acts. A backend of the user's file names one of these or
+gives its own numbers. None of it is part of the recipe but the dpi.
 """
 
 from __future__ import annotations

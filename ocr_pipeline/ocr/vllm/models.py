@@ -1,7 +1,7 @@
 """The models that can be asked, as data: how each wants to be asked, served and understood.
 
-Here belong one `ModelProfile` a model and nothing that acts. A new model is a new entry in `MODELS`; where its answers
-have a form of their own, a parser in `ocr/parsing/`. What a profile says goes into the recipe, so an edit of a
+Here belongs one `ModelProfile` per model and nothing that acts. A new model is a new entry in `MODELS`; where its
+answers have a form of their own, a parser in `ocr/parsing/`. What a profile says goes into the recipe, so an edit of a
 prompt or a sampling number asks for every page again; that is meant.
 
 Sources: model cards and vLLM's recipes, as read for each model; the `why` of each profile names what is surprising.
