@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from ocr_pipeline.flow.poisoned import keep
 from ocr_pipeline.flow.progress import Progress
 from ocr_pipeline.flow.service import OcrService
@@ -40,17 +42,18 @@ def lake(settings: Settings) -> Storage:
 
 
 def s3_options(settings: Settings) -> S3Options:
-    def secret(value: object) -> str | None:
-        return value.get_secret_value() if value is not None else None  # type: ignore[attr-defined]
-
     return S3Options(
-        access_key_id=secret(settings.r2_access_key_id),
-        secret_access_key=secret(settings.r2_secret_access_key),
+        access_key_id=_shown(settings.r2_access_key_id),
+        secret_access_key=_shown(settings.r2_secret_access_key),
         endpoint_url=settings.r2_endpoint_url,
         account_id=settings.r2_account_id,
         jurisdiction=settings.r2_jurisdiction,
         region=settings.r2_region,
     )
+
+
+def _shown(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
 
 
 @contextmanager
@@ -104,8 +107,13 @@ def warehouse(
 ) -> Warehouse:
     """The warehouse; `wait_seconds` for a file that others use, and `on_wait` is told where that takes long. Raises
     WarehouseError at once for `md:` without a token."""
-    token = settings.motherduck_token.get_secret_value() if settings.motherduck_token else None
-    return Warehouse(settings.warehouse, token, connect=connect, wait_seconds=wait_seconds, on_wait=on_wait)
+    return Warehouse(
+        settings.warehouse,
+        _shown(settings.motherduck_token),
+        connect=connect,
+        wait_seconds=wait_seconds,
+        on_wait=on_wait,
+    )
 
 
 def let_motherduck_read_r2(settings: Settings, opened: Warehouse) -> bool:
