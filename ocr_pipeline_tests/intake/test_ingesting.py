@@ -69,9 +69,11 @@ def test_files_of_every_size_arrive_and_one_that_is_gone_fails_alone(
 def test_the_store_is_asked_for_no_file_while_the_intake_of_the_machine_is_locked(
     tmp_path: Path, options: IntakeOptions, sources: list[Source]
 ) -> None:
+    one_at_a_time = threading.Lock()
+
     class Watching(LocalStorage):
         def stat(self, key: str) -> ObjectInfo | None:
-            with FileLock(options.data / "intake.lock", timeout=0):
+            with one_at_a_time, FileLock(options.data / "intake.lock", timeout=0):
                 return super().stat(key)
 
     options.data.mkdir()
