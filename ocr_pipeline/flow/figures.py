@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
+from ocr_pipeline.ocr.parsing.grounding import FIGURE_LABELS
 from ocr_pipeline.records import Region
 
-FIGURE_LABELS = frozenset({"image", "figure"})
 MAX_FIGURES = 64  # a page: more is noise, and each is an object in the lake
 _MIN_SIDE = 8  # pixels
 

@@ -14,13 +14,13 @@ from ocr_pipeline.ocr.parsing.model_text import clean
 from ocr_pipeline.records import ParsedPage, Region
 
 SCALE = 999.0  # the model counts 0..999 across the image, whatever its size (run_dpsk_ocr_pdf.py: x / 999 * width)
-FIGURES = frozenset({"image", "figure"})
+FIGURE_LABELS = frozenset({"image", "figure"})
 MAX_REGIONS = 10_000  # of one page; 8,192 tokens hold fewer than 500
 
 # The labels seen. Under "OCR this image." the words themselves stand where the label belongs: they are content.
 LABELS = frozenset(
     {
-        *FIGURES,
+        *FIGURE_LABELS,
         "title",
         "sub_title",
         "text",
@@ -82,7 +82,7 @@ def parse_grounding(text: str) -> ParsedPage:
         for number, box in enumerate(_boxes(boxes)):
             if len(regions) == MAX_REGIONS:
                 break
-            if name in FIGURES:
+            if name in FIGURE_LABELS:
                 blocks.append(f"![](figure:{len(regions)})")
             regions.append(Region(name, *box, words if number == 0 else ""))
         blocks.append(words)

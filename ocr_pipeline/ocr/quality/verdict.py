@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ocr_pipeline.ocr.parsing.grounding import FIGURE_LABELS
 from ocr_pipeline.ocr.parsing.parse import parse_text
 from ocr_pipeline.ocr.quality.agreement import agreement as words_agreement
 from ocr_pipeline.ocr.quality.repetition import find_loop
@@ -66,7 +67,7 @@ _WORD = re.compile(r"\w")
 
 
 def _has_figure(parsed: ParsedPage) -> bool:
-    return any(region.label in ("image", "figure") for region in parsed.regions)
+    return any(region.label in FIGURE_LABELS for region in parsed.regions)
 
 
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")

@@ -17,7 +17,7 @@ from ocr_pipeline.ocr.fleet.fleet import Fleet, Tuning
 from ocr_pipeline.ocr.fleet.watch import WatchRules
 from ocr_pipeline.records import PageImage
 from ocr_pipeline_tests.ocr.fleet.runs import Run, document, fleet_of, read_all, two, until
-from ocr_pipeline_tests.ocr.fleet.test_fleet import OnTheCpu
+from ocr_pipeline_tests.ocr.fleet.test_server_faults import OnTheCpu
 from ocr_pipeline_tests.simulator import Fleet as Servers
 
 pytestmark = pytest.mark.slow
