@@ -10,6 +10,7 @@ import base64
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from urllib.parse import quote
 
 import dagster as dg
@@ -129,7 +130,8 @@ def _first_page(lake: Storage, batch: Batch) -> str | None:
                 image.convert("RGB").save(out, "JPEG", quality=60)
         except (OSError, ObjectMissing):
             continue
-        return f"![page {int(image_key[-8:-4])}](data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()})"
+        number = int(PurePosixPath(image_key).stem)
+        return f"![page {number}](data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()})"
     return None
 
 

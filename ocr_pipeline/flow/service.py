@@ -46,6 +46,7 @@ class OcrService:
         self._thread = threading.Thread(target=self._loop.run_forever, name="ocr-loop", daemon=True)
         self._thread.start()
         self._begun: dict[str, Future[StreamCounts]] = {}
+        self._running: set[Future[StreamCounts]] = set()  # the begun ones too
         try:
             # made on the loop: its clients belong to it
             self._transcriber = self._wait(_call(transcriber))
@@ -82,14 +83,17 @@ class OcrService:
             self._options,
             self._progress,
         )
-        return asyncio.run_coroutine_threadsafe(stream.run(batch, render=render, read=read), self._loop)
+        future = asyncio.run_coroutine_threadsafe(stream.run(batch, render=render, read=read), self._loop)
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        return future
 
     def close(self) -> None:
-        """Ends what is still running, then the transcriber and the loop."""
+        """Ends what is still running, then the transcriber and the loop. Who waits in `run` gets CancelledError."""
         if self._loop.is_closed():
             return
-        for begun in self._begun.values():
-            begun.cancel()
+        for future in list(self._running):
+            future.cancel()
         self._wait(_settled())
         self._wait(self._pool.__aexit__())
         self._wait(self._transcriber.aclose())

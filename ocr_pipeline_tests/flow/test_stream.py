@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +26,7 @@ from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import batches, deletions, keys, planner
 from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.storage import Storage, StorageError
-from ocr_pipeline.records import Batch, Deletion, DocumentResult, PageImage, PageStatus, Reason, Upload
+from ocr_pipeline.records import Batch, Deletion, DocumentResult, PageImage, PageStatus, Reason, Transcript, Upload
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
 from ocr_pipeline_tests.flow.rows import attempts, rows
 from ocr_pipeline_tests.pdfs import numbered, pdf
@@ -252,6 +255,29 @@ def test_a_lake_that_does_not_answer_fails_the_batch_and_rejects_nothing(
     (tmp_path / "lake").symlink_to("lake")  # a link to itself: every call fails
     with pytest.raises(StorageError):
         service.run(batch)
+
+
+class Hanging(ScriptedTranscriber):
+    """Never answers."""
+
+    async def transcribe(self, image: PageImage, previous: Transcript | None = None) -> Transcript:
+        self.asked[image.document_id, image.page_number] += 1
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+
+@pytest.mark.timeout(60)
+def test_closing_ends_the_batch_that_another_thread_waits_for(lake: Storage) -> None:
+    engine = Hanging()
+    service = OcrService(lake, lambda: engine, StreamOptions(render_workers=1))
+    batch = put(lake, {"a.pdf": numbered(2)})
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(service.run, batch)
+        while not engine.asked:
+            time.sleep(0.02)
+        service.close()
+        with pytest.raises(CancelledError):
+            running.result()
 
 
 def test_an_engine_that_cannot_be_made_leaves_no_thread_behind(lake: Storage) -> None:
