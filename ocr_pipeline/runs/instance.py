@@ -40,7 +40,7 @@ def home(settings: Settings) -> Path:
             if not (folder / MADE).exists():
                 _make(folder)
         for name in DATABASES:  # to open a SQLite file for reading is to write beside it
-            if not os.access(folder / name, os.W_OK):
+            if (folder / name).exists() and not os.access(folder / name, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder / name))
     except Timeout:
         raise
