@@ -207,10 +207,13 @@ def _from_transcript(transcript: Transcript, document: RenderedDocument, number:
 
 
 def _own_attempts(transcript: Transcript | None, document: RenderedDocument, number: int) -> list[Attempt]:
-    """The attempts that this page sent; those of another page with the same image are that page's rows."""
+    """The attempts that this page sent, numbered in their order; those of another page with the same image are that
+    page's rows."""
     if transcript is None:
         return []
-    return [a for a in transcript.attempts if (a.document_id, a.page_number) == (document.document_id, number)]
+    own = [a for a in transcript.attempts if (a.document_id, a.page_number) == (document.document_id, number)]
+    own.sort(key=lambda attempt: attempt.started_at)
+    return [replace(attempt, attempt=place) for place, attempt in enumerate(own, 1)]
 
 
 def _figure_links(upload_key: str, rendered: RenderedPage, parsed: ParsedPage) -> str:

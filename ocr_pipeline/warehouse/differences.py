@@ -12,7 +12,7 @@ import duckdb
 
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.load import DOCUMENT_TABLES, FOUND
-from ocr_pipeline.warehouse.schema import PRIMARY_KEYS, TABLES
+from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline.warehouse.source import Source, check_complete, relation
 
 
@@ -71,13 +71,16 @@ def _differing_rows(connection: duckdb.DuckDBPyConnection, table: str, source: d
 
 
 def _missing_attempts(connection: duckdb.DuckDBPyConnection, attempts: str) -> str:
-    """Attempts are history: each of the file's is there, itself or a later one with the same key."""
-    key = PRIMARY_KEYS["attempts"]
+    """Attempts are history: each of the file's is there, whatever its number among those of other batches."""
+    sent = ", ".join(name for name in TABLES["attempts"].names if name != "attempt")
+    file = f"(SELECT * FROM ocr.attempts WHERE false UNION ALL BY NAME SELECT * FROM {attempts})"
     count = _count(
         connection,
         f"""
-        SELECT count(*) FROM {attempts} p LEFT JOIN ocr.attempts a USING ({", ".join(key)})
-        WHERE a.started_at IS NULL OR a.started_at < p.started_at
+        SELECT count(*) FROM (
+            SELECT {sent} FROM {file} EXCEPT ALL
+            SELECT {sent} FROM ocr.attempts WHERE document_id IN (SELECT document_id FROM {file})
+        )
         """,
     )
     return f"attempts: {count} rows are not there" if count else ""

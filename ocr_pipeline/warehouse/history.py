@@ -1,20 +1,22 @@
 """The history of attempts: what becomes of the rows of an earlier run of the batch.
 
-Here belongs the rule which of two rows with one key stays, for files; `load.py` says the same in SQL, for tables.
+Here belongs which rows a file has and how they are numbered; `load.py` says the same in SQL, for tables.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from itertools import groupby
 
 import pyarrow as pa
 
-from ocr_pipeline.warehouse.schema import PRIMARY_KEYS, TABLES
+from ocr_pipeline.warehouse.schema import TABLES
 
-_KEY = PRIMARY_KEYS["attempts"]
-_VALUES = ("started_at", *(name for name in TABLES["attempts"].names if name not in (*_KEY, "started_at")))
+_PAGE = ("document_id", "page_number", "recipe_id")
+_SENT = (*_PAGE, "started_at", *(n for n in TABLES["attempts"].names if n not in (*_PAGE, "started_at", "attempt")))
+"""What tells one request from another, in the order by which they are numbered."""
 
-Row = dict[str, Any]
+_Request = tuple[tuple[bool, object], ...]
 
 
 def merged_attempts(
@@ -22,8 +24,8 @@ def merged_attempts(
 ) -> tuple[pa.Table, pa.Table]:
     """New rows together with earlier ones, and the earlier ones that are not used yet; all sorted by key.
 
-    Rows come in pieces: of `before` only what is of pages up to `up_to` (document id, page) is taken, None: all. Where
-    both have a key, the later `started_at` stays, and of two equal ones the greater row.
+    Rows come in pieces: of `before` only what is of pages up to `up_to` (document id, page) is taken, None: all. A
+    request that both have is one row; each page's are numbered by the time they were sent.
     """
     if not before.num_rows:
         return rows, before
@@ -33,19 +35,16 @@ def merged_attempts(
         count = sum(place <= up_to for place in places)
     if not count:
         return rows, before
-    kept = {_key(row): row for row in before.slice(0, count).to_pylist()}
-    for row in rows.to_pylist():
-        there = kept.get(_key(row))
-        if there is None or _worth(row) > _worth(there):
-            kept[_key(row)] = row
-    merged = pa.Table.from_pylist([kept[key] for key in sorted(kept)], schema=rows.schema)
-    return merged, before.slice(count)
+    # of equal rows as many as the one side or the other has
+    requests = sorted((_requests(before.slice(0, count)) | _requests(rows)).elements())
+    merged = [
+        {**{name: value for name, (_, value) in zip(_SENT, request, strict=True)}, "attempt": number}
+        for _, of_page in groupby(requests, key=lambda request: request[: len(_PAGE)])
+        for number, request in enumerate(of_page, 1)
+    ]
+    return pa.Table.from_pylist(merged, schema=rows.schema), before.slice(count)
 
 
-def _key(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in _KEY)
-
-
-def _worth(row: Row) -> tuple[tuple[bool, Any], ...]:
+def _requests(rows: pa.Table) -> Counter[_Request]:
     """In the order of DuckDB's rows: NULL is greater than any value."""
-    return tuple((row[name] is None, row[name]) for name in _VALUES)
+    return Counter(tuple((row[name] is None, row[name]) for name in _SENT) for row in rows.to_pylist())

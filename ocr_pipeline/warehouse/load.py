@@ -4,10 +4,10 @@ Here belong the rules of replacement and of deletion. Not here: connections (`co
 
 The rules. A document's rows are those of its upload with the highest (uploaded_at, found, batch), where `found` is
 false for an upload that was gone or replaced when its batch ran; its older pages and regions go, all of them.
-`attempts` are history and stay; where two rows have one key, the later `started_at` stays, and of two equal ones the
-greater row. A deletion hides the uploads that were known when it was seen (`records.Deletion`), whether they are loaded
-before or after; of two deletions the later counts. So the end state depends on which batches were loaded, never on the
-order or on how often.
+`attempts` are history: each request that any batch names is a row, once. Their numbers are the order in which they were
+sent, over all uploads of the document: a transcript's own numbers begin anew with each new image of a page. A deletion
+hides the uploads that were known when it was seen (`records.Deletion`), whether they are loaded before or after; of two
+deletions the later counts. So the end state depends on which batches were loaded, never on the order or on how often.
 """
 
 # ruff: noqa: S608  the names of tables put into SQL here are ours; values are parameters
@@ -53,7 +53,7 @@ class LoadCounts:
     documents: int
     pages: int
     regions: int
-    attempts: int  # new ones, and those that took the place of an earlier one
+    attempts: int  # new ones
     replaced: int  # documents that were there before
     outranked: int  # documents of the batch left out, since a newer upload of them is there
 
@@ -149,7 +149,7 @@ def load_rows(
                 """,
                 [winners],
             )
-    written["attempts"] = _insert(connection, _upsert_attempts(name["attempts"], source["attempts"]), [])
+    written["attempts"] = _add_attempts(connection, name["attempts"], source["attempts"], list(incoming))
     return LoadCounts(**written, replaced=len(replaced), outranked=len(incoming) - len(winners))
 
 
@@ -193,17 +193,57 @@ def _ranks(connection: duckdb.DuckDBPyConnection, documents: str, document_ids: 
     return {key: (uploaded_at, reason not in NOT_FOUND, batch) for key, uploaded_at, reason, batch in rows}
 
 
-def _upsert_attempts(attempts: str, source: str) -> str:
+def _add_attempts(connection: duckdb.DuckDBPyConnection, attempts: str, source: str, document_ids: list[str]) -> int:
+    """Adds the requests for pages of these documents that are not there yet, and numbers each page's by the time they
+    were sent; returns how many are new."""
+    old = "document_id IN (SELECT unnest(CAST($present AS VARCHAR[])))"
+    found = connection.execute(f"SELECT DISTINCT document_id FROM {attempts} WHERE {old}", {"present": document_ids})
+    present = [document_id for (document_id,) in found.fetchall()]
+    # by name below an empty table: columns that an older file lacks are NULL
+    source = f"(SELECT * FROM {attempts} WHERE false UNION ALL BY NAME SELECT * FROM {source})"
+    if not present:  # the usual batch: every document is new
+        return _insert(connection, f"INSERT INTO {attempts} BY NAME {_numbered(f'FROM {source}')}", [])
+    added = _insert(
+        connection,
+        f"INSERT INTO {attempts} BY NAME {_numbered(f'FROM {source} WHERE NOT {old}')}",
+        {"present": present},
+    )
+    before = f"SELECT * FROM {attempts} WHERE {old}"
+    # of equal rows as many as the one side or the other has: a file that is loaded again brings nothing new
+    both = f"""
+        FROM (
+            SELECT DISTINCT * EXCLUDE (attempt) FROM (
+                SELECT *, {_COPY} FROM ({before}) UNION ALL SELECT *, {_COPY} FROM {source} WHERE {old}
+            )
+        )
+    """
+    merged = connection.execute(_numbered(both), {"present": present}).to_arrow_table()
+    held = connection.execute(f"SELECT count(*) FROM ({before})", {"present": present}).fetchone()
+    count = int(merged.num_rows) - (int(held[0]) if held else 0)
+    if count:
+        connection.execute(f"DELETE FROM {attempts} WHERE {old}", {"present": present})
+        connection.register("merged_attempts", merged)
+        connection.execute(f"INSERT INTO {attempts} BY NAME FROM merged_attempts")
+        connection.unregister("merged_attempts")
+    return added + count
+
+
+_SENT = [name for name in TABLES["attempts"].names if name != "attempt"]
+"""What tells one request from another."""
+
+_COPY = f"row_number() OVER (PARTITION BY {', '.join(_SENT)}) AS copy"
+
+
+def _numbered(rows: str) -> str:
+    """A query for these rows of `attempts` with their numbers."""
     key = PRIMARY_KEYS["attempts"]
-    values = [column for column in TABLES["attempts"].names if column not in key]
-    order = ["started_at", *(column for column in values if column != "started_at")]
-    assignments = ", ".join(f"{column} = excluded.{column}" for column in values)
-    # DuckDB orders rows with NULLs last and never answers NULL, so this is a total order.
+    order = ["started_at", *(name for name in _SENT if name not in (*key, "started_at"))]
     return f"""
-        INSERT INTO {attempts} AS present BY NAME SELECT * FROM {source}
-        ON CONFLICT ({", ".join(key)}) DO UPDATE SET {assignments}
-        WHERE row({", ".join(f"excluded.{column}" for column in order)})
-            > row({", ".join(f"present.{column}" for column in order)})
+        SELECT {", ".join(_SENT)}, CAST(row_number() OVER (
+            PARTITION BY {", ".join(name for name in key if name != "attempt")}
+            ORDER BY {", ".join(f"{name} NULLS LAST" for name in order)}
+        ) AS INTEGER) AS attempt
+        {rows}
     """
 
 
@@ -243,7 +283,7 @@ def _document_ids(connection: duckdb.DuckDBPyConnection, tables: Source) -> list
     return [key for (key,) in connection.execute(f"SELECT document_id FROM {source}").fetchall()]
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, statement: str, parameters: list[object]) -> int:
+def _insert(connection: duckdb.DuckDBPyConnection, statement: str, parameters: list[object] | dict[str, object]) -> int:
     row = connection.execute(statement, parameters).fetchone()
     return int(row[0]) if row else 0
 

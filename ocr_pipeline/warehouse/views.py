@@ -130,7 +130,7 @@ LEFT JOIN ocr.documents d ON d.document_id = a.document_id
 GROUP BY a.document_id, d.source_uri, a.backend
 """
 """What a document cost, by backend: its share of the request seconds of a month times what the backend's busy time of
-that month cost. All documents add up to `usd_busy`. Earlier versions of a document are in it: they were paid for."""
+that month cost. All documents add up to `usd_busy`. Earlier uploads of a document are in it: they were paid for."""
 
 AGREEMENT = """
 CREATE OR REPLACE VIEW ocr.agreement AS

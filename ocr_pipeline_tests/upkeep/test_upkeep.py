@@ -508,3 +508,21 @@ def test_no_transcript_goes_on_the_word_of_an_empty_warehouse_or_an_empty_list(p
     assert retention.recipes_in_use(pipeline.lake) == {"scripted", "newer"}
     assert retention.forget_recipes(pipeline.lake, timedelta(0), datetime.now(UTC) + timedelta(days=9), set()) == 0
     assert len(list(pipeline.lake.list(keys.TRANSCRIPTS))) == 3
+
+
+def test_requests_for_an_edited_page_are_rows_beside_those_of_the_page_before(pipeline: Pipeline) -> None:
+    first = pipeline.cut({"a.pdf": numbered(3)})
+    pipeline.process(first)
+    edited = pipeline.cut({"a.pdf": numbered(3, "edited")})
+    pipeline.process(edited)
+    asked = "SELECT page_number, attempt FROM ocr.attempts ORDER BY ALL"
+    assert pipeline.rows(asked) == [(page, attempt) for page in (1, 2, 3) for attempt in (1, 2)]
+    after = pipeline.everything()
+    for batch in (first, edited, first):  # the older one finds its upload replaced, and keeps what it had read
+        pipeline.process(batch)
+    assert pipeline.everything() == after
+    pipeline.process(pipeline.cut({"a.pdf": numbered(3, "edited")}))  # the same bytes uploaded once more: nothing asked
+    assert len(pipeline.rows(asked)) == 6
+    after = pipeline.everything()
+    rebuild_warehouse(pipeline.lake, pipeline.warehouse)
+    assert pipeline.everything() == after

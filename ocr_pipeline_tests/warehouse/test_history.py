@@ -67,7 +67,8 @@ def test_a_merged_file_holds_what_the_table_holds_after_both_loads_in_pieces_too
     with contextlib.closing(duckdb.connect()) as database:
         warehouse = Warehouse("md:memory", "token", connect=lambda *_: contextlib.closing(database.cursor()))
         for rows in (before, now):
-            load_batch(warehouse, "b1", to_tables([result("z.pdf", batch="b1", asked=0)]) | {"attempts": rows})
+            documents = to_tables([result(name, batch="b1", asked=0) for name in "ab"])
+            load_batch(warehouse, "b1", documents | {"attempts": rows})
         with warehouse.read() as connection:
             held = connection.execute("SELECT * FROM ocr.attempts ORDER BY ALL").to_arrow_table()
     assert held.cast(pa.schema(list(TABLES["attempts"]))).to_pylist() == merged

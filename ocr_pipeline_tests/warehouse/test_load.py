@@ -7,7 +7,9 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
+from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -16,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ocr_pipeline.lake import keys
-from ocr_pipeline.records import Deletion, Reason
+from ocr_pipeline.records import Deletion, PageAttempt, Reason
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.load import LoadCounts, load_batch, mark_deleted, outcome
@@ -69,14 +71,15 @@ def test_loading_the_same_batch_again_changes_nothing(warehouse: Warehouse) -> N
 
 def test_surplus_pages_and_regions_of_an_older_upload_go_and_its_attempts_stay(warehouse: Warehouse) -> None:
     load(warehouse, result("a.pdf", batch="b1", pages=5), result("other.pdf", batch="b1", pages=2))
-    load(warehouse, result("a.pdf", batch="b2", uploaded=10, pages=2, recipe_id="r2"))
+    load(warehouse, result("a.pdf", batch="b2", uploaded=10, pages=2))
     assert pages_of(warehouse, "a.pdf") == [(1, "b2"), (2, "b2")]
     assert pages_of(warehouse, "other.pdf") == [(1, "b1"), (2, "b1")]
     with warehouse.read() as connection:
         regions = "SELECT count(*) FROM ocr.regions WHERE document_id = ? AND page_number > 2"
         assert connection.execute(regions, [document_id("a.pdf")]).fetchone() == (0,)
-        attempts = "SELECT recipe_id, count(*) FROM ocr.attempts WHERE document_id = ? GROUP BY ALL ORDER BY 1"
-        assert connection.execute(attempts, [document_id("a.pdf")]).fetchall() == [("r1", 5), ("r2", 2)]
+        attempts = "SELECT page_number, attempt FROM ocr.attempts WHERE document_id = ? ORDER BY ALL"
+        found = connection.execute(attempts, [document_id("a.pdf")]).fetchall()
+    assert found == [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (4, 1), (5, 1)]
 
 
 def test_an_older_upload_never_replaces_a_newer_one(warehouse: Warehouse) -> None:
@@ -111,21 +114,36 @@ def test_a_second_run_of_a_batch_replaces_its_own_rows(warehouse: Warehouse) -> 
     assert {row[-4] for row in contents(warehouse)["pages"]} == {"r1"}
 
 
-def test_of_two_attempts_with_one_key_the_later_stays_and_of_equals_the_greater(warehouse: Warehouse) -> None:
-    first, second = result("a.pdf", batch="b1", pages=1, asked=1), result("a.pdf", batch="b2", pages=1, asked=9)
-    load(warehouse, second)
-    load(warehouse, first)
-    assert [row[7] for row in contents(warehouse)["attempts"]] == [second.attempts[0].attempt.started_at]
-    attempt = second.attempts[0]
-    twins = [
-        replace(second, attempts=(replace(attempt, attempt=replace(attempt.attempt, prompt_tokens=tokens)),))
-        for tokens in (7, None, 8)
-    ]
-    for order in (twins, twins[::-1], [twins[1], twins[0], twins[2]]):
-        warehouse.run(lambda connection: connection.execute("DELETE FROM ocr.attempts"))
-        for twin in order:
-            load(warehouse, twin)
-        assert [row[9] for row in contents(warehouse)["attempts"]] == [None]  # NULL is the greatest
+@pytest.mark.parametrize("order", [*permutations(range(4))], ids=str)
+def test_every_request_is_a_row_numbered_by_time_whatever_was_loaded_when_and_how_often(
+    warehouse: Warehouse, order: tuple[int, ...]
+) -> None:
+    """Two uploads with other images of page 1, so that both transcripts begin with 1; and the second run of the older
+    one, which asked once more."""
+    older = result("a.pdf", batch="b1", pages=1, asked=1)
+    again = replace(older, attempts=(*older.attempts, *result("a.pdf", batch="b1", pages=1, asked=4).attempts))
+    newer = result("a.pdf", batch="b2", uploaded=2, pages=1, asked=3)
+    retried = replace(newer, attempts=(_with(newer.attempts[0], prompt_tokens=None), *newer.attempts))
+    batches = [older, again, newer, retried]
+    for place in (*order, *reversed(order)):
+        one = batches[place]
+        numbered = tuple(_with(attempt, attempt=number) for number, attempt in enumerate(one.attempts, 1))
+        load(warehouse, replace(one, attempts=numbered))
+    with warehouse.read() as connection:
+        query = "SELECT attempt, date_trunc('minute', started_at), prompt_tokens IS NULL FROM ocr.attempts ORDER BY 1"
+        found = connection.execute(query).fetchall()
+    assert found == [(1, instant(1), False), (2, instant(3), False), (3, instant(3), True), (4, instant(4), False)]
+
+
+def _with(row: PageAttempt, **changes: Any) -> PageAttempt:
+    return replace(row, attempt=replace(row.attempt, **changes))
+
+
+def test_a_batch_that_is_loaded_again_adds_no_attempt_and_counts_none(warehouse: Warehouse) -> None:
+    twice = result("a.pdf", batch="b1", pages=1)
+    twice = replace(twice, attempts=(*twice.attempts, _with(twice.attempts[0], attempt=2)))  # equal but for the number
+    assert [load(warehouse, twice).attempts for _ in range(3)] == [2, 0, 0]
+    assert load(warehouse, result("a.pdf", batch="b2", pages=1, asked=9), result("b.pdf", batch="b2")).attempts == 3
 
 
 def test_rows_of_another_batch_and_missing_tables_are_refused(warehouse: Warehouse) -> None:
