@@ -14,7 +14,8 @@ from ocr_pipeline.lake import batches
 from ocr_pipeline.printable import printable
 from ocr_pipeline.runs import history, instance
 from ocr_pipeline.settings import Settings
-from ocr_pipeline.upkeep.whereabouts import Stage, Whereabouts, documents_before, find, pace
+from ocr_pipeline.upkeep.expected_time import pace, pages_until_read
+from ocr_pipeline.upkeep.whereabouts import Stage, Whereabouts, find
 
 WORDS = {
     Stage.INBOX: "in the inbox, in no batch yet",
@@ -31,26 +32,31 @@ WORDS = {
 def command(key: str, as_json: bool) -> int:
     """Say where a document is: KEY is an upload's key or a part of its name.
 
-    Stage, batch, run, pages done, reason, and for one on its way the time it should still take. Exit code 1: not found.
+    Stage, batch, run, pages done, reason, and for one on its way the time until its batch should be read. At most 20
+    documents, and how many more there are. Exit code 1: not found.
     """
     settings = Settings()
     lake, warehouse, dagster = wiring.lake(settings), wiring.warehouse(settings, WAIT_SECONDS), _history(settings)
     found = find(lake, warehouse, settings.inbox, key)
-    speed = pace(warehouse)
+    expected: dict[str, float | None] = {}
+    if dagster and any(document.batch and document.stage is not Stage.TABLES for document in found.documents):
+        speed = pace(warehouse)
+        waiting = history.unloaded(dagster, batches.names(lake))
+        pages = pages_until_read(lake, waiting, history.at_work(dagster), speed.pages_per_document)
+        expected = {name: speed.seconds_for(count) for name, count in pages.items()}
     said = []
-    for document in found:
+    for document in found.documents:
         run = history.last_run(dagster, document.batch) if dagster and document.batch else None
-        expected = None
-        if dagster and document.batch and document.stage is not Stage.TABLES:
-            waiting = history.unloaded(dagster, batches.names(lake))
-            expected = speed.seconds_for(documents_before(lake, waiting, document.batch))
-        said.append(_said(document, run, expected))
+        on_its_way = document.batch is not None and document.stage is not Stage.TABLES
+        said.append(_said(document, run, expected.get(document.batch or "") if on_its_way else None))
     if as_json:
-        click.echo(json.dumps({"documents": said}, ensure_ascii=False))
+        click.echo(json.dumps({"documents": said, "more": found.more}, ensure_ascii=False))
     else:
         console = terminal()
         for entry in said:
             console.print(_line(entry), markup=False, soft_wrap=True)
+        if found.more:
+            console.print(f"and {found.more} more: give more of the key", markup=False)
         if not said:
             console.print(f"no upload's key holds {key!r}, and no object below {settings.inbox} does", markup=False)
     return 0 if said else 1

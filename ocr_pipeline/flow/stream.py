@@ -39,6 +39,9 @@ UPLOAD_GONE = frozenset({Reason.MISSING, Reason.REPLACED})
 NOT_READ = UPLOAD_GONE | {Reason.UNREADABLE}
 """Nothing was learnt of the upload's content: a markdown file under its key is another upload's."""
 
+LONG_DOCUMENT = 20
+"""Pages from which the lake is told how many a document has, for `status`: a shorter one is done before anyone asks."""
+
 LAYER_CHARACTERS = 20_000_000
 """Of a document's text layers that are kept, the first ones: they stand in memory until it is done. 5,000 pages of a
 book have 15 million; 300 pages that share one stream of text, in a file of 44 kB, have 60."""
@@ -196,6 +199,9 @@ class BatchStream:
                 self._progress.document_opened(upload.key, info.page_count)
                 if kept.document is None or kept.document.page_count != info.page_count:
                     kept = NOTHING
+                if kept is NOTHING and info.page_count >= LONG_DOCUMENT:
+                    counted = keys.page_count(self._batch.name, document_id)
+                    await asyncio.to_thread(self._storage.write, counted, str(info.page_count).encode())
                 self._keep(head, kept, readings, read)
                 tasks = await self._draw_pages(order, head, path, pages, readings, read, kept)
             except pdf.PdfError as error:

@@ -73,6 +73,11 @@ def page_image(batch_name: str, document: str, page: int) -> str:
     return f"{PAGES}{batch_name}/{document}/{page:04d}.jpg"
 
 
+def page_count(batch_name: str, document: str) -> str:
+    """How many pages a long document has, for people who ask while it is drawn: a number in digits."""
+    return f"{PAGES}{batch_name}/{document}/page-count.txt"
+
+
 def rendered(batch_name: str, document: str) -> str:
     """What rendering made of one document: page count, title, a line a page."""
     return f"{PAGES}{batch_name}/{document}/rendered.json"

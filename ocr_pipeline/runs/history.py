@@ -65,6 +65,12 @@ def waiting(instance: dg.DagsterInstance, documents_of: Callable[[str], int]) ->
     return found
 
 
+def at_work(instance: dg.DagsterInstance) -> set[str]:
+    """The batches that a run is working on."""
+    runs = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED]))
+    return {name for run in runs if (name := run.tags.get(PARTITION_TAG)) is not None}
+
+
 def finished(instance: dg.DagsterInstance) -> set[str]:
     """The batches whose rows were loaded at least once."""
     return instance.get_materialized_partitions(dg.AssetKey("documents"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -12,7 +12,7 @@ from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch, Upload
 from ocr_pipeline.warehouse.connection import Warehouse
-from ocr_pipeline.warehouse.status import DocumentState, states, status
+from ocr_pipeline.warehouse.status import DocumentState, states
 
 MOST = 20
 
@@ -39,49 +39,45 @@ class Whereabouts:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How fast pages have lately been read, and how many documents wait."""
+class Found:
+    """The documents that were asked for."""
 
-    pages_per_second: float | None  # of all backends, in the last 3 hours with work; None before any
-    pages_per_document: float
-
-    def seconds_for(self, documents: int) -> float | None:
-        return documents * self.pages_per_document / self.pages_per_second if self.pages_per_second else None
+    documents: list[Whereabouts]
+    more: int  # that the text fits too, and that are left out
 
 
-_PACE = """
-    WITH hours AS (SELECT DISTINCT hour FROM ocr.backend_speed ORDER BY hour DESC LIMIT 3),
-    lately AS (SELECT * FROM ocr.backend_speed WHERE hour IN (FROM hours)),
-    each AS (SELECT sum(pages) / nullif(sum(busy_seconds), 0) AS rate FROM lately GROUP BY backend)
-    SELECT nullif(sum(rate), 0),
-        coalesce((SELECT avg(page_count) FROM ocr.documents WHERE page_count > 0), 1)
-    FROM each
-"""
-"""By the seconds in which each backend had something to do: nights without uploads must not make it look slow."""
+def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
+    """Documents whose key (or URI, or id) is `text`, or whose key holds it; also those that only stand in the inbox.
+    Exact matches first, at most `MOST`. Capitals and the way an accent is written make no difference (macOS writes it
+    as a sign of its own). Reads all batch lists and lists the inbox."""
+    wanted = _folded(text)
 
+    def fits(key: str) -> bool:
+        return wanted in _folded(key) or text == keys.document_id(key) or wanted == _folded(lake.uri_of(key))
 
-def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> list[Whereabouts]:
-    """Documents whose key is, or holds, `text`, also those that only stand in the inbox; at most `MOST`, exact matches
-    first. Reads all batch lists and lists the inbox."""
-    by_name = {state.document_id for state in status(warehouse, text, MOST)}
     newest: dict[str, tuple[Upload, Batch]] = {}
     listed: set[Upload] = set()
     for batch in batches.load(lake):
         for upload in batch.uploads:
-            if text.lower() in upload.key.lower() or keys.document_id(upload.key) in by_name:
+            if fits(upload.key):
                 listed.add(upload)
                 known = newest.get(upload.key)
                 if known is None or _rank(*known) < _rank(upload, batch):
                     newest[upload.key] = (upload, batch)
-    fresh = {
-        info.key
-        for info in lake.list(inbox)
-        if (text.lower() in info.key.lower() or info.key in newest)
-        and Upload(info.key, info.etag, info.size, info.last_modified) not in listed
-    }
-    found = sorted(newest.keys() | fresh, key=lambda key: (key != text, not key.endswith("/" + text), key))[:MOST]
+    fresh = {info.key for info in lake.list(inbox) if fits(info.key) and info.as_upload() not in listed}
+    matching = sorted(
+        newest.keys() | fresh, key=lambda key: (_folded(key) != wanted, not _folded(key).endswith("/" + wanted), key)
+    )
+    found = matching[:MOST]
     rows = states(warehouse, [keys.document_id(key) for key in found])
-    return [_one(lake, key, None if key in fresh else newest[key], rows.get(keys.document_id(key))) for key in found]
+    places = ((key, None if key in fresh else newest[key]) for key in found)
+    return Found(
+        [_one(lake, key, place, rows.get(keys.document_id(key))) for key, place in places], len(matching) - len(found)
+    )
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFC", text).lower()
 
 
 def _rank(upload: Upload, batch: Batch) -> tuple[datetime, str]:
@@ -100,16 +96,9 @@ def _one(lake: Storage, key: str, place: tuple[Upload, Batch] | None, row: Docum
     drawn = rendered.read(lake, batch.name, document_id)
     if drawn is not None:
         return Whereabouts(key, document_id, Stage.READ, batch.name, drawn.page_count, drawn.page_count, row)
-    images = sum(info.key.endswith(".jpg") for info in lake.list(f"{keys.PAGES}{batch.name}/{document_id}/"))
-    return Whereabouts(key, document_id, Stage.PAGES if images else Stage.BATCH, batch.name, images, None, row)
-
-
-def pace(warehouse: Warehouse) -> Pace:
-    with warehouse.read() as connection:
-        row = connection.execute(_PACE).fetchone()
-    return Pace(row[0], float(row[1])) if row else Pace(None, 1.0)
-
-
-def documents_before(lake: Storage, waiting: Collection[str], batch_name: str) -> int:
-    """Documents in the batches of `waiting` that come no later than `batch_name`."""
-    return sum(len(batches.read(lake, name).uploads) for name in waiting if name <= batch_name)
+    there = [info.key for info in lake.list(f"{keys.PAGES}{batch.name}/{document_id}/")]
+    images = sum(name.endswith(".jpg") for name in there)
+    counted = keys.page_count(batch.name, document_id)
+    pages = int(lake.read(counted)) if counted in there else None
+    stage = Stage.PAGES if images or pages else Stage.BATCH
+    return Whereabouts(key, document_id, stage, batch.name, images, pages, row)

@@ -1,4 +1,4 @@
-"""Where is my document: what the tables say of an upload, by its key or a part of it.
+"""Where is my document: what the tables say of it.
 
 Here belongs this one question. What has not reached the tables yet (inbox, batch, run) is asked elsewhere.
 """
@@ -43,15 +43,6 @@ _COLUMNS = """
 
 _BY_ID = f"{_COLUMNS} WHERE document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))"
 
-_FIND = f"""
-    {_COLUMNS}
-    WHERE document_id = $name OR contains(lower(source_uri), lower($name))
-    ORDER BY
-        document_id = $name OR source_uri = $name OR ends_with(source_uri, '/' || $name) DESC,
-        uploaded_at DESC, document_id
-    LIMIT $limit
-"""
-
 _PAGES = """
     SELECT document_id, status, reason, count(*)
     FROM ocr.pages
@@ -59,16 +50,6 @@ _PAGES = """
     GROUP BY document_id, status, reason
     ORDER BY ALL
 """
-
-
-def status(warehouse: Warehouse, key_or_part: str, limit: int = 20) -> list[DocumentState]:
-    """Documents whose key is, or holds, the text (upper and lower case are one), or whose id it is.
-
-    Whole matches come first, then the newest uploads. Deleted documents are among them: see `deleted_at`.
-    """
-    with warehouse.read() as connection:
-        found = connection.execute(_FIND, {"name": key_or_part, "limit": limit}).fetchall()
-        return _with_pages(connection, found)
 
 
 def states(warehouse: Warehouse, document_ids: Sequence[str]) -> dict[str, DocumentState]:

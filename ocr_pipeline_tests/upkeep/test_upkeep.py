@@ -18,21 +18,18 @@ from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.storage import ObjectInfo, StorageError
-from ocr_pipeline.records import Attempt, Batch, Geometry, PageAttempt, PageImage, Reason
+from ocr_pipeline.records import Batch, Geometry, PageImage, Reason
 from ocr_pipeline.upkeep import retention
 from ocr_pipeline.upkeep.compare import compare_recipes, recipes
 from ocr_pipeline.upkeep.rebuild import rebuild_warehouse
 from ocr_pipeline.upkeep.retry import ask_again
 from ocr_pipeline.upkeep.traces import traces
-from ocr_pipeline.upkeep.whereabouts import Stage, find, pace
 from ocr_pipeline.warehouse.errors import WarehouseError
-from ocr_pipeline.warehouse.load import load_batch
 from ocr_pipeline.warehouse.parquet import from_bytes, to_bytes
 from ocr_pipeline.warehouse.rebuild import RebuildRefused
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
 from ocr_pipeline_tests.pdfs import numbered, pdf
 from ocr_pipeline_tests.upkeep.pipeline import Pipeline
-from ocr_pipeline_tests.warehouse.sample_rows import result, to_tables
 
 
 def loops_on_page_2(image: PageImage) -> Answer | None:
@@ -425,62 +422,6 @@ def test_a_page_that_used_the_transcript_of_another_is_compared_too(pipeline: Pi
         pipeline.process(batch)
     found = compare_recipes(pipeline.lake, "scripted", "newer")
     assert (found.compared, found.same, found.only_a, found.only_b) == (2, 0, 0, 0)
-
-
-def test_a_document_is_found_at_every_stage_of_its_way(pipeline: Pipeline) -> None:
-    def stages() -> list[Stage]:
-        return [found.stage for found in find(pipeline.lake, pipeline.warehouse, "inbox/", "report")]
-
-    assert stages() == []
-    pipeline.lake.write("inbox/2026/Report.pdf", numbered(2))
-    assert stages() == [Stage.INBOX]
-    batch = pipeline.cut({"2026/Report.pdf": numbered(2)})
-    assert stages() == [Stage.BATCH]
-    pipeline.service.run(batch)
-    assert stages() == [Stage.READ]
-    pipeline.process(batch)
-    (found,) = find(pipeline.lake, pipeline.warehouse, "inbox/", "report")
-    assert (found.stage, found.pages_done, found.pages, found.batch) == (Stage.TABLES, 2, 2, batch.name)
-
-
-def test_what_waits_in_the_inbox_is_found_beside_what_is_done(pipeline: Pipeline) -> None:
-    def stages(text: str) -> dict[str, Stage]:
-        return {found.key: found.stage for found in find(pipeline.lake, pipeline.warehouse, "inbox/", text)}
-
-    pipeline.process(pipeline.cut({"plain.pdf": numbered(1)}))
-    pipeline.lake.write("inbox/plain-2.pdf", numbered(1, "2"))
-    assert stages("plain") == {"inbox/plain.pdf": Stage.TABLES, "inbox/plain-2.pdf": Stage.INBOX}
-    pipeline.lake.write("inbox/plain.pdf", numbered(2, "again"))  # uploaded again, in no batch yet
-    (found,) = find(pipeline.lake, pipeline.warehouse, "inbox/", "plain.pdf")
-    assert (found.stage, found.batch) == (Stage.INBOX, None)
-    assert found.row is not None
-    assert found.row.page_count == 1
-    assert stages("elsewhere") == {}
-
-
-def test_the_expected_time_knows_no_idle_nights(pipeline: Pipeline) -> None:
-    def attempt(number: int, started_at: datetime, backend: str, seconds: float) -> PageAttempt:
-        sent = Attempt(
-            document_id=f"{number:024x}",
-            page_number=1,
-            attempt=1,
-            backend=backend,
-            model="m",
-            choice="c",
-            started_at=started_at,
-            seconds=seconds,
-            outcome="ok",
-        )
-        return PageAttempt("r", sent)
-
-    assert pace(pipeline.warehouse).seconds_for(3) is None
-    noon = datetime(2026, 11, 22, 12, tzinfo=UTC)
-    sent = [attempt(n, noon + timedelta(days=n), "slow", 2.0) for n in range(2)]
-    sent += [attempt(9 + n, noon + timedelta(days=1, seconds=n), "fast", 0.5) for n in range(2)]
-    load_batch(pipeline.warehouse, "b", to_tables([replace(result("a", batch="b"), attempts=tuple(sent))]))
-    speed = pace(pipeline.warehouse)
-    assert speed.pages_per_second == pytest.approx(0.5 + 2.0)
-    assert speed.seconds_for(5) == pytest.approx(5 * 2 / 2.5)  # two pages a document
 
 
 def test_retention_takes_old_images_and_transcripts_of_recipes_no_longer_used(pipeline: Pipeline) -> None:

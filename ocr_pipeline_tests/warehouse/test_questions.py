@@ -27,7 +27,7 @@ from ocr_pipeline.warehouse.paging import Turn
 from ocr_pipeline.warehouse.purge import left_of, purge
 from ocr_pipeline.warehouse.search import TooManyWords, search, snippet
 from ocr_pipeline.warehouse.search_index import NoFullTextSearch, build_search_index, candidates
-from ocr_pipeline.warehouse.status import status
+from ocr_pipeline.warehouse.status import states
 from ocr_pipeline_tests.warehouse.sample_rows import contents, document_id, instant, result, to_tables
 
 FILLER = "lorem ipsum dolor sit amet " * 40
@@ -224,8 +224,11 @@ def test_a_snippet_holds_the_word_it_was_made_for(before: str, after: str) -> No
     assert "needle" in snippet(f"{before} Needle {after}", ["needle"], length=60).lower()
 
 
-def test_status_tells_how_a_document_stands_by_key_or_part_or_id(library: Warehouse) -> None:
-    (bad,) = status(library, "BAD")
+def test_documents_are_told_with_their_pages_by_status_and_reason(library: Warehouse) -> None:
+    wanted = [document_id(name) for name in ("bad.pdf", "locked.pdf", "gone.pdf", "nowhere.pdf")]
+    found = states(library, wanted)
+    assert found.keys() == set(wanted[:3])
+    bad, locked, gone = (found[key] for key in wanted[:3])
     assert (bad.status, bad.batch, bad.page_count, dict(bad.pages), dict(bad.reasons)) == (
         "partial",
         "b1",
@@ -233,22 +236,8 @@ def test_status_tells_how_a_document_stands_by_key_or_part_or_id(library: Wareho
         {"ok": 2, "failed": 1},
         {"repetition": 1},
     )
-    assert [state.document_id for state in status(library, document_id("locked.pdf"))] == [document_id("locked.pdf")]
-    assert status(library, "locked.pdf")[0].reason == "encrypted"
-    assert status(library, "gone.pdf")[0].deleted_at == instant(60)
-    assert [state.source_uri.rsplit("/", 1)[1] for state in status(library, "reports/")] == ["annual.pdf", "party.pdf"]
-    assert status(library, "%") == []
-    assert len(status(library, "pdf", limit=2)) == 2
-
-
-def test_a_whole_key_comes_before_parts_of_longer_ones(warehouse: Warehouse) -> None:
-    names = ["a.pdf", "xa.pdf", "a.pdf.pdf"]
-    load_batch(warehouse, "b1", to_tables(result(n, batch="b1", uploaded=i) for i, n in enumerate(names)))
-    assert [state.source_uri.rsplit("/", 1)[1] for state in status(warehouse, "a.pdf")] == [
-        "a.pdf",
-        "a.pdf.pdf",
-        "xa.pdf",
-    ]
+    assert locked.reason == "encrypted"
+    assert gone.deleted_at == instant(60)
 
 
 def listed(warehouse: Warehouse, wanted: DocumentFilter | None = None, **turn: Any) -> DocumentListing:

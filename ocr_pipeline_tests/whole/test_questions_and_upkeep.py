@@ -60,7 +60,7 @@ def test_status_search_and_compare_answer_and_say_when_there_is_nothing(shell: S
     (document,) = said["documents"]
     assert (document["stage"], document["status"], document["pages_done"]) == ("tables", "ok", 2)
     assert document["run_status"] == "SUCCESS"
-    assert shell.json("status", "nowhere") == (1, {"documents": []})
+    assert shell.json("status", "nowhere") == (1, {"documents": [], "more": 0})
 
     code, said = shell.json("search", "page", "2")
     assert (code, [hit["page_number"] for hit in said["hits"]]) == (0, [2])
@@ -112,7 +112,7 @@ def test_a_rebuild_and_a_purge_say_what_they_did(shell: Shell) -> None:
         code, out, err = shell("purge", *arguments)
         assert (code, out) == (2, "")
         assert "Traceback" not in err
-    assert shell.json("status", "river") == (1, {"documents": []})
+    assert shell.json("status", "river") == (1, {"documents": [], "more": 0})
 
 
 BACKENDS = """
