@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from typing import Any
 
 import click
 from rich.table import Table
 
 from ocr_pipeline import wiring
 from ocr_pipeline.commands.terminal import terminal
+from ocr_pipeline.printable import printable
 from ocr_pipeline.settings import Settings
-from ocr_pipeline.upkeep.compare import compare_recipes, recipes
+from ocr_pipeline.upkeep.compare import PageDifference, compare_recipes, recipes
 
 
 @click.command("compare")
@@ -31,19 +33,19 @@ def command(recipe_a: str, recipe_b: str, everything: bool, as_json: bool) -> in
             listed = ", ".join(f"{name} ({count} pages)" for name, count in sorted(known.items())) or "none"
             raise click.UsageError(f"no transcripts of recipe {recipe!r}; there are: {listed}")
     found = compare_recipes(lake, recipe_a, recipe_b)
+    pages = found.pages if everything else found.changed
     if as_json:
-        said = asdict(found)
-        said["pages"] = [asdict(page) for page in (found.pages if everything else found.changed)]
-        click.echo(json.dumps(said))
+        sums = {one.name: getattr(found, one.name) for one in fields(found) if one.name != "pages"}
+        click.echo(json.dumps({"pages": [_said(page) for page in pages], **sums}))
         return 0
     console = terminal()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("document", "page", "words in common", "length a", "length b", "agreement a", "agreement b", "a", "b"):
         table.add_column(name, no_wrap=True)
-    for page in found.pages if everything else found.changed:
+    for page in pages:
         if page.a and page.b:
             table.add_row(
-                page.document_id,
+                printable(page.key) if page.key is not None else page.document_id,
                 str(page.page_number),
                 _number(page.overlap),
                 str(page.a.length),
@@ -61,6 +63,14 @@ def command(recipe_a: str, recipe_b: str, everything: bool, as_json: bool) -> in
         f"{found.length_b}"
     )
     return 0
+
+
+def _said(page: PageDifference) -> dict[str, Any]:
+    said = asdict(page)
+    for side in ("a", "b"):
+        if said[side] is not None:
+            said[side]["length"] = len(said[side].pop("text"))
+    return said
 
 
 def _number(value: float | None) -> str:

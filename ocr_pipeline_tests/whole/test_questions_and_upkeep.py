@@ -80,6 +80,12 @@ def test_status_search_and_compare_answer_and_say_when_there_is_nothing(shell: S
         transcripts.write(lake, replace(transcript, recipe_id="0" * 16))
     code, said = shell.json("compare", recipe, "0" * 16)
     assert (code, said["compared"], said["same"], said["pages"]) == (0, 2, 2, [])
+    code, said = shell.json("compare", recipe, "0" * 16, "--all")
+    assert [(page["key"], page["page_number"]) for page in said["pages"]] == [
+        ("inbox/papers/river.pdf", n) for n in (1, 2)
+    ]
+    assert said["pages"][0]["a"].keys() == {"status", "reason", "quality", "agreement", "seconds", "length"}
+    assert "inbox/papers/river.pdf" in shell("compare", recipe, "0" * 16, "--all")[1]
     code, _, err = shell("compare", recipe, "unknown")
     assert code == 2
     assert f"{recipe} (2 pages)" in err
