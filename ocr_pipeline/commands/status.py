@@ -44,11 +44,14 @@ def command(key: str, as_json: bool) -> int:
         waiting = history.unloaded(dagster, batches.names(lake))
         pages = pages_until_read(lake, waiting, history.at_work(dagster), speed.pages_per_document)
         expected = {name: speed.seconds_for(count) for name, count in pages.items()}
+    held_by = {document.batch for document in found.documents if document.batch is not None}
+    runs = {batch: history.last_run(dagster, batch) for batch in held_by} if dagster else {}
     said = []
     for document in found.documents:
-        run = history.last_run(dagster, document.batch) if dagster and document.batch else None
         on_its_way = document.batch is not None and document.stage is not Stage.TABLES
-        said.append(_said(document, run, expected.get(document.batch or "") if on_its_way else None))
+        said.append(
+            _said(document, runs.get(document.batch or ""), expected.get(document.batch or "") if on_its_way else None)
+        )
     if as_json:
         click.echo(json.dumps({"documents": said, "more": found.more}, ensure_ascii=False))
     else:
