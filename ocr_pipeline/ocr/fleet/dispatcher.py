@@ -153,24 +153,20 @@ class Dispatcher:
             self._place_queue(now)
             self._end_outage_or_give_up(now)
         except Exception as error:
-            self._fail_waiting(error)
+            waiting = [task for task in self._page_tasks if task in self._queue or task in self._suspects]
+            self._fail(waiting, error)
         finally:
             self._dispatching = False
 
-    def _fail_waiting(self, error: Exception) -> None:
-        """After a bug of ours: else the pages would wait for ever. The same bug is logged in full only once."""
-        waiting = [task for task in self._page_tasks if task in self._queue or task in self._suspects]
+    def _fail(self, page_tasks: Sequence[PageTask], error: Exception) -> None:
+        """After a bug of ours, for which they would wait for ever. The same bug is logged in full only once."""
         shown = repr(error)
-        if not waiting and shown == self._last_bug:
-            return
-        log.error("%d waiting page(s) fail, no server can be chosen: %s", len(waiting), shown,
-                  exc_info=None if shown == self._last_bug else error)  # fmt: skip
-        self._last_bug = shown
-        self._queue = FairQueue()
-        self._suspects.clear()
-        for backend in self._backends:
-            backend.reserved_for = None
-        for page_task in waiting:
+        is_new, self._last_bug = shown != self._last_bug, shown
+        if page_tasks or is_new:
+            count = len(page_tasks)
+            log.error("%d page(s) fail, no server can be chosen: %s", count, shown, exc_info=error if is_new else None)
+        for page_task in page_tasks:
+            self.dequeue(page_task)
             page_task.give_up(GaveUp(Reason.ENGINE_FAILED, f"no server could be chosen: {shown}"))
 
     def _place_queue(self, now: float) -> None:
@@ -199,7 +195,11 @@ class Dispatcher:
                     open_documents=len(self._documents),
                     documents_today=self._documents_today,
                 )
-                choices = choose(page_task.view(now, ahead), document, states, self._rules)
+                try:
+                    choices = choose(page_task.view(now, ahead), document, states, self._rules)
+                except Exception as error:  # this page's trouble alone
+                    self._fail([page_task], error)
+                    continue
                 best = choices[0] if choices else None
                 if best is None or (only_at_home and not best.at_home and not page_task.urgent):
                     left.append(page_task)

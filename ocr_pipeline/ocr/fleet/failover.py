@@ -18,8 +18,9 @@ FIRST_WAIT = 0.5  # seconds; doubles with each fault of this page on this server
 LONGEST_WAIT = 30.0
 MAX_TIMEOUTS = 3  # of 600 s each, as a rule: a page that is never answered must end
 # What can come of one page for ever while all others are read. So often, it is as good as a refusal.
-PAGE_RELATED = ("http_500", "bad_answer", "engine_error", "answer_too_large", "finish_error", "hung", "client_failed")
+PAGE_RELATED = ("http_500", "bad_answer", "engine_error", "answer_too_large", "finish_error", "hung")
 MAX_STRIKES = 3
+MAX_OWN_FAULTS = 6  # exceptions of this program while it asked for one page: some pass (memory), a bug does not
 DOUBTFUL_DEATHS = 2  # with a page alone: as much as one that is proved
 
 
@@ -64,6 +65,7 @@ class FaultHistory:
     faults: dict[str, int] = field(default_factory=dict)  # by server, transient ones
     strikes: dict[str, int] = field(default_factory=dict)  # server: answers that may be the page's own fault
     timeouts: int = 0
+    own_faults: int = 0  # `client_failed`: it is this program that could not ask
     deaths: int = 0  # of servers with this page in flight
     deaths_before: int = 0  # of them in an earlier run
     proved: bool = False  # one of them is this page's doing
@@ -107,6 +109,7 @@ class FaultHistory:
         self.first_at = now if self.first_at is None else self.first_at
         self.faults[server] = self.faults.get(server, 0) + 1
         self.timeouts += answer.outcome == "timeout"
+        self.own_faults += answer.outcome == "client_failed"
         if reads_others and answer.outcome in PAGE_RELATED:
             self.strikes[server] = self.strikes.get(server, 0) + 1
             if self.strikes[server] >= MAX_STRIKES:
@@ -128,7 +131,7 @@ class FaultHistory:
         self.avoid.clear()
         self.faults.clear()
         self.strikes.clear()
-        self.timeouts = 0
+        self.timeouts = self.own_faults = 0
         self.first_at = None
 
     def avoided(self, now: float) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from ocr_pipeline.ocr.fleet.failover import Evidence, FaultHistory, GaveUp, Poisoned
+from ocr_pipeline.ocr.fleet.failover import MAX_OWN_FAULTS, Evidence, FaultHistory, GaveUp, Poisoned
 from ocr_pipeline.ocr.fleet.live_backend import LiveBackend, PendingRequest
 from ocr_pipeline.ocr.fleet.routing import Choice, PageView
 from ocr_pipeline.ocr.quality.ladder import Tried, next_rung, settled
@@ -233,6 +233,8 @@ class PageTask:
             return GaveUp(Reason.POISONED, detail)
         if self.history.refused_by_all(servers):
             return GaveUp(Reason.REFUSED, "; ".join(f"{name}: {why}" for name, why in self.history.refused.items()))
+        if self.history.own_faults >= MAX_OWN_FAULTS:
+            return GaveUp(Reason.ENGINE_FAILED, f"this program failed {MAX_OWN_FAULTS} times to ask for the page")
         if self.history.exhausted(self._context.clock(), self._context.outage_wait):
             return GaveUp(Reason.BACKEND_UNAVAILABLE, f"no answer in time; at last {self.history.last}")
         return None

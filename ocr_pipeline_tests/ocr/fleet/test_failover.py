@@ -47,6 +47,16 @@ def test_one_refusal_and_a_second_opinion_are_enough():
     assert history.refused_by_all((*SERVERS, "third"))
 
 
+def test_faults_of_this_program_are_no_refusals_and_a_text_ends_their_count():
+    history = FaultHistory()
+    for _ in range(5):
+        history.record("spark", fault("client_failed"), 0.0, reads_others=True, jitter=0.0)
+    assert not history.refused
+    assert history.own_faults == 5
+    history.reset()
+    assert history.own_faults == 0
+
+
 DIED = fault("connection_lost", Fault.DEATH)
 
 

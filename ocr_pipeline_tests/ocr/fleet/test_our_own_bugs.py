@@ -23,7 +23,7 @@ def tracebacks(caplog) -> list[str]:
     return [str(record.exc_info[1]) for record in caplog.records if record.exc_info]
 
 
-def test_a_page_that_cannot_be_sent_is_refused_after_three_tries_and_the_others_are_read(caplog):
+def test_a_page_that_cannot_be_sent_fails_after_six_tries_and_the_others_are_read(caplog):
     pages = document("a", 12)
     pages[4] = replace(pages[4], jpeg=None)  # no request can be made of it
 
@@ -32,11 +32,21 @@ def test_a_page_that_cannot_be_sent_is_refused_after_three_tries_and_the_others_
             return await read_all(fleet, pages)
 
     run = asyncio.run(asyncio.wait_for(scene(), 60))
-    assert run.statuses == {"ok": 11, "refused": 1}
-    refused = run.transcripts["a", 5]
-    assert [attempt.outcome for attempt in refused.attempts] == ["client_failed"] * 3
-    assert "TypeError" in refused.detail
-    assert len(tracebacks(caplog)) == 3
+    assert run.statuses == {"ok": 11, "engine_failed": 1}
+    assert [attempt.outcome for attempt in run.transcripts["a", 5].attempts] == ["client_failed"] * 6
+    assert len(tracebacks(caplog)) == 6
+
+
+def test_a_page_for_which_no_server_can_be_chosen_fails_alone():
+    good = document("a", 20) + document("b", 20)
+    bad = replace(page("z", 1, 1), pages_in_document=None)  # no number can be compared with it
+
+    async def scene():
+        async with serving(reads_every_page) as server, fleet_of(one(server.url), outage_wait=900) as fleet:
+            return await read_all(fleet, [*good, bad])
+
+    run = asyncio.run(asyncio.wait_for(scene(), 60))
+    assert run.statuses == {"ok": 40, "engine_failed": 1}
 
 
 def test_pages_for_which_no_server_can_be_chosen_fail_and_the_log_shows_the_bug_once(caplog):
