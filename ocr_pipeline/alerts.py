@@ -2,12 +2,14 @@
 
 Dagster's own failure sensor is not used: it moves past a run whatever became of its alert, so that an alert which the
 webhook missed is lost for ever, and after a tick that took too long it posts the tick's alerts again. Here the cursor
-stands at the last alert that was accepted, so that each is posted until it is, and one tick has one deadline.
+stands at the last alert that was accepted or given up, so that each is posted until then, and one tick has one
+deadline.
 
 The payload is documented in the README: it names run, batch and error, and holds no setting and no document's text.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -32,6 +34,9 @@ REFUSED = frozenset({400, 413, 422})
 """HTTP statuses that are about this alert and no other: it is given up at once."""
 
 AT_ONCE = 100  # failures that are fetched in one tick
+
+SAME_TIME = 0.001
+"""Seconds. Dagster compares times in whole microseconds, which a float does not hit exactly."""
 
 
 def payload(run: dg.DagsterRun, error: str, at: datetime) -> dict[str, Any]:
@@ -73,12 +78,13 @@ def alert_on_failure(settings: Settings) -> dg.SensorDefinition | None:
         description="Posts a JSON object to OCR_ALERT_WEBHOOK for each run that failed, until it is accepted.",
     )
     def alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        started, posted = time.monotonic(), 0
-        if context.cursor is None or not context.cursor.isdecimal():
-            newest = context.instance.fetch_run_status_changes(DagsterEventType.RUN_FAILURE, limit=1).records
-            context.update_cursor(str(newest[0].storage_id if newest else 0))
+        started, posted, before = time.monotonic(), 0, context.cursor or ""
+        if before.isdecimal():  # as it was written once, without a time
+            context.update_cursor(_cursor_at(_newest(context.instance, before_storage_id=int(before) + 1)))
+        elif not re.fullmatch(r"\d+ \d+\.\d+", before):
+            context.update_cursor(_cursor_at(_newest(context.instance)))
             return dg.SkipReason("alerts begin with the next run that fails")
-        for record in _failures_after(context.instance, int(context.cursor)):
+        for record in _failures_after(context.instance, context.cursor or ""):
             if time.monotonic() - started > TICK_SECONDS - POST_SECONDS:
                 break
             run = context.instance.get_run_by_id(record.run_id)
@@ -87,7 +93,7 @@ def alert_on_failure(settings: Settings) -> dg.SensorDefinition | None:
                 said = payload(run, _error(context.instance, record), failed_at)
                 status, why = asyncio.run(_post(url, said))
                 if why and status not in REFUSED and datetime.now(UTC) - failed_at < KEEP_TRYING:
-                    if posted:
+                    if context.cursor != before:  # Dagster forgets the cursor of a tick that fails
                         return dg.SkipReason(f"{posted} alerts posted; the one for run {run.run_id} not yet: {why}")
                     raise AlertNotDelivered(
                         f"the webhook of OCR_ALERT_WEBHOOK did not accept the alert for run {run.run_id}, and is asked "
@@ -96,15 +102,32 @@ def alert_on_failure(settings: Settings) -> dg.SensorDefinition | None:
                 if why:
                     context.log.error(f"the alert for run {run.run_id} is given up, the webhook answered: {why}")
                 posted += not why
-            context.update_cursor(str(record.storage_id))
+            context.update_cursor(_cursor_at(record))
         return dg.SkipReason(f"{posted} alerts posted")
 
     return alert
 
 
-def _failures_after(instance: dg.DagsterInstance, storage_id: int) -> Sequence[dg.EventLogRecord]:
-    """The first failures of runs after this event, oldest first."""
-    wanted = dg.RunStatusChangeRecordsFilter(DagsterEventType.RUN_FAILURE, after_storage_id=storage_id)
+def _cursor_at(failure: dg.EventLogRecord | None) -> str:
+    """Storage id and time of a failure; what follows it is not posted yet."""
+    return f"{failure.storage_id} {failure.timestamp}" if failure else "0 0.0"
+
+
+def _newest(instance: dg.DagsterInstance, **before: Any) -> dg.EventLogRecord | None:
+    wanted = dg.RunStatusChangeRecordsFilter(DagsterEventType.RUN_FAILURE, **before)
+    return next(iter(instance.fetch_run_status_changes(wanted, limit=1).records), None)
+
+
+def _failures_after(instance: dg.DagsterInstance, cursor: str) -> Sequence[dg.EventLogRecord]:
+    """The first failures of runs after the one at which the cursor stands, oldest first.
+
+    SQLite gives the highest ids again once their events are deleted, as `purge` does, and a history that was deleted
+    begins at 1. So the id counts no further than the newest failure that is there and no later than the cursor's.
+    """
+    storage_id, at = cursor.split()
+    seen = _newest(instance, before_timestamp=float(at) + SAME_TIME)
+    after = min(int(storage_id), seen.storage_id if seen else 0)
+    wanted = dg.RunStatusChangeRecordsFilter(DagsterEventType.RUN_FAILURE, after_storage_id=after)
     return instance.fetch_run_status_changes(wanted, limit=AT_ONCE, ascending=True).records
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster import DagsterEventType
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from ocr_pipeline import alerts, wiring
@@ -34,6 +35,8 @@ class Webhook(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answering)
         self.statuses: list[int] = []
+        self.asked: list[str] = []
+        """The run of every alert that came, accepted or not."""
         self.accepted: list[dict[str, Any]] = []
         self.drips = False
         self.closing = threading.Event()
@@ -53,6 +56,7 @@ class Answering(BaseHTTPRequestHandler):
         said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         while self.server.drips and not self.server.closing.wait(0.05):
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.server.asked.append(said["run_id"])
         status = self.server.statuses.pop(0) if self.server.statuses else 204
         if status == 204:
             self.server.accepted.append(said)
@@ -78,10 +82,10 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
 class Alerts:
     """The sensor as the daemon runs it: the cursor of one tick is there in the next, unless it failed."""
 
-    def __init__(self, instance: dg.DagsterInstance) -> None:
+    def __init__(self, instance: dg.DagsterInstance, cursor: str | None = None) -> None:
         self._sensor = build_defs(Settings()).get_repository_def().get_sensor_def("alert_on_failure")
         self._instance = instance
-        self._cursor: str | None = None
+        self._cursor = cursor
 
     def tick(self) -> str:
         context = dg.build_sensor_context(self._instance, cursor=self._cursor)
@@ -149,6 +153,66 @@ def test_an_alert_that_is_refused_or_a_day_old_keeps_no_other_back(
     webhook.statuses = [503]
     sensor.tick()
     assert webhook.runs() == [second, fourth]
+
+
+def test_an_alert_that_was_refused_is_not_posted_again_while_the_next_one_is_not_accepted(
+    sensor: Alerts, webhook: Webhook, instance: dg.DagsterInstance
+) -> None:
+    first, second = fail(instance), fail(instance)
+    webhook.statuses = [400, 503]
+    assert f"the one for run {second} not yet: HTTP 503" in sensor.tick()
+    webhook.statuses = [503]
+    with pytest.raises(alerts.AlertNotDelivered, match="HTTP 503"):
+        sensor.tick()
+    sensor.tick()
+    assert webhook.asked == [first, second, second, second]
+
+
+def storage_ids(instance: dg.DagsterInstance) -> list[int]:
+    """Of all failures, newest first."""
+    return [r.storage_id for r in instance.fetch_run_status_changes(DagsterEventType.RUN_FAILURE, limit=100).records]
+
+
+def test_a_failure_that_gets_the_number_of_a_deleted_one_is_posted_and_no_other_again(
+    sensor: Alerts, webhook: Webhook, instance: dg.DagsterInstance
+) -> None:
+    """SQLite gives the highest numbers again once their rows are deleted, as a purge does."""
+    stays, goes = fail(instance), fail(instance)
+    sensor.tick()
+    number = storage_ids(instance)[0]
+    instance.delete_run(goes)
+    later = [fail(instance)]
+    assert storage_ids(instance)[0] == number
+    later.append(fail(instance))
+    sensor.tick()
+    sensor.tick()
+    assert webhook.asked == [stays, goes, *later]
+
+
+def test_a_history_that_begins_anew_keeps_no_alert_back(
+    sensor: Alerts, webhook: Webhook, instance: dg.DagsterInstance
+) -> None:
+    before = [fail(instance) for _ in range(3)]
+    sensor.tick()
+    instance.wipe()
+    after = [fail(instance)]
+    sensor.tick()
+    after.append(fail(instance))
+    sensor.tick()
+    assert webhook.asked == before + after
+
+
+@pytest.mark.parametrize("beyond", [0, 5000])
+def test_a_cursor_of_a_number_alone_goes_on_from_there_or_from_the_newest_failure_below(
+    webhook: Webhook, settings: Settings, instance: dg.DagsterInstance, beyond: int
+) -> None:
+    """Such cursors were written before the time stood beside the number."""
+    fail(instance)
+    sensor = Alerts(instance, cursor=str(storage_ids(instance)[0] + beyond))
+    sensor.tick()
+    failed = [fail(instance) for _ in range(3)]
+    sensor.tick()
+    assert webhook.asked == failed
 
 
 @pytest.mark.timeout(60)
