@@ -80,13 +80,13 @@ async def _asked(backend: Backend, client: VllmClient) -> tuple[Condition, Serve
     health = await client.health()
     if not health.ok:
         return _failed(health.fault), ServerMetrics()
+    probed = await client.metrics_text()  # before the models: vLLM's key guards only /v1
+    metrics = parse_metrics(probed.text) if probed.ok else ServerMetrics()
     served = await client.models()
     if served.fault is not None:
-        return _failed(served.fault), ServerMetrics()
-    probed = await client.metrics_text()
+        return _failed(served.fault), metrics
     known = backend.served_model in (model.id for model in served.models)
-    condition = Condition.WELL if known else Condition.MISCONFIGURED
-    return condition, parse_metrics(probed.text) if probed.ok else ServerMetrics()
+    return Condition.WELL if known else Condition.MISCONFIGURED, metrics
 
 
 def _failed(fault: Fault | None) -> Condition:

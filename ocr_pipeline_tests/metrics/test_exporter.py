@@ -241,6 +241,16 @@ def test_a_wrong_key_is_told_from_a_server_that_is_down(tmp_path: Path) -> None:
         assert condition_of(backend, api_key=SecretStr("right")) is Condition.WELL
 
 
+def test_a_server_that_refuses_us_keeps_its_gauges(warehouse: Warehouse, tmp_path: Path) -> None:
+    """vLLM guards /v1 with its key, and nothing else: how busy it is can be seen all the same."""
+    with Fleet(rtx4090={"profile": "rtx-4090", "api_key": "right"}) as fleet:
+        (backend,) = config_of(fleet, tmp_path).backends
+        samples = scraped(Exporter(warehouse, [dataclasses.replace(backend, api_key=SecretStr("wrong"))]))
+    assert of(samples, "ocr_backend_condition", backend="rtx4090", condition="misconfigured") == 1
+    for gauge in ("running", "waiting", "kv_usage"):
+        assert of(samples, f"ocr_backend_{gauge}", backend="rtx4090") == 0
+
+
 @pytest.mark.parametrize("dripping", ["/health", "/v1/models", "/metrics"])
 def test_a_server_that_drips_its_answer_is_unreachable_and_holds_up_no_scrape(dripping: str) -> None:
     async def drips(request: Request, writer: asyncio.StreamWriter) -> None:
