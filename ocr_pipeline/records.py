@@ -22,7 +22,7 @@ class PageStatus(StrEnum):
 
     @property
     def is_bad(self) -> bool:
-        """Whether the page's text is not to be had: failed or skipped."""
+        """Whether the page's text is missing: failed or skipped."""
         return self in (PageStatus.FAILED, PageStatus.SKIPPED)
 
 
@@ -30,7 +30,7 @@ class DocumentStatus(StrEnum):
     OK = "ok"  # every page ok, blank or fallback
     PARTIAL = "partial"  # some pages failed or were skipped
     FAILED = "failed"  # every page failed or was skipped
-    REJECTED = "rejected"  # no pages could be had at all: see the reason
+    REJECTED = "rejected"  # not one page could be taken from the file: see the reason
 
 
 class Reason(StrEnum):

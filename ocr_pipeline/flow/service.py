@@ -134,7 +134,7 @@ def _first(error: BaseException) -> BaseException:
 
 
 async def _settled() -> None:
-    """Waits for the tasks of batches that were cancelled, so that their requests are taken back."""
+    """Waits for the tasks of batches that were cancelled, so that their requests are aborted."""
     await asyncio.sleep(0)  # a cancellation from another thread reaches its task one turn of the loop later
     cancelled = [task for task in asyncio.all_tasks() if task.cancelling()]
     if cancelled:

@@ -1,4 +1,4 @@
-"""The names of everything in the lake. One function a kind of object; no reading or writing here.
+"""The names of everything in the lake. One function per kind of object; no reading or writing here.
 
 Upload keys are hostile: on S3 a key may hold `..`, empty parts, line breaks or 1,024 bytes. What is made from one
 here is a safe relative path on a local disk (no part above 255 bytes, none that climbs) and a valid S3 key.
@@ -79,7 +79,7 @@ def page_count(batch_name: str, document: str) -> str:
 
 
 def rendered(batch_name: str, document: str) -> str:
-    """What rendering made of one document: page count, title, a line a page."""
+    """What rendering made of one document: page count, title, one line per page."""
     return f"{PAGES}{batch_name}/{document}/rendered.json"
 
 

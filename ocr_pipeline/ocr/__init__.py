@@ -1,6 +1,6 @@
 """A page image to text, whatever reads it. Knows neither Dagster, lake, PDFs nor tables: only `records`.
 
-transcriber.py  the door: one page image in, one transcript out
+transcriber.py  the interface: one page image in, one transcript out
 engines/        what reads on this machine: rapidocr, tesseract, the PDF's own text; cpu.py chooses one
 vllm/           one GPU server: how it is described, asked, understood and checked
 fleet/          several servers as one: routing, admission, health, failover, hedging

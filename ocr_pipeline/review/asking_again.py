@@ -1,7 +1,7 @@
 """What "ask again" hands over, and to whom: the one thing the app can set going.
 
-Here belongs the door only. The work is the same code as `ocr-pipeline retry`, which the command gives the app. Like
-that code it asks by document and reason: all pages of these documents that failed for these reasons.
+Here belongs only the interface. The work is the same code as `ocr-pipeline retry`, which the command gives the app.
+Like that code it asks by document and reason: all pages of these documents that failed for these reasons.
 """
 
 from __future__ import annotations
