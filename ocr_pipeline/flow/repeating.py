@@ -142,7 +142,11 @@ def overtaken_by(batch: Batch, retries: Retries, drawn: RenderedDocument, read: 
 def _lacks(top: DocumentRecord, record: DocumentRecord) -> bool:
     if record.drawn.reason is not None:
         return False
-    return top.drawn.reason is not None or completed(top, [record]) is not top
+    if top.drawn.reason is not None:
+        return True
+    if top.read is not None and record.read is not None and top.read.recipe_id != record.read.recipe_id:
+        return False  # a backfill of this batch alone: a follow-up would bring the old recipe's pages above the new ones
+    return completed(top, [record]) is not top
 
 
 def follow_up(storage: Storage, overtaken: Mapping[Upload, str], now: datetime) -> Batch | None:

@@ -274,3 +274,26 @@ def test_a_backfill_of_retries_takes_no_text_of_the_recipe_before(pipeline: Pipe
     assert recipes(pipeline) == ["newer"] * 3
     assert sum(pipeline.transcriber.asked.values()) == 3
     assert agree(pipeline)
+
+
+@pytest.mark.parametrize("sensor_looks_between", [True, False])
+@pytest.mark.parametrize("retry_first", [True, False])
+def test_a_backfill_of_a_batch_and_its_retry_shows_the_new_recipe_alone(
+    pipeline: Pipeline, retry_first: bool, sensor_looks_between: bool
+) -> None:
+    first = failing(pipeline, 2)
+    (retry,) = ask_again(
+        pipeline.lake, pipeline.warehouse, [Reason.REPETITION], limits=planner.BatchLimits()
+    ).batches  # page 2 stays without its text
+    pipeline.process(retry)
+    under_a_newer_recipe(pipeline, lambda image: None)
+    for batch in (retry, first) if retry_first else (first, retry):
+        pipeline.process(batch)
+        if sensor_looks_between:
+            process_what_is_left(pipeline)
+    process_what_is_left(pipeline)
+    assert statuses(pipeline) == ["ok"] * 3
+    assert recipes(pipeline) == ["newer"] * 3
+    assert sum(pipeline.transcriber.asked.values()) == 3
+    assert agree(pipeline)
+    hold(pipeline)
