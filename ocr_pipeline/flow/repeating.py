@@ -145,7 +145,7 @@ def _lacks(top: DocumentRecord, record: DocumentRecord) -> bool:
     if top.drawn.reason is not None:
         return True
     if top.read is not None and record.read is not None and top.read.recipe_id != record.read.recipe_id:
-        return False  # a backfill of this batch alone: a follow-up would bring the old recipe's pages above the new ones
+        return False  # a backfill: a follow-up would put pages of the old recipe above the new ones
     return completed(top, [record]) is not top
 
 
