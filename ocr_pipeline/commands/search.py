@@ -30,7 +30,8 @@ def command(words: tuple[str, ...], limit: int, build_index: bool, as_json: bool
     words = tuple(word for word in words if word.strip())
     if not words and not build_index:
         raise click.UsageError("give some words to look for")
-    warehouse = wiring.warehouse(Settings(), WAIT_SECONDS)
+    settings = Settings()
+    warehouse = wiring.warehouse(settings, WAIT_SECONDS)
     if build_index:
         pages = build_search_index(warehouse)
         click.echo(f"the full-text index knows {pages} pages", err=True)
@@ -45,5 +46,5 @@ def command(words: tuple[str, ...], limit: int, build_index: bool, as_json: bool
         console.print(Text(f"{printable(hit.source_uri)}, page {hit.page_number}", style="bold"), soft_wrap=True)
         console.print(Text(f"  {printable(hit.snippet)}"), soft_wrap=True)
     if not hits:
-        console.print("no page holds all of these words")
+        console.print(Text(f"no page in {printable(settings.warehouse)} holds all of these words"), soft_wrap=True)
     return 0 if hits else 1

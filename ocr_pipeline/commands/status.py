@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 import dagster as dg
+from dagster import DagsterRunStatus
 
 from ocr_pipeline import wiring
 from ocr_pipeline.commands.terminal import WAIT_SECONDS, terminal
@@ -25,6 +26,14 @@ WORDS = {
     Stage.TABLES: "in the tables",
 }
 
+STOPPED = {
+    DagsterRunStatus.FAILURE.value: "its last run failed; `ocr-pipeline ingest` it again or start Dagster to go on",
+    # a run that a person ended Dagster does not begin again by itself (runs/reruns.py)
+    DagsterRunStatus.CANCELED.value: "its last run was cancelled; `ocr-pipeline ingest` it again or start its batch in "
+    "Dagster to go on",
+}
+"""What became of a document that is not in the tables and that no run works on, by the end of its batch's last run."""
+
 
 @click.command("status")
 @click.argument("key")
@@ -32,26 +41,32 @@ WORDS = {
 def command(key: str, as_json: bool) -> int:
     """Say where a document is: KEY is an upload's key or a part of its name.
 
-    Stage, batch, run, pages done, reason, and for one on its way the time until its batch should be read. At most 20
-    documents, and how many more there are. Exit code 1: not found.
+    Stage, batch, run, pages done, reason, and for one on its way the time until its batch should be read; for one whose
+    last run failed or was cancelled, what starts it again. At most 20 documents, and how many more there are. Exit code
+    1: not found.
     """
     settings = Settings()
     lake, warehouse, dagster = wiring.lake(settings), wiring.warehouse(settings, WAIT_SECONDS), _history(settings)
     found = find(lake, warehouse, settings.inbox, key)
+    held_by = {document.batch for document in found.documents if document.batch is not None}
+    runs = {batch: history.last_run(dagster, batch) for batch in held_by} if dagster else {}
+    on_their_way = {
+        document.batch
+        for document in found.documents
+        if document.batch is not None
+        and document.stage is not Stage.TABLES
+        and ((run := runs.get(document.batch)) is None or run[1] not in STOPPED)
+    }
     expected: dict[str, float | None] = {}
-    if dagster and any(document.batch and document.stage is not Stage.TABLES for document in found.documents):
+    if dagster and on_their_way:
         speed = pace(warehouse)
         waiting = history.unloaded(dagster, batches.names(lake))
         pages = pages_until_read(lake, waiting, history.at_work(dagster), speed.pages_per_document)
-        expected = {name: speed.seconds_for(count) for name, count in pages.items()}
-    held_by = {document.batch for document in found.documents if document.batch is not None}
-    runs = {batch: history.last_run(dagster, batch) for batch in held_by} if dagster else {}
+        expected = {name: speed.seconds_for(count) for name, count in pages.items() if name in on_their_way}
     said = []
     for document in found.documents:
-        on_its_way = document.batch is not None and document.stage is not Stage.TABLES
-        said.append(
-            _said(document, runs.get(document.batch or ""), expected.get(document.batch or "") if on_its_way else None)
-        )
+        batch = document.batch or ""
+        said.append(_said(document, runs.get(batch), None if document.stage is Stage.TABLES else expected.get(batch)))
     if as_json:
         click.echo(json.dumps({"documents": said, "more": found.more}, ensure_ascii=False))
     else:
@@ -61,7 +76,12 @@ def command(key: str, as_json: bool) -> int:
         if found.more:
             console.print(f"and {found.more} more: give more of the key", markup=False)
         if not said:
-            console.print(f"no upload's key holds {key!r}, and no object below {settings.inbox} does", markup=False)
+            console.print(
+                f"no upload's key holds {key!r}, and no object below {settings.inbox} does, in the lake "
+                f"{printable(settings.lake)}",
+                markup=False,
+                soft_wrap=True,
+            )
     return 0 if said else 1
 
 
@@ -94,11 +114,14 @@ def _said(document: Whereabouts, run: tuple[str, str] | None, expected: float | 
 
 
 def _line(entry: dict[str, Any]) -> str:
-    parts = [f"{printable(entry['key'])}: {WORDS[Stage(entry['stage'])]}"]
-    if entry["stage"] == Stage.TABLES:
+    stage, key = Stage(entry["stage"]), printable(entry["key"])
+    stopped = STOPPED.get(entry["run_status"]) if stage is not Stage.TABLES else None
+    parts = []
+    if stage is Stage.TABLES:
         parts.append(f"{entry['status']}" + (f" ({entry['reason']})" if entry["reason"] else ""))
     if entry["pages"] is not None or entry["pages_done"]:
-        parts.append(f"{entry['pages_done']} of {entry['pages'] if entry['pages'] is not None else '?'} pages")
+        drawn = " drawn" if stage is Stage.PAGES else ""
+        parts.append(f"{entry['pages_done']} of {entry['pages'] if entry['pages'] is not None else '?'} pages{drawn}")
     parts += [f"{count} pages {reason}" for reason, count in entry["reasons"].items()]
     if entry["batch"]:
         parts.append(f"batch {entry['batch']}")
@@ -108,4 +131,6 @@ def _line(entry: dict[str, Any]) -> str:
         parts.append(f"deleted {entry['deleted_at']}")
     if entry["expected_seconds"] is not None:
         parts.append(f"about {entry['expected_seconds']:.0f} s to go")
-    return ", ".join(parts)
+    if stopped is not None:
+        return f"{key}: stopped: {stopped} ({', '.join(parts)})"
+    return ", ".join([f"{key}: {WORDS[stage]}", *parts])

@@ -8,15 +8,21 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+import dagster as dg
 import pytest
 
-from ocr_pipeline import cli
+from ocr_pipeline import cli, wiring
+from ocr_pipeline.definitions import build_defs
+from ocr_pipeline.intake import cutting
 from ocr_pipeline.lake import keys, transcripts
 from ocr_pipeline.lake.opening import open_storage
+from ocr_pipeline.runs import history, instance
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.compare import recipes
 from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.load import load_batch
 from ocr_pipeline_tests.pdfs import numbered
+from ocr_pipeline_tests.warehouse.sample_rows import result, to_tables
 
 
 class Shell:
@@ -89,6 +95,59 @@ def test_status_search_and_compare_answer_and_say_when_there_is_nothing(shell: S
     code, _, err = shell("compare", recipe, "unknown")
     assert code == 2
     assert f"{recipe} (2 pages)" in err
+
+
+def test_a_question_that_finds_nothing_names_the_place_that_was_asked(shell: Shell, settings: Settings) -> None:
+    assert shell("status", "nowhere")[1] == (
+        f"no upload's key holds 'nowhere', and no object below inbox/ does, in the lake {settings.lake}\n"
+    )
+    assert shell("search", "xylophone")[1] == f"no page in {settings.warehouse} holds all of these words\n"
+
+
+def begun(settings: Settings, name: str, pages: int) -> tuple[dg.DagsterInstance, dg.DagsterRun]:
+    """A batch of one upload, some of its pages drawn, and its run."""
+    lake = wiring.lake(settings)
+    lake.write(f"inbox/{name}", numbered(9, name))
+    info = lake.stat(f"inbox/{name}")
+    assert info is not None
+    (batch,) = cutting.cut_all(lake, [info.as_upload()], wiring.intake(settings)).values()
+    for page in range(1, pages + 1):
+        lake.write(keys.page_image(batch.name, keys.document_id(info.key), page), b"an image")
+    dagster = instance.instance(settings, captures_output=False)
+    job = build_defs(settings).resolve_job_def("process_batch")
+    return dagster, dagster.create_run_for_job(job, tags={history.PARTITION_TAG: batch.name})
+
+
+def test_a_document_whose_last_run_ended_before_the_tables_is_stopped_and_has_no_expected_time(
+    shell: Shell, settings: Settings
+) -> None:
+    def asked() -> tuple[str, dict[str, Any]]:
+        (document,) = shell.json("status", "gpu3")[1]["documents"]
+        return shell("status", "gpu3")[1], document
+
+    load_batch(Warehouse(settings.warehouse), "earlier", to_tables([result("a", batch="earlier")]))  # a speed is known
+    dagster, run = begun(settings, "gpu3.pdf", 3)
+    said, document = asked()
+    assert said.startswith("inbox/gpu3.pdf: being drawn and read, 3 of ? pages drawn, batch ")
+    assert said.endswith(f"about {document['expected_seconds']:.0f} s to go\n")
+
+    dagster.report_run_failed(run, "Ctrl-C")
+    said, document = asked()
+    assert said == (
+        "inbox/gpu3.pdf: stopped: its last run failed; `ocr-pipeline ingest` it again or start Dagster to go on "
+        f"(3 of ? pages drawn, batch {document['batch']}, run {run.run_id} failure)\n"
+    )
+    assert (document["stage"], document["expected_seconds"]) == ("pages", None)
+
+    dagster, run = begun(settings, "again-gpu3.pdf", 0)
+    dagster.report_run_canceling(run)
+    dagster.report_run_canceled(run)
+    said, document = shell("status", "again-gpu3")[1], shell.json("status", "again-gpu3")[1]["documents"][0]
+    assert said == (  # `reconcile` leaves what a person ended to a person
+        "inbox/again-gpu3.pdf: stopped: its last run was cancelled; `ocr-pipeline ingest` it again or start its batch "
+        f"in Dagster to go on (batch {document['batch']}, run {run.run_id} canceled)\n"
+    )
+    assert (document["stage"], document["expected_seconds"]) == ("batch", None)
 
 
 def test_retry_has_one_shape_whatever_came_of_it(shell: Shell) -> None:
