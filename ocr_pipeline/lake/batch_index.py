@@ -131,7 +131,7 @@ class BatchIndex:
             if number and out_of_time():
                 return False
             read = zip(names, self._storage.read_many(keys.batch(name) for name in names), strict=True)
-            self._add([(self.listed[n].etag, batches.parse(n, data)) for n, (_, data) in read if data is not None])
+            self._add([(n, batches.parse(n, data)) for n, (_, data) in read if data is not None])
         return True
 
     def known(self, wanted: Iterable[str]) -> dict[str, Known]:
@@ -197,10 +197,19 @@ class BatchIndex:
     # ------------------------------------------------------------------------------------------------------ the tables
 
     def _add(self, lists: Collection[tuple[str, Batch]]) -> None:
+        """Each list by the name of its object, which only one has.
+
+        A copy under another name (`<batch> (1).json`) is noted as read and says nothing: its batch has its own list, or
+        the uploads are in none and are cut again.
+        """
         with self._file_errors(), self._transaction():
-            self._forget(batch.name for _, batch in lists)  # another process may have read them meanwhile
-            for etag, batch in lists:
-                number = self._db.execute("INSERT INTO lists (name, etag) VALUES (?, ?)", [batch.name, etag]).lastrowid
+            self._forget(name for name, _ in lists)  # another process may have read them meanwhile
+            for name, batch in lists:
+                number = self._db.execute(
+                    "INSERT INTO lists (name, etag) VALUES (?, ?)", [name, self.listed[name].etag]
+                ).lastrowid
+                if name != batch.name:
+                    continue
                 self._db.executemany(
                     "INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?)",
                     ((u.key, number, u.etag, u.size, _microseconds(u.last_modified)) for u in batch.uploads),

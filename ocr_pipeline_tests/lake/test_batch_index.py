@@ -108,6 +108,21 @@ def test_a_lake_that_was_restored_is_read_again_and_the_index_is_gone_through_on
     assert len([statement for statement in statements if statement.startswith("DELETE FROM uploads")]) == 1
 
 
+def test_a_copy_of_a_list_under_another_name_stops_nothing_and_is_read_once(lake: LocalStorage, tmp_path: Path) -> None:
+    """As a file manager or a backup makes it. What it says the list itself says, or nobody any more."""
+    path = tmp_path / "index"
+    batch = written(lake, upload("a.pdf"))
+    lake.write(keys.batch(f"{batch.name} (1)"), batches.dump(batch))
+    with BatchIndex(lake, path) as index:
+        assert index.refresh()
+        assert index.known(["inbox/a.pdf"])["inbox/a.pdf"].lists == (batch.name,)
+        before = path.read_bytes()
+        assert index.refresh()
+        assert path.read_bytes() == before
+    lake.delete([keys.batch(batch.name)])
+    assert known(lake, path) == []
+
+
 @pytest.mark.parametrize("torn", [b"not a database at all" * 1000, b""])
 def test_a_file_that_is_torn_is_made_anew(lake: LocalStorage, tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "index"
