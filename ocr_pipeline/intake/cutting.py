@@ -19,7 +19,7 @@ from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.lake import batches, listing, planner
 from ocr_pipeline.lake.batch_index import BatchIndex, Known
 from ocr_pipeline.lake.current import stat_many
-from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.lake.storage import Storage, StorageError
 from ocr_pipeline.records import Batch, Upload
 
 Announce = Callable[[Collection[str]], None]
@@ -109,14 +109,26 @@ def _with_returned(
 def batches_of(storage: Storage, uploads: Collection[Upload], index: BatchIndex) -> dict[Upload, Batch]:
     """For each upload the last batch that holds it, by name: the one whose rows count.
 
-    `index` knows every list since the oldest of `uploads`.
+    `uploads` are not empty, and `index` knows every list since the oldest of them. Raises StorageError when one of
+    them is in no list.
     """
     wanted = set(uploads)
     names = {name for entry in index.known(upload.key for upload in wanted).values() for name in entry.lists}
-    found: dict[Upload, Batch] = {}
-    for batch in batches.read_many(storage, sorted(names)):
-        found |= {upload: batch for upload in batch.uploads if upload in wanted}
+    found = _last_of(wanted, batches.read_many(storage, sorted(names)))
+    if len(found) < len(wanted):
+        # the index is shared, and a process with another lake makes it anew: the lists themselves are the truth
+        found = _last_of(wanted, batches.load(storage, min(upload.last_modified for upload in wanted)))
+    if missing := sorted(wanted - found.keys()):
+        raise StorageError(
+            f"{len(missing)} of {len(wanted)} uploads, first {storage.uri_of(missing[0].key)}, are in no batch list right "
+            "after they were cut: something else takes lists out of the lake's batches/; run the same command again"
+        )
     return found
+
+
+def _last_of(wanted: Collection[Upload], lists: Iterable[Batch]) -> dict[Upload, Batch]:
+    """For each of `wanted` that one of the lists holds, the last that does."""
+    return {upload: batch for batch in lists for upload in batch.uploads if upload in wanted}
 
 
 def mark_deleted(

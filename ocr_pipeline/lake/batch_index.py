@@ -118,10 +118,12 @@ class BatchIndex:
         is kept, and the next call goes on. `LISTS_AT_ONCE` are read also when there is no time at all: whoever comes
         late each time gets through in the end.
         """
-        self.listed = dict(batches.objects(self._storage, since))
         floor = "" if since is None else planner.name_floor(since)
         with self._file_errors():
+            # before the listing: what another process reads of lists that are written meanwhile is not gone
             known = dict(self._db.execute("SELECT name, etag FROM lists WHERE name > ?", [floor]).fetchall())
+        self.listed = dict(batches.objects(self._storage, since))
+        with self._file_errors():
             changed = {n for n, etag in known.items() if n not in self.listed or self.listed[n].etag != etag}
             if changed:
                 with self._transaction():

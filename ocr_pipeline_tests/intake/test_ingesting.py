@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ from ocr_pipeline.commands import display
 from ocr_pipeline.intake import cutting, inbox
 from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.intake.sources import Source, SourceError
+from ocr_pipeline.lake import keys
+from ocr_pipeline.lake.batch_index import BatchIndex
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.planner import BatchLimits
-from ocr_pipeline.lake.storage import ObjectInfo, Storage
+from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError
 from ocr_pipeline.records import Upload
 from ocr_pipeline_tests.intake.conftest import lists, taken
 
@@ -112,6 +115,39 @@ def test_a_file_that_another_ingest_has_replaced_and_cut_meanwhile_is_not_cut_as
     lake.delete([sources[0].key])
     with pytest.raises(SourceError, match="taken out of the inbox"):
         cutting.cut_all(lake, mine[:1], options)
+
+
+def test_an_upload_is_held_also_when_another_lake_takes_the_copy_of_the_batch_lists(
+    tmp_path: Path, options: IntakeOptions, sources: list[Source]
+) -> None:
+    """A sensor or a command with the same OCR_DATA and another OCR_LAKE makes the copy its own, at any instant."""
+    other = LocalStorage(tmp_path / "other lake")
+
+    class Flipping(LocalStorage):
+        def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+            yield from super().list(prefix, start_after)
+            for lake in (self, other):
+                with BatchIndex(lake, options.index):
+                    pass
+
+    lake = LocalStorage(tmp_path / "lake")
+    uploads = put(lake, sources)
+    held = cutting.cut_all(lake, uploads, options)
+    assert cutting.cut_all(Flipping(tmp_path / "lake"), uploads, options) == held
+    assert sorted(held) == uploads
+    assert len(lists(lake)) == 1
+
+
+def test_a_batch_list_that_is_taken_away_at_once_is_an_error_and_no_empty_success(
+    tmp_path: Path, options: IntakeOptions, sources: list[Source]
+) -> None:
+    class Losing(LocalStorage):
+        def create(self, key: str, data: bytes) -> bool:
+            return key.startswith(keys.BATCHES) or super().create(key, data)
+
+    lake = Losing(tmp_path / "lake")
+    with pytest.raises(StorageError, match="in no batch list"):
+        cutting.cut_all(lake, put(lake, sources), options)
 
 
 def test_off_a_terminal_a_line_now_and_then_says_how_many_files_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.lake.batch_index import BatchIndex
 from ocr_pipeline.lake.local import LocalStorage
-from ocr_pipeline.lake.storage import StorageError
+from ocr_pipeline.lake.storage import ObjectInfo, StorageError
 from ocr_pipeline.records import Batch, Upload
 
 START = datetime(2026, 11, 22, 12, 0, 0, 123457, tzinfo=UTC)
@@ -136,6 +137,33 @@ def test_the_copy_of_another_lake_is_not_believed(lake: LocalStorage, tmp_path: 
     written(lake, upload("a.pdf"))
     assert known(lake, path) == ["inbox/a.pdf"]
     assert known(LocalStorage(tmp_path / "other lake"), path) == []
+
+
+def test_a_list_that_another_process_wrote_and_read_during_our_listing_stays_known(
+    lake: LocalStorage, tmp_path: Path
+) -> None:
+    path = tmp_path / "index"
+
+    def another_process() -> None:
+        written(lake, upload("theirs.pdf"))
+        known(lake, path)
+
+    with BatchIndex(ListedMeanwhile(tmp_path / "lake", another_process), path) as index:
+        assert index.refresh()
+        assert list(index.known(["inbox/theirs.pdf"])) == ["inbox/theirs.pdf"]
+
+
+class ListedMeanwhile(LocalStorage):
+    """Something happens between the end of a listing in the store and its arrival."""
+
+    def __init__(self, root: Path, meanwhile: Callable[[], None]) -> None:
+        super().__init__(root)
+        self._meanwhile = meanwhile
+
+    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        found = [*super().list(prefix, start_after)]
+        self._meanwhile()
+        yield from found
 
 
 def test_a_copy_that_cannot_be_kept_says_what_to_do(lake: LocalStorage, tmp_path: Path) -> None:
