@@ -6,7 +6,8 @@ it their image, their engine and their recipe. Nothing that stands is lost when 
 
 Retries of one document overlap: two that are asked for at once know nothing of each other, and may end in any order.
 The rows of the highest one count. What a lower one reads after that is brought together by a follow-up: one more batch
-of those documents, which asks for nothing.
+of those documents, which takes what is there and asks for nothing. Run again it is a batch like any other: it asks for
+the pages that no server answered.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain, tee
 
 from ocr_pipeline.flow import reading, rendered
 from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT
@@ -43,21 +45,23 @@ def kept(
 ) -> Kept:
     """What the retry `batch` keeps of `upload`. `own`: what it has drawn of it itself, in an earlier run.
 
-    Made again under its own recipe it keeps what it has; under another one (a backfill) it reads every page anew.
+    Made again under its own recipe it keeps what it has, and takes what the others have read under that recipe since;
+    under another one (a backfill) it reads every page anew.
     """
     if batch.repeated(upload) is None:
         return NOTHING
     mine = reading.read(storage, batch.name, keys.document_id(upload.key))
     if own is not None and mine is not None and mine.recipe_id != recipe_id:
         return Kept(own, anew=True)
-    others = retries.others(upload)
-    before = [DocumentRecord(batch.name, own, mine)] if own is not None and mine is not None else others
-    base = next((record for record in (*before, *others) if record.drawn.reason is None), None)
-    base = base or next(iter(before), None)
+    before = [DocumentRecord(batch.name, own, mine)] if own is not None and mine is not None else []
+    others, candidates = tee(retries.others(upload))
+    standing = next((record for record in chain(before, candidates) if record.drawn.reason is None), None)
+    base = standing or next(chain(before, others), None)
     if base is None:
         return NOTHING
-    whole = completed(base, others)
-    pages = {page.drawn.number: page for page in whole.pages() if not asks_again(page, batch.retry_reasons)}
+    whole = completed(base, others, recipe_id)
+    asks = bool(batch.retry_reasons) or mine is not None  # not a follow-up's first run
+    pages = {p.drawn.number: p for p in whole.pages() if not (asks and asks_again(p, batch.retry_reasons))}
     readings = {page.number: page for page in (whole.read.pages if whole.read else ())}
     return Kept(whole.drawn, pages, readings, anew=mine is not None and mine.anew)
 
@@ -70,21 +74,28 @@ def asks_again(page: PageRecord, reasons: Collection[Reason]) -> bool:
     return page.reason in reasons or page.reason in NOT_THE_PAGES_FAULT or page.reason is Reason.IMAGE_GONE
 
 
-def completed(record: DocumentRecord, others: Iterable[DocumentRecord]) -> DocumentRecord:
-    """The record with the pages that lack their text taken from the first of `others` that has it.
+def completed(record: DocumentRecord, others: Iterable[DocumentRecord], recipe_id: str) -> DocumentRecord:
+    """The record with better pages from `others` in the place of its own: a page without text takes any of theirs, a
+    text of an earlier recipe gives way to one under `recipe_id`. A backfill takes no text of another recipe.
 
-    A backfill takes no text of another recipe. The same object comes back where nothing is taken.
+    Of equals the first counts, and no more of `others` are looked at than needed. The same object comes back where
+    nothing is taken.
     """
-    lacking = {page.drawn.number for page in record.pages() if not page.has_text}
+    worth = {p.drawn.number: _worth(p, recipe_id) for p in record.pages() if not p.has_text or p.recipe_id is not None}
+    if record.read is None or min(worth.values(), default=_CURRENT) == _CURRENT:
+        return record
     taken: dict[int, PageRecord] = {}
     for other in others:
-        if not lacking:
-            break
         if other.drawn.reason is None and other.drawn.page_count == record.drawn.page_count:
-            found = {p.drawn.number: p for p in other.pages() if p.drawn.number in lacking and _is_for(record, p)}
-            taken.update(found)
-            lacking -= found.keys()
-    if not taken or record.read is None:
+            for page in other.pages():
+                number, offered = page.drawn.number, _worth(page, recipe_id)
+                if record.read.anew and page.recipe_id not in (recipe_id, record.read.recipe_id):
+                    continue
+                if offered > worth.get(number, _CURRENT):
+                    taken[number], worth[number] = page, offered
+        if min(worth.values()) == _CURRENT:
+            break
+    if not taken:
         return record
     read = {page.number: page for page in record.read.pages if page.number not in taken}
     read.update((number, page.read) for number, page in taken.items() if page.read is not None)
@@ -95,11 +106,13 @@ def completed(record: DocumentRecord, others: Iterable[DocumentRecord]) -> Docum
     )
 
 
-def _is_for(record: DocumentRecord, page: PageRecord) -> bool:
-    if not page.has_text or record.read is None or not record.read.anew:
-        return page.has_text
-    transcript = page.read.transcript if page.read else None
-    return transcript is not None and transcript.recipe_id == record.read.recipe_id
+_NO_TEXT, _EARLIER, _CURRENT = range(3)
+
+
+def _worth(page: PageRecord, recipe_id: str) -> int:
+    if not page.has_text:
+        return _NO_TEXT
+    return _CURRENT if page.recipe_id == recipe_id else _EARLIER
 
 
 def with_pages(document: RenderedDocument, pages: Mapping[int, PageRecord]) -> RenderedDocument:
@@ -121,13 +134,15 @@ class Settled:
 def settle(storage: Storage, batch: Batch, retries: Retries, drawn: RenderedDocument, read: Reading) -> Settled:
     """What a run does once it has written its records: says so, and takes from the other batches what came since."""
     retries.mark_done(drawn.upload)
-    others = retries.others(drawn.upload)
+    others, highest = tee(retries.others(drawn.upload))
     record = DocumentRecord(batch.name, drawn, read)
-    if batch.repeats and drawn.reason is None and (whole := completed(record, others)) is not record:
+    if batch.repeats and drawn.reason is None and (whole := completed(record, others, read.recipe_id)) is not record:
         rendered.write(storage, batch.name, whole.drawn)
         reading.write(storage, batch.name, whole.read or read)
         record = whole
-    top = others[0] if others and others[0].rank > record.rank else None
+    top = next(highest, None)
+    if top is not None and top.rank < record.rank:
+        top = None
     lacks = top is not None and _lacks(top, record)
     return Settled(record.drawn, record.read or read, top is not None, top.batch if top is not None and lacks else None)
 
@@ -135,8 +150,8 @@ def settle(storage: Storage, batch: Batch, retries: Retries, drawn: RenderedDocu
 def overtaken_by(batch: Batch, retries: Retries, drawn: RenderedDocument, read: Reading) -> str | None:
     """The later batch that was done while this one wrote the markdown file, which is that batch's: a follow-up is
     needed, which writes it once more."""
-    others = retries.others(drawn.upload)
-    return others[0].batch if others and others[0].rank > DocumentRecord(batch.name, drawn, read).rank else None
+    top = next(retries.others(drawn.upload), None)
+    return top.batch if top is not None and top.rank > DocumentRecord(batch.name, drawn, read).rank else None
 
 
 def _lacks(top: DocumentRecord, record: DocumentRecord) -> bool:
@@ -144,9 +159,9 @@ def _lacks(top: DocumentRecord, record: DocumentRecord) -> bool:
         return False
     if top.drawn.reason is not None:
         return True
-    if top.read is not None and record.read is not None and top.read.recipe_id != record.read.recipe_id:
+    if top.read is None or record.read is None or top.read.recipe_id != record.read.recipe_id:
         return False  # a backfill: a follow-up would put pages of the old recipe above the new ones
-    return completed(top, [record]) is not top
+    return completed(top, [record], top.read.recipe_id) is not top
 
 
 def follow_up(storage: Storage, overtaken: Mapping[Upload, str], now: datetime) -> Batch | None:

@@ -33,6 +33,11 @@ class PageRecord:
         """Whether it is done: it has its text from the engine, or there is none on it."""
         return self.status in (PageStatus.OK, PageStatus.BLANK)
 
+    @property
+    def recipe_id(self) -> str | None:
+        """The recipe of its transcript. None where the engine was not asked."""
+        return self.read.transcript.recipe_id if self.read is not None and self.read.transcript is not None else None
+
 
 @dataclass(frozen=True, slots=True)
 class DocumentRecord:
@@ -61,6 +66,7 @@ class Retries:
         self._storage = storage
         self._batch = batch
         self._lists: dict[str, Batch | None] = {batch.name: batch}
+        self._unmarked: dict[Upload, frozenset[str]] = {}
 
     def mark_done(self, upload: Upload) -> None:
         """Says that this retry has its records of the upload. Nothing where the batch is no retry of it."""
@@ -69,15 +75,45 @@ class Retries:
             key = keys.retry_done(earlier[-1], keys.document_id(upload.key), self._batch.name)
             self._storage.write(key, self._batch.name.encode())
 
-    def others(self, upload: Upload) -> list[DocumentRecord]:
-        """The records of the other batches that are done with the upload, the highest rank first."""
+    def others(self, upload: Upload) -> Iterator[DocumentRecord]:
+        """The records of the other batches that are done with the upload, the highest rank first.
+
+        Each is read when it is taken: a document may have many retries, and most callers need the first one.
+        """
         document_id = keys.document_id(upload.key)
         earlier = self._earlier(upload)
         first = earlier[-1] if earlier else self._batch.name
         done = keys.retries_done(first, document_id)
-        names = {info.key.removeprefix(done) for info in self._storage.list(done)}.union(earlier) - {self._batch.name}
-        found = (self._record(name, upload) for name in names)
-        return sorted((record for record in found if record), key=lambda record: record.rank, reverse=True)
+        names = {info.key.removeprefix(done) for info in self._storage.list(done)}
+        names |= {*earlier, *self._without_mark(first, upload)}
+        last: list[DocumentRecord] = []
+        for name in sorted(names - {self._batch.name}, reverse=True):
+            record = self._record(name, upload)
+            if record is not None and record.drawn.reason in NOT_FOUND:
+                last.append(record)
+            elif record is not None:
+                yield record
+        yield from last
+
+    def _without_mark(self, first: str, upload: Upload) -> frozenset[str]:
+        """Retries of an older release, which left no mark: the batch that one repeats has its name beside its records.
+
+        Nothing writes such an object any more, so it is looked for once a run.
+        """
+        if upload not in self._unmarked:
+            names: set[str] = set()
+            to_look_at = [first, self._batch.name]
+            while to_look_at:
+                key = keys.repeated_by(to_look_at.pop(), keys.document_id(upload.key))
+                try:
+                    name = self._storage.read(key).decode()
+                except ObjectMissing:
+                    continue
+                if name not in names:
+                    names.add(name)
+                    to_look_at.append(name)
+            self._unmarked[upload] = frozenset(names)
+        return self._unmarked[upload]
 
     def _earlier(self, upload: Upload) -> list[str]:
         """The batch that this one repeats for the upload, the one that that repeats, and so on: the first one last."""

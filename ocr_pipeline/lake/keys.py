@@ -98,6 +98,11 @@ def retry_done(first_batch: str, document: str, retry: str) -> str:
     return retries_done(first_batch, document) + retry
 
 
+def repeated_by(batch_name: str, document: str) -> str:
+    """Holds the name of the last retry of the document of that batch. Older releases wrote it; it is only read."""
+    return f"{PAGES}{batch_name}/{document}/repeated.txt"
+
+
 def transcript(recipe_id: str, image_sha256: str) -> str:
     return f"{TRANSCRIPTS}{recipe_id}/{image_sha256}.json"
 

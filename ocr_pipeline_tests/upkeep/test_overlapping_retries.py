@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import permutations
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import pytest
@@ -42,11 +42,13 @@ def failing(pipeline: Pipeline, reasons: int) -> Batch:
 
 def listed(pipeline: Pipeline, reasons: int) -> list[Batch]:
     """A retry for each reason, asked for while none of them has run; by name."""
-    made = [
-        ask_again(pipeline.lake, pipeline.warehouse, [reason], limits=planner.BatchLimits()).batches
-        for reason in REASONS[:reasons]
-    ]
-    return sorted((batch for (batch,) in made), key=lambda batch: batch.name)
+    return sorted((asked_for(pipeline, reason) for reason in REASONS[:reasons]), key=lambda batch: batch.name)
+
+
+def asked_for(pipeline: Pipeline, reason: Reason) -> Batch:
+    """A retry that has not run yet."""
+    (batch,) = ask_again(pipeline.lake, pipeline.warehouse, [reason], limits=planner.BatchLimits()).batches
+    return batch
 
 
 def unpublished(lake: Storage) -> list[Batch]:
@@ -282,9 +284,7 @@ def test_a_backfill_of_a_batch_and_its_retry_shows_the_new_recipe_alone(
     pipeline: Pipeline, retry_first: bool, sensor_looks_between: bool
 ) -> None:
     first = failing(pipeline, 2)
-    (retry,) = ask_again(
-        pipeline.lake, pipeline.warehouse, [Reason.REPETITION], limits=planner.BatchLimits()
-    ).batches  # page 2 stays without its text
+    retry = asked_for(pipeline, Reason.REPETITION)  # page 2 stays without its text
     pipeline.process(retry)
     under_a_newer_recipe(pipeline, lambda image: None)
     for batch in (retry, first) if retry_first else (first, retry):
@@ -295,5 +295,121 @@ def test_a_backfill_of_a_batch_and_its_retry_shows_the_new_recipe_alone(
     assert statuses(pipeline) == ["ok"] * 3
     assert recipes(pipeline) == ["newer"] * 3
     assert sum(pipeline.transcriber.asked.values()) == 3
+    assert agree(pipeline)
+    hold(pipeline)
+
+
+@pytest.mark.parametrize("retry_first", [True, False])
+def test_a_backfill_under_the_recipe_of_an_earlier_retry_shows_its_text_on_every_page(
+    pipeline: Pipeline, retry_first: bool
+) -> None:
+    first = failing(pipeline, 2)
+    under_a_newer_recipe(pipeline, lambda image: None)
+    retry = asked_for(pipeline, Reason.REPETITION)
+    pipeline.process(retry)
+    assert recipes(pipeline) == ["newer", "scripted", "scripted"]
+    for batch in (retry, first) if retry_first else (first, retry):
+        pipeline.process(batch)
+    process_what_is_left(pipeline)
+    assert statuses(pipeline) == ["ok"] * 3
+    assert recipes(pipeline) == ["newer"] * 3
+    assert sum(pipeline.transcriber.asked.values()) == 3
+    assert agree(pipeline)
+    hold(pipeline)
+
+
+def test_a_backfill_that_fails_on_a_page_leaves_the_text_that_a_retry_under_its_recipe_has_kept(
+    pipeline: Pipeline,
+) -> None:
+    first = failing(pipeline, 2)
+    under_a_newer_recipe(pipeline, lambda image: Reason.GARBAGE if image.page_number == 3 else None)
+    retry = asked_for(pipeline, Reason.REPETITION)
+    for batch in (retry, first, retry):
+        pipeline.process(batch)
+    process_what_is_left(pipeline)
+    assert statuses(pipeline) == ["ok"] * 3
+    assert recipes(pipeline) == ["newer", "newer", "scripted"]
+    assert agree(pipeline)
+    hold(pipeline)
+
+
+def as_an_older_release_left_it(pipeline: Pipeline, chain: list[Batch]) -> None:
+    """Each batch of the chain repeats the one before it, and has left its name there."""
+    document_id = keys.document_id(KEY)
+    pipeline.lake.delete([info.key for info in pipeline.lake.list(keys.retries_done(chain[0].name, document_id))])
+    for repeated, retry in pairwise(chain):
+        pipeline.lake.write(keys.repeated_by(repeated.name, document_id), retry.name.encode())
+
+
+@pytest.mark.parametrize("again", [0, 1])
+def test_retries_that_an_older_release_made_keep_the_markdown_file(pipeline: Pipeline, again: int) -> None:
+    chain = [failing(pipeline, 2)]
+    for reason in REASONS[:2]:
+        chain.append(asked_for(pipeline, reason))
+        pipeline.process(chain[-1])
+    as_an_older_release_left_it(pipeline, chain)
+    under_a_newer_recipe(pipeline, lambda image: Reason.GARBAGE)
+    pipeline.process(chain[again])
+    process_what_is_left(pipeline)
+    assert statuses(pipeline) == ["ok"] * 3
+    assert agree(pipeline)
+
+
+def test_a_retry_takes_its_texts_from_one_that_an_older_release_made(pipeline: Pipeline) -> None:
+    first = failing(pipeline, 2)
+    lower, higher = listed(pipeline, 2)
+    pipeline.process(lower)
+    as_an_older_release_left_it(pipeline, [first, lower])
+    pipeline.process(higher)
+    assert statuses(pipeline) == ["ok"] * 3
+    assert agree(pipeline)
+    hold(pipeline)
+
+
+class Counting(LocalStorage):
+    """A lake that knows what of it was read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.reads: list[str] = []
+
+    def read(self, key: str) -> bytes:
+        self.reads.append(key)
+        return super().read(key)
+
+
+def test_a_run_reads_no_more_of_a_document_when_it_has_many_retries(pipeline: Pipeline) -> None:
+    first = failing(pipeline, 1)
+    pipeline.transcriber.script = lambda image: Reason.REPETITION if image.page_number == 1 else None
+    lake = Counting(Path(pipeline.lake.uri.removeprefix("file://")))
+    service = OcrService(lake, lambda: pipeline.transcriber, StreamOptions(render_workers=1, text_layer="never"))
+    read = []
+    for _ in range(4):
+        pipeline.process(asked_for(pipeline, Reason.REPETITION))
+        lake.reads.clear()
+        service.run(first)
+        read.append(len(lake.reads))
+    service.close()
+    assert read == [read[0]] * 4
+
+
+def test_a_follow_up_asks_for_nothing_and_again_for_what_no_server_answered(pipeline: Pipeline) -> None:
+    down = {1: Reason.REPETITION, 2: Reason.TRUNCATED, 3: Reason.BACKEND_UNAVAILABLE}
+    pipeline.transcriber.script = lambda image: down.get(image.page_number)
+    pipeline.process(pipeline.cut({"a.pdf": numbered(4)}))
+    pipeline.transcriber.script = lambda image: down[3] if image.page_number == 3 else None
+    lower, higher = listed(pipeline, 2)
+    pipeline.process(higher)
+    pipeline.process(lower)
+    (follow_up,) = unpublished(pipeline.lake)
+    pipeline.transcriber.asked.clear()
+    pipeline.process(follow_up)
+    assert not pipeline.transcriber.asked
+    assert statuses(pipeline) == ["ok", "ok", "failed", "ok"]
+    assert agree(pipeline)
+    pipeline.transcriber.script = lambda image: None
+    pipeline.process(follow_up)
+    assert dict(pipeline.transcriber.asked) == {(keys.document_id(KEY), 3): 1}
+    assert statuses(pipeline) == ["ok"] * 4
     assert agree(pipeline)
     hold(pipeline)
