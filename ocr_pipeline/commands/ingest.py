@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -109,8 +110,15 @@ def ingest(settings: Settings, found: Found, console: Console) -> Summary:
 def _put(lake: Storage, found: Found, console: Console) -> tuple[list[Upload], list[NotTaken]]:
     """Copies the files into the inbox; one that cannot be read, or is gone since it was found, is not taken."""
     uploads, not_taken = list[Upload](), list(found.not_taken)
-    with Counter(console, "copying into the inbox", len(found.sources), "files") as counter:
-        for source, put in inbox.put_all(lake, found.sources):
+
+    def say_stopping() -> None:
+        console.print("stopping: waiting for the files in flight", highlight=False)
+
+    with (
+        Counter(console, "copying into the inbox", len(found.sources), "files") as counter,
+        closing(inbox.put_all(lake, found.sources, say_stopping)) as all_put,
+    ):
+        for source, put in all_put:
             if isinstance(put, OSError):
                 not_taken.append(NotTaken(sources.printable_path(source.path), sources.reason_for(put)))
             else:

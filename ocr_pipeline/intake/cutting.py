@@ -120,8 +120,9 @@ def batches_of(storage: Storage, uploads: Collection[Upload], index: BatchIndex)
         found = _last_of(wanted, batches.load(storage, min(upload.last_modified for upload in wanted)))
     if missing := sorted(wanted - found.keys()):
         raise StorageError(
-            f"{len(missing)} of {len(wanted)} uploads, first {storage.uri_of(missing[0].key)}, are in no batch list right "
-            "after they were cut: something else takes lists out of the lake's batches/; run the same command again"
+            f"{len(missing)} of {len(wanted)} uploads, first {storage.uri_of(missing[0].key)}, are in no batch list "
+            "right after they were cut: something else takes lists out of the lake's batches/; "
+            "run the same command again"
         )
     return found
 

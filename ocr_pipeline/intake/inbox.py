@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from ocr_pipeline.intake.sources import Source, SourceError
@@ -17,15 +17,18 @@ from ocr_pipeline.records import Upload
 
 CREATED_WHOLE = 64 * 2**20  # bytes; a larger file is not held in memory
 
-IN_PARALLEL = ((8 * 2**20, PARALLEL), (CREATED_WHOLE, 2))
-"""Files up to so many bytes, so many at once: 128 MiB of them in memory. Larger ones go one by one, on the caller's
-thread, where Ctrl-C ends them at once; a bucket takes their parts in parallel anyway."""
+IN_PARALLEL = ((2**20, PARALLEL), (8 * 2**20, 4))
+"""Files up to so many bytes, so many at once. Ctrl-C waits for those in flight: at most 32 MiB, half a minute at
+1 MB/s. Larger ones go one by one, on the caller's thread, where Ctrl-C ends them at once."""
 
 
-def put_all(storage: Storage, sources: Iterable[Source]) -> Iterator[tuple[Source, Upload | OSError]]:
+def put_all(
+    storage: Storage, sources: Iterable[Source], on_stop: Callable[[], None] = lambda: None
+) -> Generator[tuple[Source, Upload | OSError], None, None]:
     """Puts every file into the inbox: its upload, or the error of a file that cannot be read. In no order.
 
-    Raises as `put` does, but for the OSError: such a file fails alone.
+    Raises as `put` does, but for the OSError: such a file fails alone. Where it ends early it waits for the files in
+    flight, and calls `on_stop` before.
     """
     waiting = [list[Source]() for _ in (*IN_PARALLEL, None)]
     for source in sources:
@@ -43,7 +46,7 @@ def put_all(storage: Storage, sources: Iterable[Source]) -> Iterator[tuple[Sourc
             return source, error
 
     for (_, parallel), some in zip(IN_PARALLEL, waiting, strict=False):
-        yield from parallel_map(one, some, parallel)
+        yield from parallel_map(one, some, parallel, on_stop)
     yield from map(one, waiting[-1])
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +14,10 @@ from filelock import FileLock
 from rich.console import Console
 
 from ocr_pipeline.commands import display
+from ocr_pipeline.commands.ingest import _put
 from ocr_pipeline.intake import cutting, inbox
 from ocr_pipeline.intake.options import IntakeOptions
-from ocr_pipeline.intake.sources import Source, SourceError
+from ocr_pipeline.intake.sources import Found, Source, SourceError
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.batch_index import BatchIndex
 from ocr_pipeline.lake.local import LocalStorage
@@ -53,6 +56,46 @@ class InPairs(LocalStorage):
 def test_files_are_put_into_the_inbox_in_parallel(tmp_path: Path, sources: list[Source]) -> None:
     uploads = put(InPairs(tmp_path / "lake"), sources)
     assert [upload.key for upload in uploads] == [source.key for source in sources]
+
+
+def test_a_file_that_is_long_on_its_way_is_copied_where_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
+    copied_by = dict[int, threading.Thread]()
+
+    class Watching(LocalStorage):
+        def create(self, key: str, data: bytes) -> bool:
+            copied_by[len(data)] = threading.current_thread()
+            return super().create(key, data)
+
+    sizes = (1, 2**20 + 1, 8 * 2**20 + 1)
+    for size in sizes:
+        with (tmp_path / f"{size}.pdf").open("wb") as file:
+            file.truncate(size)
+    put(Watching(tmp_path / "lake"), [Source(tmp_path / f"{size}.pdf", f"inbox/{size}.pdf") for size in sizes])
+    assert [copied_by[size] is threading.main_thread() for size in sizes] == [False, False, True]
+
+
+def test_ctrl_c_during_the_copy_says_what_it_waits_for(tmp_path: Path, sources: list[Source]) -> None:
+    told = threading.Event()
+
+    class Terminal(io.StringIO):
+        def write(self, text: str) -> int:
+            if "stopping" in text:
+                told.set()
+            return super().write(text)
+
+    class Slow(LocalStorage):
+        """The files in flight arrive once the user was told of them; Ctrl-C comes when the first is in flight."""
+
+        def create(self, key: str, data: bytes) -> bool:
+            if key == sources[0].key:
+                os.kill(os.getpid(), signal.SIGINT)
+            assert told.wait(20)
+            return super().create(key, data)
+
+    console = Console(file=Terminal())
+    with pytest.raises(KeyboardInterrupt):
+        _put(Slow(tmp_path / "lake"), Found(sources), console)
+    assert told.is_set()
 
 
 def test_files_of_every_size_arrive_and_one_that_is_gone_fails_alone(
