@@ -342,6 +342,7 @@ class S3Storage:
                 ]
                 # all of them, also after one has failed: a part that arrives after the abort stays in the bucket
                 answers = await asyncio.gather(*sending, return_exceptions=True)
+                bodies.clear()  # before the next are read: 64 MiB less in memory
                 for answer in answers:
                     if isinstance(answer, BaseException):
                         raise answer
