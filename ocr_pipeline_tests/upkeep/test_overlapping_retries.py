@@ -413,3 +413,21 @@ def test_a_follow_up_asks_for_nothing_and_again_for_what_no_server_answered(pipe
     assert statuses(pipeline) == ["ok"] * 4
     assert agree(pipeline)
     hold(pipeline)
+
+
+def test_a_backfill_shows_its_text_where_a_follow_up_under_its_recipe_has_kept_the_old_one(pipeline: Pipeline) -> None:
+    first = failing(pipeline, 2)
+    retry = asked_for(pipeline, Reason.REPETITION)
+    pipeline.process(retry)
+    under_a_newer_recipe(pipeline, lambda image: None)
+    follow_up = planner.retry({first.uploads[0]: retry.name}, (), datetime.now(UTC))
+    batches.write(pipeline.lake, follow_up)
+    pipeline.process(follow_up)
+    assert recipes(pipeline) == ["scripted"] * 3
+    for batch in (first, retry):
+        pipeline.process(batch)
+    process_what_is_left(pipeline)
+    assert statuses(pipeline) == ["ok"] * 3
+    assert recipes(pipeline) == ["newer"] * 3
+    assert agree(pipeline)
+    hold(pipeline)
