@@ -149,13 +149,14 @@ def check_engine(settings: Settings) -> None:
     cpu_transcriber(settings.cpu_engine)  # the servers' stand-in, too, where all are away
 
 
-def backend_costs(settings: Settings) -> dict[str, BackendCost]:
-    """What each machine of the backends file costs; those without a price are left out."""
+def backend_costs(settings: Settings) -> dict[str, BackendCost | None]:
+    """What each machine of the backends file costs; None where it states no price."""
     config = backends(settings)
     return {
         backend.name: BackendCost(backend.power_usd_per_month, backend.hardware_usd, backend.hardware_months)
-        for backend in (config.backends if config else ())
         if backend.power_usd_per_month or backend.hardware_usd
+        else None
+        for backend in (config.backends if config else ())
     }
 
 

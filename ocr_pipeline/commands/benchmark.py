@@ -123,7 +123,8 @@ def _chosen(backends: Sequence[Backend], only: Sequence[str]) -> list[Backend]:
 
 def _prices(settings: Settings, given: Sequence[str], names: Sequence[str]) -> dict[str, float]:
     """Each backend's price an hour: as given here, else what the backends file makes of a month."""
-    found = {name: cost.usd_per_month / HOURS_A_MONTH for name, cost in wiring.backend_costs(settings).items()}
+    a_month = wiring.backend_costs(settings)
+    found = {name: cost.usd_per_month / HOURS_A_MONTH for name, cost in a_month.items() if cost is not None}
     for text in given:
         name, _, number = text.partition("=")
         try:

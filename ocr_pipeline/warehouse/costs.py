@@ -28,24 +28,29 @@ class BackendCost:
         return self.power_usd_per_month + self.hardware_usd / self.hardware_months
 
 
-def set_backend_costs(warehouse: Warehouse, costs: Mapping[str, BackendCost]) -> bool:
-    """Notes these prices, by backend name; returns whether one is new or another than before. Unchanged: no write.
+def set_backend_costs(warehouse: Warehouse, costs: Mapping[str, BackendCost | None]) -> bool:
+    """Notes these prices, by backend name, and takes back those that are None; returns whether one is another than
+    before. Unchanged: no write.
 
-    Prices of other backends stay: a machine that is listed no more has its months behind it, and another machine's
-    backends file may list others.
+    Prices of backends that are not named stay: a machine that is listed no more has its months behind it, and another
+    machine's backends file may list others.
     """
-    for name, cost in costs.items():
+    priced = {name: cost for name, cost in costs.items() if cost is not None}
+    for name, cost in priced.items():
         if cost.power_usd_per_month < 0 or cost.hardware_usd < 0 or not cost.hardware_months > 0:
             raise WarehouseError(f"backend {name}: prices must not be negative and hardware_months must be above 0")
     wanted = {
         (name, float(c.power_usd_per_month), float(c.hardware_usd), float(c.hardware_months))
-        for name, c in costs.items()
+        for name, c in priced.items()
     }
     with warehouse.read() as connection:
-        if wanted <= set(connection.execute("FROM ocr.backend_costs").fetchall()):
-            return False
+        noted = connection.execute("FROM ocr.backend_costs").fetchall()
+    if wanted == {row for row in noted if row[0] in costs}:
+        return False
 
     def work(connection: duckdb.DuckDBPyConnection) -> bool:
+        for name in sorted(costs.keys() - priced.keys()):
+            connection.execute("DELETE FROM ocr.backend_costs WHERE backend = ?", [name])
         for row in sorted(wanted):
             connection.execute("INSERT OR REPLACE INTO ocr.backend_costs VALUES (?, ?, ?, ?)", row)
         return True

@@ -165,6 +165,13 @@ def test_a_price_takes_the_place_of_the_one_before_others_stay_and_an_unchanged_
         set_backend_costs(warehouse, {"b": BackendCost(3, 100, 0)})
 
 
+def test_a_price_can_be_taken_back(warehouse: Warehouse) -> None:
+    set_backend_costs(warehouse, {"a": BackendCost(1), "b": BackendCost(2)})
+    assert set_backend_costs(warehouse, {"b": None, "c": None})
+    assert not set_backend_costs(warehouse, {"b": None, "c": None})
+    assert ask(warehouse, "FROM ocr.backend_costs") == [("a", 1.0, 0.0, 36.0)]
+
+
 def test_agreement_is_told_by_backend_and_day(warehouse: Warehouse) -> None:
     load_batch(
         warehouse,

@@ -210,6 +210,12 @@ def test_a_rebuild_takes_nothing_away_by_mistake_and_brings_prices_back(
     assert shell.json("rebuild-warehouse")[0] == 0  # on a machine that knows no servers, and no prices
     with Warehouse(settings.warehouse).read() as connection:
         assert connection.execute(prices).fetchall() == [("double", 40.0)]
+    file.write_text(BACKENDS.replace("power_usd_per_month = 40.0", ""))
+    with monkeypatch.context() as with_servers:
+        with_servers.setenv("OCR_BACKENDS", str(file))
+        assert shell.json("rebuild-warehouse")[0] == 0
+    with Warehouse(settings.warehouse).read() as connection:
+        assert connection.execute(prices).fetchall() == []  # the user has taken it back
 
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("OCR_LAKE", str(settings.data / "another-lake"))
