@@ -38,6 +38,7 @@ def command(key: str, yes: bool, as_json: bool) -> int:
     settings = Settings()
     lake, dagster = wiring.lake(settings), instance.instance(settings)
     warehouse = wiring.warehouse(settings, on_wait=say_wait)
+    impatient = wiring.warehouse(settings, WAIT_SECONDS, on_wait=say_wait)
     if not key.startswith(settings.inbox):
         raise click.UsageError(
             f"an upload's key starts with {settings.inbox!r}; `ocr-pipeline status` finds keys by a part of them"
@@ -48,12 +49,12 @@ def command(key: str, yes: bool, as_json: bool) -> int:
         click.confirm(f"Forget {key} everywhere? This cannot be undone", abort=True, err=True)
     reaping.reap(dagster, settings.claims)
     with cutting.intake_lock(settings.data):
-        found = traces(lake, warehouse, key)
+        found = traces(lake, impatient, key)  # all intake waits for this one
         # records of documents that share a page are written too, in their batches
         sharing = {batch for batch, _ in found.sharers}
         if at_work := _at_work(settings, dagster, {*found.batches, *sharing}):
             raise click.UsageError(f"{at_work}: it would bring the document back; wait until it is over, or end it")
-        check_ready(wiring.warehouse(settings, WAIT_SECONDS, on_wait=say_wait))
+        check_ready(impatient)
         lake.delete([key])  # where a bucket's lock forbids it, nothing else may go either
         with _half_done():
             runs = forgetting.forget_batches(dagster, found.batches)

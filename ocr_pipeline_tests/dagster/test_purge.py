@@ -128,17 +128,18 @@ def test_a_purge_is_refused_while_a_batch_is_worked_on_whose_document_has_the_sa
 
 HOLDS_IT = """
 import contextlib, duckdb, sys
-with contextlib.closing(duckdb.connect(sys.argv[1], read_only=True)):
+with contextlib.closing(duckdb.connect(sys.argv[1], read_only=sys.argv[2] == "reader")):
     print("open", flush=True)
     sys.stdin.readline()
 """
 
 
 @contextmanager
-def open_elsewhere(path: str) -> Iterator[subprocess.Popen[str]]:
-    """As a BI tool has it: everybody may read the file, and nobody may write to it."""
+def open_elsewhere(path: str, holder: str) -> Iterator[subprocess.Popen[str]]:
+    """By a "reader", as a BI tool: everybody may read the file, and nobody may write to it. By a "writer": nobody may
+    do either."""
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDS_IT, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDS_IT, path, holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "open\n"
@@ -146,13 +147,14 @@ def open_elsewhere(path: str) -> Iterator[subprocess.Popen[str]]:
         other.communicate("\n", timeout=60)
 
 
-def test_a_purge_that_cannot_write_the_tables_takes_nothing_away(
-    settings: Settings, put: Put, run: RunBatch, lake: Storage, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("holder", ["reader", "writer"])
+def test_a_purge_that_cannot_use_the_tables_gives_up_soon_and_takes_nothing_away(
+    settings: Settings, put: Put, run: RunBatch, lake: Storage, monkeypatch: pytest.MonkeyPatch, holder: str
 ) -> None:
     monkeypatch.setattr("ocr_pipeline.commands.purge.WAIT_SECONDS", 0.1)
     assert run(put({"a.pdf": pdf(["text"])})).success
     before = {info.key: info.etag for info in lake.list("")}
-    with open_elsewhere(settings.warehouse) as other:
+    with open_elsewhere(settings.warehouse, holder) as other:
         code, _, told = purge("inbox/a.pdf", "--yes")
         assert code == 2
         assert f"PID {other.pid}" in told
