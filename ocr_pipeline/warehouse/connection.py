@@ -189,8 +189,8 @@ class Warehouse:
 
     def _connected(self, opened: contextlib.ExitStack, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         deadline = time.monotonic() + self._wait_seconds
-        holder = "open in another program"
-        with self._telling(lambda: holder):
+        why = "it takes long to open, or another program has it"
+        with self._telling(lambda: why):
             while True:
                 try:
                     if self.path is not None:
@@ -204,15 +204,15 @@ class Warehouse:
                             f"{self.path} has been open in another program for {self._wait_seconds:.0f} s: close it "
                             f"there ({error})"
                         ) from error
-                    if found := _PID.search(str(error)):
-                        holder = f"open in PID {found[1]}"
+                    found = _PID.search(str(error))
+                    why = f"open in PID {found[1]}" if found else "open in another program"
                 time.sleep(0.05)
 
     @contextlib.contextmanager
     def _telling(self, why: Callable[[], str]) -> Iterator[None]:
-        """Tells what is waited for where the block takes long. By a timer: dagster-duckdb's resource waits inside its
-        own call, for 102 s."""
-        if self._on_wait is None:
+        """Tells why a file is waited for where the block takes long. By a timer: dagster-duckdb's resource waits inside
+        its own call, for 102 s, and does not say why."""
+        if self._on_wait is None or self.path is None:
             yield
             return
         on_wait = self._on_wait

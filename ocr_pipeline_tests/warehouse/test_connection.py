@@ -150,6 +150,25 @@ def test_a_wait_that_lasts_is_told_once_with_the_process_that_has_the_file(
     assert told[1:] == [f"waiting for {warehouse.target}: it is being loaded by another process"]
 
 
+def test_a_file_that_opens_slowly_is_not_told_as_open_elsewhere_and_a_slow_motherduck_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(database: str, read_only: bool, config: Mapping[str, Any]) -> Opened:
+        for thread in threading.enumerate():  # whatever is to be told of the wait is told now
+            if isinstance(thread, threading.Timer):
+                thread.join()
+        return contextlib.closing(duckdb.connect())
+
+    monkeypatch.setattr("ocr_pipeline.warehouse.connection._WAIT_WORTH_A_WORD", 0.0)
+    told: list[str] = []
+    file = tmp_path / "slow.duckdb"
+    with Warehouse(str(file), connect=slowly, on_wait=told.append).exclusive():
+        assert told[-1] == f"waiting for {file}: it takes long to open, or another program has it"
+    told.clear()
+    with Warehouse("md:ocr", "t0ken", connect=slowly, on_wait=told.append).exclusive():
+        assert told == []
+
+
 def test_a_warehouse_in_a_folder_that_cannot_be_made_is_an_error_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(WarehouseError, match=r"file/w\.duckdb cannot be written: .*; look at that folder"):
