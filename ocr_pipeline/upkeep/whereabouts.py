@@ -47,13 +47,19 @@ class Found:
 
 
 def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
-    """Documents whose key (or URI, or id) is `text`, or whose key holds it; also those that only stand in the inbox.
-    Exact matches first, at most `MOST`. Capitals and the way an accent is written make no difference (macOS writes it
-    as a sign of its own). Reads all batch lists and lists the inbox."""
+    """Documents whose key holds `text`, or whose id it is; also those that only stand in the inbox. `text` may begin
+    before the key, in the lake's own URI: a path that a shell has completed. Exact matches first, at most `MOST`.
+    Capitals and the way an accent is written make no difference (macOS writes it as a sign of its own). Reads all batch
+    lists and lists the inbox."""
     wanted = _folded(text)
+    # in a URI: what begins further left ends before the key, and is in every one
+    leftmost = max(0, len(_folded(lake.uri_of(""))) + 1 - len(wanted))
 
     def fits(key: str) -> bool:
-        return wanted in _folded(key) or text == keys.document_id(key) or wanted == _folded(lake.uri_of(key))
+        return wanted in _folded(lake.uri_of(key))[leftmost:] or text == keys.document_id(key)
+
+    def inexact(key: str) -> tuple[bool, bool]:
+        return _folded(key) != wanted, not f"/{_folded(lake.uri_of(key))}".endswith(f"/{wanted}")
 
     newest: dict[str, tuple[Upload, Batch]] = {}
     listed: set[Upload] = set()
@@ -65,9 +71,7 @@ def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
                 if known is None or _rank(*known) < _rank(upload, batch):
                     newest[upload.key] = (upload, batch)
     fresh = {info.key for info in lake.list(inbox) if fits(info.key) and info.as_upload() not in listed}
-    matching = sorted(
-        newest.keys() | fresh, key=lambda key: (_folded(key) != wanted, not _folded(key).endswith("/" + wanted), key)
-    )
+    matching = sorted(newest.keys() | fresh, key=lambda key: (inexact(key), key))
     found = matching[:MOST]
     rows = states(warehouse, [keys.document_id(key) for key in found])
     places = ((key, None if key in fresh else newest[key]) for key in found)

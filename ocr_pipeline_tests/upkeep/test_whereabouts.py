@@ -87,10 +87,21 @@ def test_a_whole_name_comes_before_parts_of_longer_ones_and_what_is_left_out_is_
     assert found(pipeline, "A.pdf") == ["inbox/a.pdf", "inbox/a.pdf.pdf", "inbox/xa.pdf"]
     assert found(pipeline, keys.document_id("inbox/xa.pdf")) == ["inbox/xa.pdf"]
     assert found(pipeline, pipeline.lake.uri_of("inbox/xa.pdf")) == ["inbox/xa.pdf"]
-    assert found(pipeline, pipeline.lake.uri.rsplit("/", 1)[1]) == []  # the lake's own name is in every URI
     pipeline.cut({f"many-{n}.pdf": b"%PDF-" for n in range(MOST + 11)})
     many = find(pipeline.lake, pipeline.warehouse, "inbox/", "many")
     assert (len(many.documents), many.more) == (MOST, 11)
+
+
+def test_a_path_that_a_shell_has_completed_is_found_and_a_part_of_the_lakes_own_is_not(pipeline: Pipeline) -> None:
+    pipeline.cut(dict.fromkeys(("papers/b.pdf", "papers/a.pdf.pdf", "papers/a.pdf"), b"%PDF-"))
+    root = pipeline.lake.uri_of("").removesuffix("/")
+    own = root.rsplit("/", 1)[1]
+    a, longer, b = (f"inbox/papers/{name}" for name in ("a.pdf", "a.pdf.pdf", "b.pdf"))
+    for lake in (own, f"/{own}", root):
+        assert found(pipeline, f"{lake}/{b}") == [b]
+        assert found(pipeline, f"{lake}/{a}") == [a, longer]
+        assert found(pipeline, f"{lake}/inbox/papers/") == [a, longer, b]
+        assert found(pipeline, f"{lake}/") == found(pipeline, lake) == []  # it is in every URI
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
