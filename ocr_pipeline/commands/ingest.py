@@ -29,9 +29,6 @@ from ocr_pipeline.settings import Settings
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import NotAsPublished
 
-BATCHES_AT_ONCE = 4
-"""Batches whose Parquet files are read in parallel: on a bucket each is three requests. They are held whole."""
-
 
 @click.command("ingest")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -133,7 +130,7 @@ def _todo(lake: Storage, warehouse: Warehouse, finished: Collection[str], held: 
     # the history says that a batch was loaded, not that its rows are still there, nor into which tables
     lost = unloaded.not_in_tables(warehouse, {upload: b for upload, b in held.items() if b.name in finished})
     loaded = [batch for name, batch in batches.items() if name in finished and name not in lost]
-    asking = parallel_map(lambda batch: _asks_again(lake, batch), loaded, BATCHES_AT_ONCE)
+    asking = parallel_map(lambda batch: _asks_again(lake, batch), loaded, published.FILES_AT_ONCE)
     done = {batch.name for batch, again in zip(loaded, asking, strict=True) if not again}
     return [batch for name, batch in batches.items() if name not in done]
 
@@ -152,7 +149,7 @@ def results_of(lake: Storage, held: Mapping[Upload, Batch]) -> list[DocumentResu
     batches = {batch.name: batch for batch in held.values()}
     for upload, batch in held.items():
         wanted.setdefault(batch.name, set()).add(keys.document_id(upload.key))
-    outcomes = parallel_map(lambda batch: published.outcomes(lake, batch), batches.values(), BATCHES_AT_ONCE)
+    outcomes = parallel_map(lambda batch: published.outcomes(lake, batch), batches.values(), published.FILES_AT_ONCE)
     found = [
         result
         for name, results in zip(batches, outcomes, strict=True)

@@ -33,6 +33,9 @@ from ocr_pipeline.warehouse.schema import SCHEMA_VERSION, TABLES
 _GLOB = frozenset("*?[]{}")
 """What DuckDB takes for a pattern in a path, and knows no way to escape."""
 
+FILES_AT_ONCE = 4
+"""Batches of which one Parquet file each is read in parallel: on a bucket that is three requests. It is held whole."""
+
 
 @dataclass(frozen=True, slots=True)
 class TableFile:

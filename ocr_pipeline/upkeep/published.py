@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from ocr_pipeline.flow.published import Manifest, read_manifest, read_table
+from ocr_pipeline.flow.published import FILES_AT_ONCE, Manifest, read_manifest, read_table
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import Storage, parallel_map
 
@@ -15,16 +15,16 @@ T = TypeVar("T")
 
 
 def of_each(lake: Storage, work: Callable[[Manifest], T]) -> Iterator[T]:
-    """What `work` makes of each published batch, by name; manifests and `work` side by side, in threads.
+    """What `work` makes of each published batch, by name; side by side, in threads, with few files held at once.
 
     Raises StorageError or WarehouseError with the key of what cannot be read.
     """
-    names = (keys.batch_of_manifest(info.key) for info in lake.list(keys.MANIFESTS) if info.key.endswith(".json"))
-    return parallel_map(lambda name: work(read_manifest(lake, name)), names)
+    return parallel_map(lambda name: work(read_manifest(lake, name)), _names(lake), FILES_AT_ONCE)
 
 
 def manifests(lake: Storage) -> Iterator[Manifest]:
-    return of_each(lake, lambda manifest: manifest)
+    """The manifest of each published batch, by name. Raises as `of_each` does."""
+    return parallel_map(lambda name: read_manifest(lake, name), _names(lake))
 
 
 def columns(lake: Storage, manifest: Manifest, table: str, *names: str) -> pa.Table | None:
@@ -32,3 +32,7 @@ def columns(lake: Storage, manifest: Manifest, table: str, *names: str) -> pa.Ta
     if table not in manifest.tables:
         return None
     return read_table(lake, manifest, table, list(names), verified=False).select(list(names))
+
+
+def _names(lake: Storage) -> Iterator[str]:
+    return (keys.batch_of_manifest(info.key) for info in lake.list(keys.MANIFESTS) if info.key.endswith(".json"))
