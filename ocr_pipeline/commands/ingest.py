@@ -21,7 +21,7 @@ from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT
 from ocr_pipeline.intake import cutting, inbox, sources, unloaded
 from ocr_pipeline.intake.sources import Found, NotTaken
 from ocr_pipeline.lake import keys
-from ocr_pipeline.lake.storage import ObjectMissing, Storage, parallel_map
+from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage, parallel_map
 from ocr_pipeline.pdf.renderer import poppler_installed
 from ocr_pipeline.records import Batch, DocumentResult, Reason, Upload
 from ocr_pipeline.runs import history, instance, reaping, requests
@@ -138,7 +138,7 @@ def _todo(lake: Storage, warehouse: Warehouse, finished: Collection[str], held: 
 def _asks_again(lake: Storage, batch: Batch) -> bool:
     try:
         results = published.outcomes(lake, batch)
-    except (ObjectMissing, NotAsPublished):  # killed while it was published again: publishing is what mends it
+    except (ObjectMissing, ObjectUnreadable, NotAsPublished):  # a kill or a power cut: publishing mends it
         return True
     return any(page.reason in NOT_THE_PAGES_FAULT for result in results for page in result.pages)
 

@@ -125,6 +125,22 @@ def test_a_batch_whose_second_publishing_was_killed_before_the_manifest_is_publi
     assert ingest(data, folder, **FREE)[0] == 1
 
 
+@pytest.mark.parametrize("left", [None, b"", b"{}"])
+def test_a_batch_whose_manifest_is_gone_or_torn_is_published_again(
+    data: Path, folder: Path, left: bytes | None
+) -> None:
+    first = ingest(data, folder, **FREE)
+    before = end_state(data)
+    (manifest,) = (data / "lake" / "tables").rglob("*.json")
+    if left is None:
+        manifest.unlink()
+    else:
+        manifest.write_bytes(left)
+    code, said, err = ingest(data, folder, **FREE)
+    assert (code, said["by_status"], said["failed"]) == (1, first[1]["by_status"], first[1]["failed"]), err
+    assert end_state(data) == before
+
+
 def test_a_file_that_cannot_be_taken_is_a_failure_and_the_rest_goes_on(data: Path, folder: Path) -> None:
     (folder / "gone.pdf").symlink_to("nowhere.pdf")
     Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.pdf")).write_bytes(numbered(1))
