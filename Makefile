@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/ocr-pipeline demo
 
 test: setup
-	$(BIN)/python -m pytest -q -m "not slow and not vllm and not browser and not wrangler and not cluster and not motherduck"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not vllm and not browser and not wrangler and not cluster and not motherduck"
 
 dev: setup
 	DAGSTER_HOME="$$($(BIN)/ocr-pipeline dagster-home)" $(BIN)/dagster dev -w workspace.yaml --host 127.0.0.1 --port $(PORT)
