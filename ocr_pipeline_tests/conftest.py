@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from ocr_pipeline.settings import Settings
 from ocr_pipeline_tests.access_stand_in import AUDIENCE, Team, access_stand_in
 from ocr_pipeline_tests.queue_stand_in import StandIn, queue_stand_in
 from ocr_pipeline_tests.storages import RunningStore, moto_store, require_wrangler, wrangler_store
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A shell that starts a command in the background lets it ignore Ctrl-C, and the commands that tests start inherit it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
