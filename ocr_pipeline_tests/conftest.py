@@ -16,7 +16,7 @@ from ocr_pipeline_tests.storages import RunningStore, moto_store, require_wrangl
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell that starts a command in the background lets it ignore Ctrl-C, and the commands that tests start inherit it.
+    # A shell lets what it starts in the background ignore Ctrl-C, and the commands that tests start inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
