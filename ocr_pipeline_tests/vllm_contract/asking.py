@@ -10,6 +10,7 @@ import json
 import re
 import socket
 import time
+from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -86,6 +87,14 @@ def sent(url: str, request: dict[str, Any], key: str = "") -> socket.socket:
     connection = socket.create_connection((address.hostname, address.port or 80), timeout=60)
     connection.sendall(head.encode() + content)
     return connection
+
+
+def read_status(connection: socket.socket) -> int:
+    """The status of the next answer, which is read to its end: head and body may come in pieces."""
+    answer = HTTPResponse(connection)
+    answer.begin()
+    answer.read()
+    return answer.status
 
 
 def read_all(connection: socket.socket) -> bytes:

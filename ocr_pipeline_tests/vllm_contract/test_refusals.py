@@ -15,6 +15,7 @@ from ocr_pipeline_tests.vllm_contract.asking import (
     messages,
     picture,
     read_all,
+    read_status,
     sent,
     without,
 )
@@ -182,6 +183,6 @@ class TestPermanentFaultsThatLookLikeTheServers:
 
     def test_the_connection_is_kept_after_an_ordinary_refusal(self, server: ServerUnderTest) -> None:
         with sent(server.url, body(max_tokens=0)) as connection:
-            assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+            assert read_status(connection) == 400
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            assert read_status(connection) == 200

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from ocr_pipeline_tests.vllm_contract.asking import MODEL, PATH, body
+from ocr_pipeline_tests.vllm_contract.asking import MODEL, PATH, body, read_status
 from ocr_pipeline_tests.vllm_contract.servers import ServerUnderTest
 
 
@@ -56,7 +56,7 @@ def test_an_idle_connection_is_kept_and_then_closed_by_the_server(server: Server
     with _connected(server) as connection:
         for _ in range(2):  # the second request on the same connection: it was kept
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert connection.recv(4096).startswith(b"HTTP/1.1 200 OK")
+            assert read_status(connection) == 200
         connection.settimeout(20)
         assert connection.recv(4096) == b""
 
