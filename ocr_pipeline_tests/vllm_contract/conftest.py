@@ -64,7 +64,12 @@ def connect() -> Iterator[Callable[[ServerUnderTest], httpx.Client]]:
 
     def open_client(server: ServerUnderTest) -> httpx.Client:
         client = httpx.Client(
-            base_url=server.url, timeout=120, trust_env=False, headers={"Authorization": f"Bearer {LAB_KEY}"}
+            base_url=server.url,
+            timeout=120,
+            trust_env=False,
+            headers={"Authorization": f"Bearer {LAB_KEY}"},
+            # A server that was busy for 5 s closes what it holds for idle, also under a request that waits there.
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
         clients.append(client)
         return client

@@ -109,7 +109,7 @@ def _in_flight(server: ServerUnderTest, http: httpx.Client, count: int):  # type
     """So many requests that do not end before this does."""
     with contextlib.ExitStack() as connections:
         for _ in range(count):
-            connections.enter_context(sent(server.url, body("loop!", max_tokens=700), LAB_KEY))
+            connections.enter_context(sent(server.url, body("loop!", max_tokens=900), LAB_KEY))
         wait_for_running(http, count)
         yield
     wait_for_running(http, 0)
