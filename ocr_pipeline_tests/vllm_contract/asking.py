@@ -127,9 +127,9 @@ class Metrics:
         return {frozenset(key for key, _ in pairs) for (n, pairs) in self.samples if n == name}
 
 
-def wait_for_running(http: httpx.Client, count: int) -> None:
+def wait_for_running(http: httpx.Client, count: int, seconds: float = 30) -> None:
     """Returns when the server says that exactly so many requests run."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + seconds
     while Metrics(http.get("/metrics").text).get("num_requests_running") != count:
         assert time.monotonic() < until, f"never {count} requests running"
         time.sleep(0.02)  # between two polls

@@ -107,11 +107,18 @@ class TestPlain:
 @contextlib.contextmanager
 def _in_flight(server: ServerUnderTest, http: httpx.Client, count: int):  # type: ignore[no-untyped-def]
     """So many requests that do not end before this does."""
-    with contextlib.ExitStack() as connections:
-        for _ in range(count):
-            connections.enter_context(sent(server.url, body("loop!", max_tokens=900), LAB_KEY))
-        wait_for_running(http, count)
-        yield
+    for is_last in (*[False] * 9, True):  # a quick server may have ended them before it is asked
+        with contextlib.ExitStack() as connections:
+            for _ in range(count):
+                connections.enter_context(sent(server.url, body("loop!", max_tokens=900), LAB_KEY))
+            try:
+                wait_for_running(http, count, seconds=30 if is_last else 4)
+            except AssertionError:
+                if is_last:
+                    raise
+                continue
+            yield
+            break
     wait_for_running(http, 0)
 
 
