@@ -51,8 +51,8 @@ class TestStrict:
     def test_a_third_request_is_turned_away_at_once_and_counted(
         self, strict_server: ServerUnderTest, http: httpx.Client
     ) -> None:
-        before = _metrics(http).get("admission_rejections_total", reason="max_num_queued_reqs")
         with _in_flight(strict_server, http, 2):
+            before = _metrics(http).get("admission_rejections_total", reason="max_num_queued_reqs")
             answer = http.post(PATH, json=body(max_tokens=1))
             assert http.get("/health").status_code == 200
         assert answer.status_code == 503
@@ -107,7 +107,8 @@ class TestPlain:
 @contextlib.contextmanager
 def _in_flight(server: ServerUnderTest, http: httpx.Client, count: int):  # type: ignore[no-untyped-def]
     """So many requests that do not end before this does."""
-    for is_last in (*[False] * 9, True):  # a quick server may have ended them before it is asked
+    for is_last in (*[False] * 9, True):  # one may be turned away while an earlier request still counts
+        wait_for_running(http, 0)
         with contextlib.ExitStack() as connections:
             for _ in range(count):
                 connections.enter_context(sent(server.url, body("loop!", max_tokens=900), LAB_KEY))
