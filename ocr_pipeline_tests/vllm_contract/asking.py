@@ -10,12 +10,15 @@ import json
 import re
 import socket
 import time
+from collections.abc import Callable, Iterator
 from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 from PIL import Image
+
+from ocr_pipeline_tests.vllm_contract.servers import ServerUnderTest
 
 MODEL = "deepseek-ai/DeepSeek-OCR"
 PROMPT = "<|grounding|>Convert the document to markdown."
@@ -127,9 +130,38 @@ class Metrics:
         return {frozenset(key for key, _ in pairs) for (n, pairs) in self.samples if n == name}
 
 
-def wait_for_running(http: httpx.Client, count: int, seconds: float = 30) -> None:
+def wait_for_running(http: httpx.Client, count: int) -> None:
     """Returns when the server says that exactly so many requests run."""
+    _wait_until(lambda: _running(http) == count, f"never {count} requests running")
+
+
+@contextlib.contextmanager
+def held_in_flight(server: ServerUnderTest, http: httpx.Client, count: int, key: str) -> Iterator[None]:
+    """So many requests in flight that do not end before this does, on a server that tracks its load.
+
+    The engine stands still from before they are sent: on two cores a decoding vLLM may leave its own API server, and
+    this process, without a processor for seconds, longer than a request lasts in a context of 1024 tokens.
+    """
+    wait_for_running(http, 0)
+    idle = _load(http)
+    with server.paused_engine(), contextlib.ExitStack() as connections:
+        for _ in range(count):
+            connections.enter_context(sent(server.url, body(messages=messages("loop!")), key))
+        _wait_until(lambda: _load(http) == idle + count, f"never {count} requests in flight")
+        yield
+    wait_for_running(http, 0)
+
+
+def _running(http: httpx.Client) -> float:
+    return Metrics(http.get("/metrics").text).get("num_requests_running")
+
+
+def _load(http: httpx.Client) -> int:
+    return int(http.get("/load").json()["server_load"])
+
+
+def _wait_until(is_so: Callable[[], bool], otherwise: str, seconds: float = 30) -> None:
     until = time.monotonic() + seconds
-    while Metrics(http.get("/metrics").text).get("num_requests_running") != count:
-        assert time.monotonic() < until, f"never {count} requests running"
+    while not is_so():
+        assert time.monotonic() < until, otherwise
         time.sleep(0.02)  # between two polls

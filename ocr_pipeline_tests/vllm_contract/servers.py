@@ -6,8 +6,10 @@ context, one image a prompt, load tracking, priorities). Not here: what is asked
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +47,9 @@ class ServerUnderTest(Protocol):
     def kill_engine(self) -> None:
         """kill -9 of the engine; the API server lives on for a moment."""
 
+    def paused_engine(self) -> contextlib.AbstractContextManager[None]:
+        """The engine stands still, so that no request ends; the API server goes on."""
+
     def close(self) -> None: ...
 
 
@@ -70,6 +75,15 @@ class Simulator:
     def kill_engine(self) -> None:
         assert self._server is not None
         self._server.set_faults(die={"manner": "engine"})
+
+    @contextlib.contextmanager
+    def paused_engine(self) -> Iterator[None]:
+        assert self._server is not None
+        self._server.set_faults(hang=True)
+        try:
+            yield
+        finally:
+            self._server.set_faults(hang=None)
 
     def close(self) -> None:
         if self._server is not None:
@@ -108,9 +122,20 @@ class RealVllm:
         return _lab("last-url") == self._url
 
     def kill_engine(self) -> None:
+        self._signal_engine("kill")
+
+    @contextlib.contextmanager
+    def paused_engine(self) -> Iterator[None]:
+        self._signal_engine("pause")
+        try:
+            yield
+        finally:
+            self._signal_engine("resume")
+
+    def _signal_engine(self, what: str) -> None:
         if not self._is_ours:
-            raise Unavailable(f"{self._url} was not started by .ci/vllm-lab: it is not killed")
-        subprocess.run([LAB, "kill-engine"], check=True)
+            raise Unavailable(f"{self._url} was not started by .ci/vllm-lab: its engine is left alone")
+        subprocess.run([LAB, f"{what}-engine"], check=True)
 
     def close(self) -> None:
         """Left running: `.ci/vllm-lab run` stops it."""

@@ -15,7 +15,7 @@ from ocr_pipeline.ocr.vllm.answers import Answer, Ask, Fault, Rung
 from ocr_pipeline.ocr.vllm.backends import Backend
 from ocr_pipeline.ocr.vllm.client import VllmClient
 from ocr_pipeline.ocr.vllm.preflight import Check, preflight
-from ocr_pipeline_tests.vllm_contract.asking import CLEAN, body, picture, sent, wait_for_running
+from ocr_pipeline_tests.vllm_contract.asking import CLEAN, held_in_flight, picture, wait_for_running
 from ocr_pipeline_tests.vllm_contract.conftest import BackendOf
 from ocr_pipeline_tests.vllm_contract.servers import LAB_KEY, ServerUnderTest
 
@@ -152,13 +152,10 @@ def test_a_full_queue_is_transient(
     strict_server: ServerUnderTest, connect: Callable[[ServerUnderTest], httpx.Client], backend_of: BackendOf
 ) -> None:
     http = connect(strict_server)
-    endless = body("loop!", max_tokens=700)
-    with sent(strict_server.url, endless, LAB_KEY), sent(strict_server.url, endless, LAB_KEY):
-        wait_for_running(http, 2)
-        backend = replace(backend_of(strict_server), max_model_len=1024)
+    backend = replace(backend_of(strict_server), max_model_len=1024)
+    with held_in_flight(strict_server, http, 2, LAB_KEY):
         answer = _answer(backend, picture(kind="JPEG"), sampling={"temperature": 0, "max_tokens": 10})
     assert (answer.outcome, answer.fault) == ("http_503", Fault.TRANSIENT)
-    wait_for_running(http, 0)
 
 
 def _red(checks: list[Check]) -> Check:
