@@ -16,6 +16,7 @@ import pytest
 selenium = pytest.importorskip("selenium", reason="pip install selenium: `make setup` brings it")
 
 from selenium import webdriver  # noqa: E402
+from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -75,7 +76,8 @@ def every(browser: webdriver.Chrome, selector: str) -> list[WebElement]:
 
 
 def wait(browser: webdriver.Chrome, until: Callable[[webdriver.Chrome], object]) -> None:
-    WebDriverWait(browser, 30).until(until)
+    """A page that is left while it is looked at is looked at again."""
+    WebDriverWait(browser, 30, ignored_exceptions=[StaleElementReferenceException]).until(until)
 
 
 def press(browser: webdriver.Chrome, *keys: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,9 @@ class Tuning:
     tick: float = 0.25  # between checks of what time alone changes: late pages, outages, back-offs that are over
     # So long a page that must be alone waits for another server's return before the only one left is emptied for it.
     suspect_patience: float = 30.0
+    # So long at most, at random, a page that a doubtful death points at keeps a server free before it is sent there
+    # again. Two runs whose suspects met at a server would meet there again: both wait for the same restart.
+    longest_quiet: float = 20.0
 
 
 class Dispatcher:
@@ -228,7 +232,8 @@ class Dispatcher:
         While other pages wait, only the smallest server is given up to them: 16 suspects one after the other on the
         Spark idled 15 of its slots for as long (measured: 65 s for a batch of 17 s).
         """
-        for page_task, since in list(self._suspects.items()):
+        # In any order: of several suspects not the same one meets another run's each time.
+        for page_task, since in random.sample(list(self._suspects.items()), len(self._suspects)):
             if page_task.clear_false_alarms():
                 self.dequeue(page_task)
                 self._queue.add(page_task)
@@ -253,14 +258,19 @@ class Dispatcher:
                 continue
             empty = next((backend for backend in able if not backend.in_flight), None)
             if empty is not None:
-                empty.reserve(page_task)
+                empty.reserve(page_task, self._quiet(page_task))
                 continue
             # Emptying one of several servers at once is cheapest: done at the end, the same pages would make the tail.
             # The only one that is left is worth some patience: the other may come back, and needs a probe anyway.
             patience = 0.0 if len(usable) >= min(2, len(self._backends)) else patience
             waited = not self._queue or now - since >= patience
             if waited and able and not any(backend.reserved_for for backend in self._backends):
-                able[0].reserve(page_task)
+                able[0].reserve(page_task, self._quiet(page_task))
+
+    def _quiet(self, page_task: PageTask) -> float:
+        if not page_task.history.doubtful:
+            return 0.0
+        return random.uniform(0.0, self._tuning.longest_quiet)  # noqa: S311 - spreads runs, hides nothing
 
     def _end_outage_or_give_up(self, now: float) -> None:
         if all(s.breaker.is_misconfigured and now < s.breaker.retry_at for s in self._backends):

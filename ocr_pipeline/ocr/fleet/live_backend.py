@@ -150,10 +150,12 @@ class LiveBackend:
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    def reserve(self, owner: RequestOwner) -> None:
-        """Keeps the server free for a page that is to be alone, and has it polled more often until it is empty."""
+    def reserve(self, owner: RequestOwner, quiet: float) -> None:
+        """Keeps the server free for a page that is to be alone, for `quiet` seconds at least, and has it polled more
+        often until it is empty.
+        """
         self.reserved_for = owner
-        self.tenancy.invalidate()
+        self.tenancy.begin_reservation(self._clock(), quiet)
         self.poll_soon.set()
 
     def evidence_if_sent(self, owner: RequestOwner, patience: float) -> Evidence | None:

@@ -23,15 +23,23 @@ class Tenancy:
     shared: bool = False  # pages that are not ours were seen there, or the server never tells
     _empty: bool = False  # the last poll showed no page there, and none was sent since
     _reserved_since: float | None = None  # none of ours was there since, and no poll showed the server empty
+    _quiet_until: float = 0.0  # the page that the server is kept free for is not sent before
     _strangers: int = 0  # polls in a row that showed pages that are not ours
 
     def invalidate(self) -> None:
-        """A page of ours was sent, or the server begins to be kept free: what a poll showed before says nothing now."""
+        """A page of ours was sent: what a poll showed before says nothing now."""
         self._empty = False
+
+    def begin_reservation(self, now: float, quiet: float) -> None:
+        """The server begins to be kept free for one page, which is not sent for `quiet` seconds at least."""
+        self.invalidate()
+        self._quiet_until = now + quiet
+        if quiet:
+            self._reserved_since = None
 
     def mark_reserved(self, now: float) -> None:
         """The server is polled while it is kept free for one page, whatever comes of the poll."""
-        if self._reserved_since is None:
+        if self._reserved_since is None and now >= self._quiet_until:
             self._reserved_since = now
 
     def observe(self, metrics: ServerMetrics, ours: int) -> None:
@@ -53,6 +61,8 @@ class Tenancy:
         A server that is never empty for `patience` seconds, or tells nothing, gets the page all the same: it is then
         alone by our count only.
         """
+        if now < self._quiet_until:
+            return None
         if not self.metrics_available:
             return Evidence.DOUBTFUL
         if self._empty:

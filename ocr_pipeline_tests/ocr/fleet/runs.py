@@ -36,6 +36,7 @@ QUICK = Tuning(
     breaker=BreakerRules(first_wait=0.1, longest_wait=0.5, health_interval=0.3),
     tick=0.05,
     suspect_patience=1.0,
+    longest_quiet=1.0,
 )
 
 

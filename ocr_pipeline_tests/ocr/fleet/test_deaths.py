@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
-from ocr_pipeline_tests.ocr.fleet.runs import document, fleet_of, one, read_all, until
+from ocr_pipeline_tests.ocr.fleet.runs import QUICK, document, fleet_of, one, read_all, until
 from ocr_pipeline_tests.ocr.fleet.tunnel import Tunnel
 from ocr_pipeline_tests.simulator import SimulatedServer
 
 SMALL = {"profile": "rtx-4090-as-asked", "mean_tokens": 60, "max_num_seqs": 8}
+# Times that are to a page's as those for real servers are: two runs that lose patience with each other are blind.
+SHARED = replace(QUICK, suspect_patience=15.0, longest_quiet=8.0)
 
 
 def test_of_two_runs_on_one_server_only_the_page_that_kills_it_is_quarantined():
@@ -17,7 +20,7 @@ def test_of_two_runs_on_one_server_only_the_page_that_kills_it_is_quarantined():
         server.ready().keep_alive(0.5)
 
         async def scene():
-            async with fleet_of(one(server)) as first, fleet_of(one(server)) as second:
+            async with fleet_of(one(server), tuning=SHARED) as first, fleet_of(one(server), tuning=SHARED) as second:
                 return await asyncio.gather(read_all(first, mine), read_all(second, theirs))
 
         first, second = asyncio.run(scene())

@@ -49,6 +49,27 @@ def test_a_server_that_is_never_empty_gets_the_page_when_patience_is_over():
     assert evidence(tenancy, 200.0) is None
 
 
+def test_a_page_that_keeps_quiet_first_is_not_sent_earlier_and_its_patience_begins_then():
+    tenancy = Tenancy()
+    tenancy.mark_reserved(90.0)
+    tenancy.begin_reservation(100.0, quiet=8.0)
+    tenancy.observe(EMPTY, ours=0)
+    assert evidence(tenancy, 107.0) is None
+    assert evidence(tenancy, 108.0) is Evidence.PROVED
+    for now in (107.0, 109.0):
+        tenancy.mark_reserved(now)
+        tenancy.observe(ServerMetrics(running=4), ours=0)
+    assert evidence(tenancy, 138.0) is None
+    assert evidence(tenancy, 139.0) is Evidence.DOUBTFUL
+
+
+def test_where_no_metrics_are_to_be_had_a_page_keeps_quiet_all_the_same():
+    tenancy = Tenancy(metrics_available=False)
+    tenancy.begin_reservation(100.0, quiet=8.0)
+    assert evidence(tenancy, 107.0) is None
+    assert evidence(tenancy, 108.0) is Evidence.DOUBTFUL
+
+
 @pytest.mark.parametrize("metrics_available", [False, True])
 def test_a_server_that_does_not_tell_is_taken_for_a_shared_one(metrics_available):
     tenancy = Tenancy(metrics_available=metrics_available)
