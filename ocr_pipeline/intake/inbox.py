@@ -8,6 +8,7 @@ from __future__ import annotations
 import filecmp
 import hashlib
 from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from pathlib import Path
 
 from ocr_pipeline.intake.sources import Source, SourceError
@@ -97,21 +98,22 @@ def _same(storage: Storage, there: ObjectInfo, path: Path) -> bool:
     if storage.is_local:
         object_path = storage.uri_of(there.key)
         return path.samefile(object_path) or filecmp.cmp(path, object_path, shallow=False)
-    return there.etag == _s3_etag(path, there.size)
+    return there.etag == _s3_etag(path, in_parts="-" in there.etag)
 
 
-def _s3_etag(path: Path, size: int) -> str:
-    """The etag that S3 gives these bytes when `lake/s3.py` uploads them: their MD5, or the MD5 of their parts' MD5s.
+def _s3_etag(path: Path, *, in_parts: bool) -> str:
+    """The etag that S3 gives these bytes: their MD5 where they came in one request, as `create` sends them, or the MD5
+    of their parts' MD5s and the number of parts, as `upload` sends large files.
 
     It saves a copy here and protects nothing. An object that others sent in other parts has another, and is sent again.
     """
     from ocr_pipeline.lake.s3 import PART_BYTES  # costs a second of imports, which an S3 lake has paid already
 
-    parts = []
     with path.open("rb") as file:
-        while part := file.read(PART_BYTES):
-            parts.append(hashlib.md5(part, usedforsecurity=False))
-    if size < PART_BYTES:
-        return (parts or [hashlib.md5(usedforsecurity=False)])[0].hexdigest()
-    whole = hashlib.md5(b"".join(part.digest() for part in parts), usedforsecurity=False)
-    return f"{whole.hexdigest()}-{len(parts)}"
+        if not in_parts:
+            return hashlib.file_digest(file, _md5).hexdigest()
+        parts = [_md5(part).digest() for part in iter(partial(file.read, PART_BYTES), b"")]
+    return f"{_md5(b''.join(parts)).hexdigest()}-{len(parts)}"
+
+
+_md5 = partial(hashlib.md5, usedforsecurity=False)

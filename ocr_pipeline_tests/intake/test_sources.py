@@ -172,20 +172,25 @@ def test_unchanged_bytes_are_not_written_again(tmp_path: Path) -> None:
     assert inbox.put(lake, source) != first
 
 
-def test_unchanged_bytes_are_not_sent_to_a_bucket_again_however_many_parts_they_were_sent_in(
-    moto: RunningStore, tmp_path: Path
+@pytest.mark.parametrize("in_parts", [False, True])
+@pytest.mark.parametrize("size", [0, 1000, PART_BYTES, PART_BYTES + 1])
+def test_unchanged_bytes_are_not_sent_to_a_bucket_again_whether_they_were_sent_whole_or_in_parts(
+    moto: RunningStore, tmp_path: Path, size: int, in_parts: bool
 ) -> None:
+    """`put` itself sends a new file whole, and one that replaces another in parts."""
     lake = open_storage(moto.new_lake(), moto.options)
-    for name, size in (("none", 0), ("small", 1000), ("one part", PART_BYTES), ("two parts", PART_BYTES + 1)):
-        path = tmp_path / f"{name}.pdf"
-        path.write_bytes(os.urandom(size))
-        source = Source(path, f"inbox/{name}.pdf")
-        lake.upload(source.key, path)
-        sent: list[str] = []
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(lake, "upload", lambda key, path, sent=sent: sent.append(key))
-            inbox.put(lake, source)
-            assert sent == []
-            path.write_bytes(os.urandom(size)[:-1] + b"!" if size else b"")
-            inbox.put(lake, source)
-        assert sent == ([source.key] if size else [])
+    path = tmp_path / "a.pdf"
+    source = Source(path, "inbox/a.pdf")
+    if in_parts:
+        lake.write(source.key, b"older and of another length")
+    path.write_bytes(os.urandom(size))
+    first = inbox.put(lake, source)
+    assert ("-" in first.etag) is (in_parts and size >= PART_BYTES)
+    sent: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lake, "upload", lambda key, path: sent.append(key))
+        assert inbox.put(lake, source) == first
+        assert sent == []
+        path.write_bytes(os.urandom(size)[:-1] + b"!" if size else b"")
+        inbox.put(lake, source)
+    assert sent == ([source.key] if size else [])
