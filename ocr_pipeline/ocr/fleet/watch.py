@@ -1,4 +1,5 @@
-"""Polls one server while there is work for the fleet: its /health while it is away, its /metrics while it reads.
+"""Polls one server while there is work for the fleet: its /health while it is away, its /metrics while it reads, and
+its /health then too where /metrics cannot be read.
 
 Here belongs the polling, and what a poll shows by itself: a hung or silent server, one that is back. Not here: what
 answers say of the server (live_backend.py), and whether it died (deaths.py).
@@ -21,7 +22,7 @@ from ocr_pipeline.ocr.fleet.tenancy import requests_held
 
 log = logging.getLogger(__name__)
 
-METRICS_BLOCKED = ("not_found", "forbidden", "unauthorized")  # a tunnel that lets only /v1 and /health through
+BLOCKED = ("not_found", "forbidden", "unauthorized")  # a tunnel that lets only /v1 and /health through
 SILENT = ("connect_failed", "connect_timeout", "timeout")
 
 
@@ -31,7 +32,8 @@ class WatchRules:
 
     interval: float = 1.0  # between polls of /metrics while pages are in flight
     hung_after: float = 45.0  # requests run and no token comes: longer than any prefill that was measured
-    unreachable_after: float = 30.0  # neither /metrics nor /health answer, while pages are in flight
+    unreachable_after: float = 30.0  # neither /metrics nor /health answer, and no page does, while pages are in flight
+    metrics_again: float = 30.0  # until /metrics is tried again where it was blocked or only /health answered
 
 
 class Watch:
@@ -45,7 +47,8 @@ class Watch:
         self._rules = rules
         self._clock = clock
         self._changed = changed
-        self._silent_since: float | None = None
+        self._silent_since: float | None = None  # when the first probe that was not answered was sent
+        self._metrics_from = 0.0  # clock time before which /metrics is not tried
 
     async def run(self) -> None:
         """Polls again and again; the caller cancels it."""
@@ -71,11 +74,13 @@ class Watch:
     async def poll(self) -> None:
         """One poll: of /health when the breaker is open and may be probed, of /metrics while pages are in flight."""
         backend = self._backend
-        if backend.breaker.condition is Condition.OPEN:
-            if self._clock() >= backend.breaker.retry_at:
-                await self._check_recovery()
-        elif backend.pending or backend.reserved_for is not None:
-            await self._poll_metrics()
+        away = backend.breaker.condition is Condition.OPEN
+        if not away and (backend.pending or backend.reserved_for is not None):
+            await self._poll_in_use()
+            return
+        self._silent_since = None  # from before an outage or an idle time it says nothing of what follows
+        if away and self._clock() >= backend.breaker.retry_at:
+            await self._check_recovery()
 
     async def _check_recovery(self) -> None:
         backend = self._backend
@@ -98,28 +103,46 @@ class Watch:
         after = backend.deaths.progress = before.observe(metrics, 0, self._clock())
         return bool(metrics.running) and metrics.generated == before.generated and not after.restarted
 
-    async def _poll_metrics(self) -> None:
-        backend = self._backend
+    async def _poll_in_use(self) -> None:
+        backend, asked_at = self._backend, self._clock()
         epoch, ours = backend.epoch, backend.in_flight
-        probed = await (backend.client.metrics_text() if backend.tenancy.metrics_available else backend.client.health())
+        told = self._silent_since is None and asked_at >= self._metrics_from
+        probed = await (backend.client.metrics_text() if told else backend.client.health())
+        hidden = told and probed.outcome in BLOCKED
+        if told and probed.outcome in SILENT:
+            probed = await backend.client.health()
+            hidden = probed.outcome not in SILENT
         if epoch != backend.epoch:
             return
-        if probed.outcome in METRICS_BLOCKED:
-            backend.tenancy.metrics_available = False  # routing does without
-        if not probed.ok and probed.outcome in SILENT:
-            self._record_silence()
+        if hidden:
+            self._lose_sight()
+        if probed.outcome in SILENT:
+            self._record_silence(asked_at)
             return
         self._silent_since = None
         if backend.reserved_for is not None and not backend.pending:
             backend.tenancy.mark_reserved(self._clock())
-        if probed.ok and backend.tenancy.metrics_available:
+        if told and not hidden and probed.ok:
             self._apply(parse_metrics(probed.text), ours)
             self._changed()
 
-    def _record_silence(self) -> None:
-        now = self._clock()
-        self._silent_since = now if self._silent_since is None else self._silent_since
-        if now - self._silent_since >= self._rules.unreachable_after:
+    def _lose_sight(self) -> None:
+        """The server is there and does not tell what it does: routing does without, and nobody is proved alone."""
+        backend = self._backend
+        if backend.tenancy.metrics_available:
+            log.warning("%s answers, but not its /metrics: whether it hangs cannot be seen", backend.name)
+        backend.tenancy.metrics_available = False
+        backend.metrics = ServerMetrics()
+        self._metrics_from = self._clock() + self._rules.metrics_again
+        for request in backend.pending:
+            if request.alone:
+                request.evidence = Evidence.DOUBTFUL
+        self._changed()
+
+    def _record_silence(self, asked_at: float) -> None:
+        self._silent_since = asked_at if self._silent_since is None else self._silent_since
+        heard_at = max(self._silent_since, self._backend.speed.last_at)
+        if self._clock() - heard_at >= self._rules.unreachable_after:
             self._silent_since = None
             log.warning("%s has not answered for %.0f s", self._backend.name, self._rules.unreachable_after)
             self._backend.died()
@@ -128,6 +151,7 @@ class Watch:
         """`ours`: pages of ours that were there when the server was asked."""
         backend, now = self._backend, self._clock()
         backend.metrics = metrics
+        backend.tenancy.metrics_available = True
         backend.tenancy.observe(metrics, max(ours, backend.in_flight))
         for request in backend.pending:
             if request.alone and (requests_held(metrics) or 0) > 1:
