@@ -22,7 +22,7 @@ from ocr_pipeline.flow import documents
 from ocr_pipeline.flow.memory import limit_retained_memory
 from ocr_pipeline.flow.results import PIECE, pieces
 from ocr_pipeline.lake import deletions, json_objects, keys
-from ocr_pipeline.lake.storage import ObjectMissing, Storage
+from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage
 from ocr_pipeline.records import Batch, Deletion, Document, DocumentResult
 from ocr_pipeline.warehouse import parquet
 from ocr_pipeline.warehouse.errors import NotAsPublished, WarehouseError
@@ -68,7 +68,7 @@ def publish(lake: Storage, batch: Batch) -> Manifest:
     files = {}
     limit_retained_memory()
     if batch.uploads:
-        day = documents.ingest_date(batch)
+        day = _day(lake, batch)
         with tempfile.TemporaryDirectory(prefix="ocr-parquet-") as folder:
             rows = _write_files(lake, batch, day, Path(folder))
             for name, count in rows.items():
@@ -187,6 +187,17 @@ def _another_file(manifest: Manifest, file: TableFile) -> NotAsPublished:
         f"batch {manifest.batch}: {file.key} is not the file that the batch's manifest names (other bytes): "
         "materialise ocr_parquet for the batch again"
     )
+
+
+def _day(lake: Storage, batch: Batch) -> date:
+    """The folder of the batch's files: where they stand already, also when a purge has since taken the newest upload
+    out of the list. Two folders would hold the same rows twice."""
+    try:
+        standing = read_manifest(lake, batch.name).tables.values()
+    except (ObjectMissing, ObjectUnreadable, WarehouseError):  # none yet; or broken: publishing again mends it
+        return documents.ingest_date(batch)
+    days = [place[1] for file in standing if (place := keys.parse_table(file.key))]
+    return max(days, default=documents.ingest_date(batch))
 
 
 def _write_files(lake: Storage, batch: Batch, day: date, folder: Path) -> dict[str, int]:

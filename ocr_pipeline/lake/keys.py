@@ -7,6 +7,7 @@ here is a safe relative path on a local disk (no part above 255 bytes, none that
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import date
 
 BATCHES = "batches/"
@@ -24,6 +25,9 @@ OURS = frozenset({BATCHES, PAGES, TRANSCRIPTS, MARKDOWN, TABLES, POISONED, UPLOA
 
 MAX_PART_BYTES = 255  # NAME_MAX of ext4, xfs, apfs
 MAX_KEY_BYTES = 1024 - 192  # R2 and S3 take 1,024; the rest is for the lake's prefix and a figure's name
+
+
+_TABLE_FILE = re.compile(r"tables/([^/]+)/ingest_date=(\d{4}-\d\d-\d\d)/([^/]+)\.parquet")
 
 
 def _digest(text: str) -> str:
@@ -117,6 +121,12 @@ def figure(upload_key: str, page: int, region: int) -> str:
 
 def table(name: str, ingest_date: date, batch_name: str) -> str:
     return f"{TABLES}{name}/ingest_date={ingest_date.isoformat()}/{batch_name}.parquet"
+
+
+def parse_table(key: str) -> tuple[str, date, str] | None:
+    """Table, date and batch of the Parquet file that has this key; None where it is the key of none."""
+    found = _TABLE_FILE.fullmatch(key)
+    return (found[1], date.fromisoformat(found[2]), found[3]) if found else None
 
 
 def manifest(batch_name: str) -> str:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from ocr_pipeline.flow import published, reading
 from ocr_pipeline.lake import batches, keys, transcripts
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.records import Batch, Transcript
+from ocr_pipeline.upkeep.published import parquet_files
 from ocr_pipeline.upkeep.traces import Traces, traces
 from ocr_pipeline.warehouse import parquet
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.purge import PurgeCounts, left_of
 from ocr_pipeline.warehouse.purge import purge as purge_rows
+from ocr_pipeline.warehouse.schema import SCHEMA_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Purged:
     document_id: str
     rows: PurgeCounts
     parquet_files: int  # written again without the document
-    objects: int  # deleted in the lake
+    objects: int  # deleted in the lake, Parquet files that no manifest names among them
     left: tuple[str, ...]  # keys or tables that still name the document
 
 
@@ -47,12 +50,13 @@ def purge(lake: Storage, warehouse: Warehouse, found: Traces) -> Purged:
             transcripts.write(lake, _without(transcript, document_id))
     for batch_name, other in found.sharers:
         _forget_who_asked(lake, batch_name, other, document_id)
-    lake.delete(found.own)
+    unnamed = _unnamed(lake, found.batches)
+    lake.delete([*found.own, *unnamed])
     counts = purge_rows(warehouse, document_id)
     for name in found.batches:
         with contextlib.suppress(ObjectMissing):  # of a batch whose list is gone, records and Parquet may be there
             lake.write(keys.batch(name), batches.dump(_smaller(batches.read(lake, name), upload_key)))
-    return Purged(document_id, counts, written, len(found.own), _left(lake, warehouse, found))
+    return Purged(document_id, counts, written, len(found.own) + len(unnamed), _left(lake, warehouse, found))
 
 
 def _smaller(batch: Batch, upload_key: str) -> Batch:
@@ -86,10 +90,7 @@ def _forget_who_asked(lake: Storage, batch_name: str, other: str, document_id: s
 
 def _rewrite(lake: Storage, batch_name: str, document_id: str) -> int:
     """Writes the batch's Parquet files again without the document; returns how many changed."""
-    try:
-        manifest = published.read_manifest(lake, batch_name)
-    except ObjectMissing:
-        return 0
+    manifest = _manifest(lake, batch_name)
     changed = {}
     for name, arrow in published.read_tables(lake, manifest, verified=False).items():
         mask = [value != document_id for value in arrow["document_id"].to_pylist()]
@@ -106,6 +107,22 @@ def _rewrite(lake: Storage, batch_name: str, document_id: str) -> int:
             lake, dataclasses.replace(manifest, tables={**manifest.tables, **changed}, deleted=deleted)
         )
     return len(changed)
+
+
+def _unnamed(lake: Storage, batch_names: Collection[str]) -> list[str]:
+    """The Parquet files of these batches that no manifest names. Nothing reads them, and the batch makes them again
+    from its records. With the shorter list that may be in another day's folder, so all of them go."""
+    files = {key for key, name in parquet_files(lake).items() if name in batch_names}
+    named = {file.key for name in batch_names for file in _manifest(lake, name).tables.values()}
+    return sorted(files - named)
+
+
+def _manifest(lake: Storage, batch_name: str) -> published.Manifest:
+    """The batch's manifest; an empty one where it is not published."""
+    try:
+        return published.read_manifest(lake, batch_name)
+    except ObjectMissing:
+        return published.Manifest(batch_name, SCHEMA_VERSION)
 
 
 def _left(lake: Storage, warehouse: Warehouse, before: Traces) -> tuple[str, ...]:

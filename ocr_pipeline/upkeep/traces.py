@@ -2,8 +2,8 @@
 
 Here belongs the search, which changes nothing. It asks each kind of object and not only today's records of a batch: a
 backfill with another recipe writes those anew, and the transcripts of the earlier page images are named nowhere else.
-One look reads every batch list, every Parquet file and every transcript once: some 10 minutes for 100,000 pages on a
-store that answers 200 requests a second.
+One look reads every batch list, every Parquet file (also those that no manifest names: a killed run leaves them) and
+every transcript once: some 10 minutes for 100,000 pages on a store that answers 200 requests a second.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ocr_pipeline.flow import rendered
-from ocr_pipeline.flow.published import Manifest
+from ocr_pipeline.flow.published import FILES_AT_ONCE, Manifest
 from ocr_pipeline.lake import batches, keys, transcripts
-from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.upkeep.published import columns, of_each
+from ocr_pipeline.lake.storage import Storage, parallel_map
+from ocr_pipeline.upkeep.published import columns, of_each, parquet_files, unnamed_columns
 from ocr_pipeline.warehouse.connection import Warehouse
 
 
@@ -50,7 +50,10 @@ def traces(lake: Storage, warehouse: Warehouse, upload_key: str) -> Traces:
     records = [info.key for info in lake.list(keys.PAGES) if f"/{document_id}/" in info.key]
     named.update(key.split("/")[1] for key in records)
     images = _drawn(lake, records) | _in_tables(warehouse, document_id)
+    files = parquet_files(lake)
     published = list(of_each(lake, lambda manifest: _published(lake, manifest, document_id)))
+    unnamed = files.keys() - {key for batch in published for key in batch.files}
+    published += parallel_map(lambda key: _unnamed(lake, key, files[key], document_id), sorted(unnamed), FILES_AT_ONCE)
     named.update(batch.name for batch in published if batch.names_it)
     images.update(image for batch in published for image in batch.images_of(document_id))
 
@@ -81,6 +84,7 @@ class _Published:
     """What is kept of a batch's Parquet files."""
 
     name: str
+    files: tuple[str, ...]  # their keys
     names_it: bool  # the document, in one of its files or its deletions
     pages: pa.Table | None  # document_id and image_sha256; Arrow: 100,000 pages are 10 MB
 
@@ -101,10 +105,20 @@ def _published(lake: Storage, manifest: Manifest, document_id: str) -> _Publishe
     """Reads each file once. All four: a purge that died has written some of them again."""
     pages = columns(lake, manifest, "pages", "document_id", "image_sha256")
     others = (columns(lake, manifest, name, "document_id") for name in manifest.tables if name != "pages")
-    holds = [
-        pc.any(pc.equal(table["document_id"], document_id)).as_py() for table in (pages, *others) if table is not None
-    ]
-    return _Published(manifest.batch, document_id in manifest.deleted or any(holds), pages)
+    holds = [_holds(table, document_id) for table in (pages, *others) if table is not None]
+    files = tuple(file.key for file in manifest.tables.values())
+    return _Published(manifest.batch, files, document_id in manifest.deleted or any(holds), pages)
+
+
+def _unnamed(lake: Storage, key: str, batch: str, document_id: str) -> _Published:
+    """A file that the batch's manifest does not name."""
+    table = unnamed_columns(lake, key, "document_id", "image_sha256")
+    pages = table if "image_sha256" in table.column_names else None
+    return _Published(batch, (key,), _holds(table, document_id), pages)
+
+
+def _holds(table: pa.Table, document_id: str) -> bool:
+    return bool(pc.any(pc.equal(table["document_id"], document_id)).as_py())
 
 
 def _drawn(lake: Storage, records: list[str]) -> set[str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -260,7 +258,7 @@ def test_an_unreadable_manifest_is_refused_by_its_key_and_left_out_where_that_is
     assert pipeline.everything() == before
 
 
-@pytest.mark.parametrize("kind", ["manifest", "parquet", "list", "transcript", "rendered"])
+@pytest.mark.parametrize("kind", ["manifest", "parquet", "unnamed", "list", "transcript", "rendered"])
 def test_an_object_that_cannot_be_read_is_named_by_its_key_and_a_purge_takes_nothing_away(
     pipeline: Pipeline, kind: str
 ) -> None:
@@ -269,6 +267,7 @@ def test_an_object_that_cannot_be_read_is_named_by_its_key_and_a_purge_takes_not
     key = {
         "manifest": keys.manifest(batch.name),
         "parquet": read_manifest(pipeline.lake, batch.name).tables["regions"].key,
+        "unnamed": keys.table("regions", date(2026, 11, 1), "of-a-killed-run"),
         "list": keys.batch(batch.name),
         "transcript": next(info.key for info in pipeline.lake.list(keys.TRANSCRIPTS)),
         "rendered": keys.rendered(batch.name, keys.document_id("inbox/a.pdf")),
@@ -288,103 +287,6 @@ def tear(pipeline: Pipeline, batch: Batch) -> str:
     rows = from_bytes("pages", pipeline.lake.read(key))
     pipeline.lake.write(key, to_bytes("pages", rows.slice(1)))
     return key
-
-
-def test_a_purge_leaves_nothing_but_what_others_share(pipeline: Pipeline) -> None:
-    shared = pdf(["this page is in both"])
-    batch = pipeline.cut({"a.pdf": pdf(["this page is in both", "a page of its own"]), "b.pdf": shared})
-    pipeline.process(batch)
-    done = pipeline.purge("inbox/a.pdf")
-    assert done.left == ()
-    assert done.rows.pages == 2
-    assert pipeline.rows("SELECT parse_filename(source_uri) FROM ocr.documents") == [("b.pdf",)]
-    left = [info.key for info in pipeline.lake.list("")]
-    assert not [key for key in left if keys.document_id("inbox/a.pdf") in key or "a.pdf" in key]
-    assert len([key for key in left if key.startswith("transcripts/")]) == 1
-    rebuild_warehouse(pipeline.lake, pipeline.warehouse)
-    assert pipeline.rows("SELECT count(*) FROM ocr.documents") == [(1,)]
-
-
-def test_a_purge_that_died_can_be_repeated(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline.process(pipeline.cut({"a.pdf": numbered(2), "b.pdf": numbered(1, "b")}))
-
-    def in_use(*_: object) -> None:
-        raise WarehouseError("open in another program")
-
-    with monkeypatch.context() as broken:
-        broken.setattr("ocr_pipeline.upkeep.purge.purge_rows", in_use)
-        with pytest.raises(WarehouseError):
-            pipeline.purge("inbox/a.pdf")
-    assert pipeline.lake.stat("inbox/a.pdf") is None
-    assert pipeline.purge("inbox/a.pdf").left == ()
-    assert pipeline.rows("SELECT parse_filename(source_uri) FROM ocr.documents") == [("b.pdf",)]
-
-
-def test_a_purge_finds_the_transcripts_of_recipes_whose_images_nothing_names_any_more(pipeline: Pipeline) -> None:
-    batch = pipeline.cut({"a.pdf": pdf(["a secret of its own"])})
-    pipeline.process(batch)
-    pipeline.service.close()
-    finer = ScriptedTranscriber()
-    finer.recipe_id, finer.geometry = "finer", Geometry(dpi=100, max_long_side=1200, max_short_side=900)
-    pipeline.use(finer)
-    pipeline.process(batch)  # other images: records, Parquet and rows know only these
-    assert len(pipeline.naming("a secret of its own")) >= 2
-    done = pipeline.purge("inbox/a.pdf")
-    assert done.left == ()
-    assert pipeline.naming("a secret of its own", keys.document_id("inbox/a.pdf"), "inbox/a.pdf") == []
-
-
-def test_a_shared_transcript_stays_and_forgets_who_asked_for_it(pipeline: Pipeline) -> None:
-    pipeline.process(pipeline.cut({"a.pdf": pdf(["this page is in both"])}))  # it asks
-    pipeline.process(pipeline.cut({"b.pdf": pdf(["this page is in both"])}))  # it takes what is there
-    done = pipeline.purge("inbox/a.pdf")
-    assert done.left == ()
-    assert pipeline.naming(keys.document_id("inbox/a.pdf"), "inbox/a.pdf") == []
-    assert len(list(pipeline.lake.list(keys.TRANSCRIPTS))) == 1
-    asked = len(pipeline.transcriber.asked)
-    pipeline.process(next(batch for batch in batches.load(pipeline.lake) if batch.uploads))
-    assert len(pipeline.transcriber.asked) == asked
-    assert pipeline.rows("SELECT markdown FROM ocr.pages") == [("this page is in both",)]
-
-
-def test_a_purge_takes_the_bundles_of_pages_that_killed_a_server(pipeline: Pipeline) -> None:
-    pipeline.process(pipeline.cut({"a.pdf": numbered(1), "b.pdf": numbered(1, "b")}))
-    for key, sha in pipeline.rows("SELECT document_id, image_sha256 FROM ocr.pages"):
-        about = json.dumps({"document_id": key})
-        pipeline.lake.write(keys.poisoned("scripted", str(sha), "request.json"), about.encode())
-        pipeline.lake.write(keys.poisoned("scripted", str(sha), "page.jpg"), b"jpeg")
-    assert pipeline.purge("inbox/a.pdf").left == ()
-    left = list(pipeline.lake.list(keys.POISONED))
-    assert len(left) == 2
-    assert keys.document_id("inbox/b.pdf") in pipeline.lake.read(left[1].key).decode()
-
-
-def test_a_purge_takes_the_upload_workers_record_of_the_content(pipeline: Pipeline) -> None:
-    pipeline.process(pipeline.cut({"ü a.pdf": numbered(1), "b.pdf": numbered(1, "b")}))
-    for sha, key in (("0" * 64, "ocr/inbox/ü a.pdf"), ("1" * 64, "ocr/inbox/b.pdf")):
-        pipeline.lake.write(f"{keys.UPLOADERS}{sha}", json.dumps({"key": key, "at": 1}).encode())
-    assert pipeline.purge("inbox/ü a.pdf").left == ()
-    assert [info.key for info in pipeline.lake.list(keys.UPLOADERS)] == [f"{keys.UPLOADERS}{'1' * 64}"]
-
-
-def test_what_a_run_that_was_at_work_brought_back_is_found_by_the_next_purge(pipeline: Pipeline) -> None:
-    batch = pipeline.cut({"a.pdf": numbered(2), "b.pdf": numbered(1, "b")})
-    pipeline.process(batch)
-    assert pipeline.purge("inbox/a.pdf").left == ()
-    pipeline.lake.write("inbox/a.pdf", numbered(2))
-    again = replace(batch, uploads=tuple(info.as_upload() for info in pipeline.lake.list("inbox/")))
-    pipeline.process(again)  # with the list as it was before; the list in the lake no longer names the document
-    assert pipeline.rows("SELECT count(*) FROM ocr.documents") == [(2,)]
-    assert pipeline.purge("inbox/a.pdf").left == ()
-    assert pipeline.naming(keys.document_id("inbox/a.pdf"), "inbox/a.pdf") == []
-    assert pipeline.purge("inbox/a.pdf").objects == 0
-
-
-def test_a_run_that_was_at_work_during_a_purge_writes_nothing_of_the_document(pipeline: Pipeline) -> None:
-    batch = pipeline.cut({"a.pdf": numbered(2), "b.pdf": numbered(1, "b")})
-    assert pipeline.purge("inbox/a.pdf").left == ()
-    pipeline.service.run(batch)  # it read its list before
-    assert pipeline.naming(keys.document_id("inbox/a.pdf"), "inbox/a.pdf") == []
 
 
 def test_an_old_batch_made_again_after_its_upload_is_gone_keeps_its_text(pipeline: Pipeline) -> None:
