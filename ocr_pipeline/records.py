@@ -81,7 +81,7 @@ REASONS: dict[Reason, str] = {
     Reason.MISSING: "the upload was gone when its batch ran, or the file when it was to be copied",
     Reason.REPLACED: "the upload was replaced by a newer one before its batch ran; the newer one has its own row",
     Reason.UNREADABLE: "this one upload, file or folder cannot be read, while others can: look at its rights",
-    Reason.BAD_NAME: "the file's name is not UTF-8 and can be no key: rename it",
+    Reason.BAD_NAME: "the lake can hold no object of the file's name: too long, not UTF-8, or hidden; rename it",
     Reason.RUN_FAILED: "the run of the document's batch failed as a whole: see the error, and run the command again",
     Reason.PAGE_TOO_LARGE: "a side of the page is longer than OCR_MAX_PAGE_INCHES",
     Reason.RENDER_FAILED: "neither poppler nor PDFium could draw the page",

@@ -105,7 +105,8 @@ def ingest(settings: Settings, found: Found, console: Console) -> Summary:
 
 
 def _put(lake: Storage, found: Found, console: Console) -> tuple[list[Upload], list[NotTaken]]:
-    """Copies the files into the inbox; one that cannot be read, or is gone since it was found, is not taken."""
+    """Copies the files into the inbox; one that cannot be read, is gone since it was found, or has a name that the lake
+    cannot hold is not taken."""
     uploads, not_taken = list[Upload](), list(found.not_taken)
 
     def say_stopping() -> None:
@@ -116,7 +117,7 @@ def _put(lake: Storage, found: Found, console: Console) -> tuple[list[Upload], l
         closing(inbox.put_all(lake, found.sources, say_stopping)) as all_put,
     ):
         for source, put in all_put:
-            if isinstance(put, OSError):
+            if not isinstance(put, Upload):
                 not_taken.append(NotTaken(sources.printable_path(source.path), sources.reason_for(put)))
             else:
                 uploads.append(put)

@@ -13,8 +13,11 @@ from pathlib import Path
 
 from ocr_pipeline.intake.sources import Source, SourceError
 from ocr_pipeline.lake.batch_index import BatchIndex
-from ocr_pipeline.lake.storage import PARALLEL, ObjectInfo, Storage, parallel_map
+from ocr_pipeline.lake.storage import PARALLEL, KeyRefused, ObjectInfo, Storage, parallel_map
 from ocr_pipeline.records import Upload
+
+OneFault = OSError | KeyRefused
+"""What is wrong with one file and no other: it cannot be read, or no object can have its name."""
 
 CREATED_WHOLE = 64 * 2**20  # bytes; a larger file is not held in memory
 
@@ -25,11 +28,10 @@ IN_PARALLEL = ((2**20, PARALLEL), (8 * 2**20, 4))
 
 def put_all(
     storage: Storage, sources: Iterable[Source], on_stop: Callable[[], None] = lambda: None
-) -> Generator[tuple[Source, Upload | OSError], None, None]:
-    """Puts every file into the inbox: its upload, or the error of a file that cannot be read. In no order.
+) -> Generator[tuple[Source, Upload | OneFault], None, None]:
+    """Puts every file into the inbox: its upload, or what is wrong with this one. In no order.
 
-    Raises as `put` does, but for the OSError: such a file fails alone. Where it ends early it waits for the files in
-    flight, and calls `on_stop` before.
+    Raises StorageError for the lake. Where it ends early it waits for the files in flight, and calls `on_stop` before.
     """
     waiting = [list[Source]() for _ in (*IN_PARALLEL, None)]
     for source in sources:
@@ -40,10 +42,10 @@ def put_all(
         else:
             waiting[sum(size > most for most, _ in IN_PARALLEL)].append(source)
 
-    def one(source: Source) -> tuple[Source, Upload | OSError]:
+    def one(source: Source) -> tuple[Source, Upload | OneFault]:
         try:
             return source, put(storage, source)
-        except OSError as error:
+        except (OSError, KeyRefused) as error:
             return source, error
 
     for (_, parallel), some in zip(IN_PARALLEL, waiting, strict=False):
@@ -54,7 +56,8 @@ def put_all(
 def put(storage: Storage, source: Source) -> Upload:
     """The upload of this file as it is in the inbox; written only where the bytes differ.
 
-    Raises OSError where the file cannot be read (it may have gone since it was found), StorageError for the lake.
+    Raises OSError where the file cannot be read (it may have gone since it was found), KeyRefused where the lake can
+    hold no object of its name, and any other StorageError for the lake.
     """
     there = storage.stat(source.key)
     if there is None and source.path.stat().st_size <= CREATED_WHOLE:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ocr_pipeline.lake.storage import KeyRefused
 from ocr_pipeline.records import Reason
 
 PDF_MAGIC = b"%PDF-"
@@ -196,8 +197,10 @@ def _cannot(path: Path, error: OSError) -> NotTaken:
     return NotTaken(printable_path(path), reason_for(error))
 
 
-def reason_for(error: OSError) -> Reason:
+def reason_for(error: OSError | KeyRefused) -> Reason:
     """Why a file could not be taken."""
+    if isinstance(error, KeyRefused):
+        return Reason.BAD_NAME
     return Reason.MISSING if isinstance(error, FileNotFoundError) else Reason.UNREADABLE
 
 

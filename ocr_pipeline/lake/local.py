@@ -23,7 +23,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ocr_pipeline.lake.source_file import open_source
 from ocr_pipeline.lake.storage import (
+    KeyRefused,
     ObjectInfo,
     ObjectMissing,
     ObjectTooLarge,
@@ -109,7 +111,7 @@ class LocalStorage:
         return False
 
     def upload(self, key: str, path: Path) -> None:
-        with open(path, "rb") as source:
+        with open_source(path) as source:
             self._put(key, lambda file: shutil.copyfileobj(source, file, COPY_BYTES), os.replace)
 
     def stat(self, key: str) -> ObjectInfo | None:
@@ -172,19 +174,19 @@ class LocalStorage:
         """The file behind the key, checked: the one place where a key becomes a path."""
         parts = key.split("/")
         if not key or "" in parts:
-            raise StorageError(f"the key {key!r} has an empty part: a local lake cannot hold it")
+            raise KeyRefused(f"the key {key!r} has an empty part: a local lake cannot hold it")
         if ".." in parts or "." in parts:
-            raise StorageError(f"the key {key!r} leaves the lake {self.uri}")
+            raise KeyRefused(f"the key {key!r} leaves the lake {self.uri}")
         if is_hidden(key):
-            raise StorageError(f"the key {key!r} has a hidden part (it starts with a dot): rename it")
+            raise KeyRefused(f"the key {key!r} has a hidden part (it starts with a dot): rename it")
         if "\0" in key:
-            raise StorageError(f"the key {key!r} holds a NUL character: a local lake cannot hold it")
+            raise KeyRefused(f"the key {key!r} holds a NUL character: a local lake cannot hold it")
         try:
             longest = max(len(part.encode()) for part in parts)
         except UnicodeEncodeError:
-            raise StorageError(f"the key {key!r} is not valid Unicode: rename it") from None
+            raise KeyRefused(f"the key {key!r} is not valid Unicode: rename it") from None
         if longest > NAME_BYTES:
-            raise StorageError(f"a part of the key {key!r} has {longest} bytes; files take {NAME_BYTES}: shorten it")
+            raise KeyRefused(f"a part of the key {key!r} has {longest} bytes; files take {NAME_BYTES}: shorten it")
         path = os.path.join(self.root, key)
         folder = os.path.dirname(path)
         if not self._inside(os.path.realpath(folder)):
@@ -420,4 +422,5 @@ def _storage_error(error: OSError, path: str) -> StorageError:
         errno.EISDIR: "there is a folder of this name: rename one of them",
         errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
     }.get(error.errno or 0, "check the disk and the folder")
-    return StorageError(f"{path}: {os.strerror(error.errno) if error.errno else error}; {mend}")
+    kind = KeyRefused if error.errno == errno.ENAMETOOLONG else StorageError
+    return kind(f"{path}: {os.strerror(error.errno) if error.errno else error}; {mend}")

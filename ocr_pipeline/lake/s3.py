@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import s3fs
@@ -37,8 +37,10 @@ from botocore.utils import parse_timestamp  # type: ignore[import-untyped]
 from fsspec.asyn import sync
 
 from ocr_pipeline.lake import s3_faults
+from ocr_pipeline.lake.source_file import SourceFile, open_source
 from ocr_pipeline.lake.storage import (
     PARALLEL,
+    KeyRefused,
     ObjectInfo,
     ObjectMissing,
     ObjectTooLarge,
@@ -232,15 +234,17 @@ class S3Storage:
         return self._run(create, key)
 
     def upload(self, key: str, path: Path) -> None:
-        async def upload() -> None:
-            with open(path, "rb") as file:
+        with open_source(path) as file:
+
+            async def upload() -> None:
+                file.rewind()  # for the attempts after the first
                 first = await asyncio.to_thread(file.read, PART_BYTES)
                 if len(first) < PART_BYTES:
                     await self._call("put_object", Key=self._key(key), Body=first)
                 else:
                     await self._upload_parts(self._key(key), first, file)
 
-        self._run(upload, key)
+            self._run(upload, key)
 
     def stat(self, key: str) -> ObjectInfo | None:
         async def stat() -> ObjectInfo:
@@ -305,15 +309,15 @@ class S3Storage:
 
     def _key(self, key: str) -> str:
         if not key:
-            raise StorageError("an object needs a key")
+            raise KeyRefused("an object needs a key")
         if climbs(key):
-            raise StorageError(f"the key {key!r} has a part '.' or '..', which URLs do not carry: rename the object")
+            raise KeyRefused(f"the key {key!r} has a part '.' or '..', which URLs do not carry: rename the object")
         try:
             size = len((self.prefix + key).encode())
         except UnicodeEncodeError:
-            raise StorageError(f"the key {key!r} is not valid Unicode: rename it") from None
+            raise KeyRefused(f"the key {key!r} is not valid Unicode: rename it") from None
         if size > 1024:
-            raise StorageError(f"the key {key[:80]!r}… has {size} bytes with its prefix; S3 takes 1024: shorten it")
+            raise KeyRefused(f"the key {key[:80]!r}… has {size} bytes with its prefix; S3 takes 1024: shorten it")
         return self.prefix + key
 
     async def _call(self, method: str, **arguments: Any) -> Any:
@@ -330,7 +334,7 @@ class S3Storage:
         async with answer["Body"] as body:
             yield answer, body
 
-    async def _upload_parts(self, key: str, first: bytes, file: BinaryIO) -> None:
+    async def _upload_parts(self, key: str, first: bytes, file: SourceFile) -> None:
         upload = (await self._call("create_multipart_upload", Key=key))["UploadId"]
         try:
             parts: list[dict[str, Any]] = []
@@ -392,5 +396,5 @@ class S3Storage:
         return ObjectInfo(key, entry["ETag"].strip('"'), size, modified)
 
 
-def _read_parts(file: BinaryIO, most: int) -> list[bytes]:
+def _read_parts(file: SourceFile, most: int) -> list[bytes]:
     return list(islice(iter(partial(file.read, PART_BYTES), b""), most))

@@ -38,6 +38,10 @@ class ObjectMissing(StorageError):
         self.uri = uri
 
 
+class KeyRefused(StorageError):
+    """No object of this store can have the key, whatever the state of the store."""
+
+
 class ObjectTooLarge(StorageError):
     """The object has more bytes than the caller takes; nothing was kept."""
 
@@ -91,7 +95,8 @@ class S3Options:
 class Storage(Protocol):
     """Object storage below one root. Safe to use from many threads at once; not across a fork.
 
-    Every method raises `StorageError` when the store cannot be reached, refuses, or does not allow the key.
+    Every method raises `StorageError` when the store cannot be reached or refuses, and `KeyRefused` for a key that it
+    does not allow.
     """
 
     uri: str
@@ -127,7 +132,10 @@ class Storage(Protocol):
         ...
 
     def upload(self, key: str, path: Path) -> None:
-        """`write` from a local file of any size, without holding it in memory."""
+        """`write` from a local file of any size, without holding it in memory.
+
+        Raises the OSError of a file that cannot be read as it is.
+        """
         ...
 
     def stat(self, key: str) -> ObjectInfo | None:

@@ -23,7 +23,7 @@ from ocr_pipeline.lake.batch_index import BatchIndex
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.planner import BatchLimits
 from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError
-from ocr_pipeline.records import Upload
+from ocr_pipeline.records import Reason, Upload
 from ocr_pipeline_tests.intake.conftest import lists, taken
 
 
@@ -109,6 +109,19 @@ def test_files_of_every_size_arrive_and_one_that_is_gone_fails_alone(
     assert isinstance(outcomes.pop(gone), FileNotFoundError)
     assert {source.key: put.size for source, put in outcomes.items() if isinstance(put, Upload)} == {
         "inbox/a.pdf": 10, "inbox/b.pdf": 30, "inbox/c.pdf": 50, "inbox/d.pdf": 0,
+    }  # fmt: skip
+
+
+def test_a_file_that_breaks_off_or_has_a_name_for_no_lake_fails_alone(lake: Storage, sources: list[Source]) -> None:
+    lake.write("inbox/broken.pdf", b"an older one")
+    # it opens, has no bytes by its size, and answers the first read with an I/O error
+    broken = Source(Path("/proc/self/mem"), "inbox/broken.pdf")
+    long = Source(sources[0].path, f"inbox/{'long' * 300}.pdf")
+    log = Console(file=io.StringIO())
+    uploads, not_taken = _put(lake, Found([broken, long, *sources]), log)
+    assert sorted(upload.key for upload in uploads) == [source.key for source in sources]
+    assert {(one.path, one.reason) for one in not_taken} == {
+        ("/proc/self/mem", Reason.UNREADABLE), (str(long.path), Reason.BAD_NAME),
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.opening import open_storage
-from ocr_pipeline.lake.storage import ObjectMissing, StorageError
+from ocr_pipeline.lake.storage import KeyRefused, ObjectMissing, StorageError
 
 
 @pytest.fixture
@@ -97,11 +97,11 @@ def test_a_name_too_long_for_the_disk_is_told_in_bytes(lake: LocalStorage) -> No
         lake.write("a/" + "é" * 128, b"x")
 
 
-@pytest.mark.parametrize("key", ["a//b", "/abs", "a/", ".hidden", "a/.tmp-1", "nul\0.pdf"])
+@pytest.mark.parametrize("key", ["a//b", "/abs", "a/", ".hidden", "a/.tmp-1", "nul\0.pdf", "folder/" * 700 + "a.pdf"])
 def test_a_key_that_no_file_can_have_is_refused(lake: LocalStorage, key: str) -> None:
-    with pytest.raises(StorageError):
+    with pytest.raises(KeyRefused):
         lake.write(key, b"x")
-    with pytest.raises(StorageError):
+    with pytest.raises(KeyRefused):
         lake.read(key)
 
 
