@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, date
+from itertools import groupby
 from typing import Any
 
 from ocr_pipeline.flow import figures
+from ocr_pipeline.flow.attempts import of_transcript, sent
 from ocr_pipeline.flow.reading import PageReading, Reading
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.lake import keys
@@ -21,7 +23,6 @@ from ocr_pipeline.ocr.engines.engine import raw_text
 from ocr_pipeline.ocr.engines.text_layer import layer_lines
 from ocr_pipeline.ocr.parsing.parse import parse, parse_text
 from ocr_pipeline.records import (
-    Attempt,
     Batch,
     Document,
     DocumentResult,
@@ -80,11 +81,8 @@ def result(
             PageRegion(document.document_id, rendered.number, index, region)
             for index, region in enumerate(parsed.regions)
         ]
-        transcript = read[rendered.number].transcript if rendered.number in read else None
-        attempts += [
-            PageAttempt(transcript.recipe_id if transcript else recipe_id, attempt)
-            for attempt in _own_attempts(transcript, document, rendered.number)
-        ]
+        if rendered.number in read:
+            attempts += _numbered(sent(read[rendered.number], document.document_id))
     row = document_row(batch, document, pages, recipe_id, uri_of)
     return DocumentResult(row, tuple(pages), tuple(regions), tuple(attempts))
 
@@ -178,7 +176,7 @@ def _page(
     if read is None or reason is Reason.IMAGE_GONE:
         return page, ParsedPage("")
     if read.transcript is not None:
-        page = replace(page, **_from_transcript(read.transcript, document, rendered.number))
+        page = replace(page, **_from_transcript(read, read.transcript, document.document_id))
     if status not in (PageStatus.OK, PageStatus.FALLBACK):
         return page, ParsedPage("")
     if read.layer is not None:
@@ -189,13 +187,13 @@ def _page(
     return page, parse(read.transcript) if read.transcript is not None else ParsedPage("")
 
 
-def _from_transcript(transcript: Transcript, document: RenderedDocument, number: int) -> dict[str, Any]:
+def _from_transcript(read: PageReading, transcript: Transcript, document_id: str) -> dict[str, Any]:
     return {
         "recipe_id": transcript.recipe_id,  # a retry keeps pages of an earlier recipe
         "engine": transcript.engine,
         "backend": transcript.backend,
         "model": transcript.model,
-        "attempts": len(_own_attempts(transcript, document, number)),
+        "attempts": len(of_transcript(read, document_id)),
         "prompt_tokens": transcript.prompt_tokens,
         "completion_tokens": transcript.completion_tokens,
         "seconds": transcript.seconds,
@@ -206,14 +204,16 @@ def _from_transcript(transcript: Transcript, document: RenderedDocument, number:
     }
 
 
-def _own_attempts(transcript: Transcript | None, document: RenderedDocument, number: int) -> list[Attempt]:
-    """The attempts that this page sent, numbered in their order; those of another page with the same image are that
-    page's rows."""
-    if transcript is None:
-        return []
-    own = [a for a in transcript.attempts if (a.document_id, a.page_number) == (document.document_id, number)]
-    own.sort(key=lambda attempt: attempt.started_at)
-    return [replace(attempt, attempt=place) for place, attempt in enumerate(own, 1)]
+def _numbered(requests: Iterable[PageAttempt]) -> list[PageAttempt]:
+    """One page's requests, numbered under each recipe in the order in which they were sent."""
+    found: list[PageAttempt] = []
+    in_order = sorted(requests, key=lambda request: (request.recipe_id, request.attempt.started_at))
+    for recipe_id, of_recipe in groupby(in_order, key=lambda request: request.recipe_id):
+        found += [
+            PageAttempt(recipe_id, replace(request.attempt, attempt=place))
+            for place, request in enumerate(of_recipe, 1)
+        ]
+    return found
 
 
 def _figure_links(upload_key: str, rendered: RenderedPage, parsed: ParsedPage) -> str:

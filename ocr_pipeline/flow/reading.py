@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from ocr_pipeline.lake import json_objects, keys
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
-from ocr_pipeline.records import Reason, Transcript
+from ocr_pipeline.records import PageAttempt, Reason, Transcript
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,7 @@ class PageReading:
     layer: str | None = None  # OCR_TEXT_LAYER=prefer and sound, or fallback after a failed transcript
     reason: Reason | None = None  # why there is neither
     detail: str | None = None
+    replaced: tuple[PageAttempt, ...] = ()  # requests of the readings whose place this one has taken (`attempts.py`)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

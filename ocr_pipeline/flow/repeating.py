@@ -18,6 +18,7 @@ from datetime import datetime
 from itertools import chain, tee
 
 from ocr_pipeline.flow import reading, rendered
+from ocr_pipeline.flow.attempts import with_earlier
 from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT
 from ocr_pipeline.flow.reading import PageReading, Reading
 from ocr_pipeline.flow.rendered import RenderedDocument
@@ -97,12 +98,13 @@ def completed(record: DocumentRecord, others: Iterable[DocumentRecord], recipe_i
             break
     if not taken:
         return record
-    read = {page.number: page for page in record.read.pages if page.number not in taken}
-    read.update((number, page.read) for number, page in taken.items() if page.read is not None)
+    kept = tuple(page for page in record.read.pages if page.number not in taken)
+    new = tuple(page.read for page in taken.values() if page.read is not None)
+    pages = tuple(sorted((*kept, *new), key=lambda page: page.number))
     return replace(
         record,
         drawn=with_pages(record.drawn, taken),
-        read=replace(record.read, pages=tuple(read[number] for number in sorted(read))),
+        read=with_earlier(replace(record.read, pages=pages), record.read),
     )
 
 

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ocr_pipeline.flow import documents, figures, reading, rendered, repeating
+from ocr_pipeline.flow.attempts import with_earlier
 from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT, PageReader, RetryPolicy
 from ocr_pipeline.flow.progress import Progress, Silent, StreamCounts
 from ocr_pipeline.flow.reading import PageReading, Reading, without_raw_attempts
@@ -132,6 +133,8 @@ class BatchStream:
             images = [page.image_key for page in drawn.pages if page.image_key]
             self._storage.delete([*images, keys.rendered(self._batch.name, drawn.document_id)])
             return
+        if again:  # the earlier run may have died before its requests became rows
+            result = with_earlier(result, reading.read(self._storage, self._batch.name, drawn.document_id))
         reading.write(self._storage, self._batch.name, result)
         is_alone = not again and not self._batch.repeats  # nobody has read the upload before
         overtaken, lacking = False, None

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ocr_pipeline.flow.published import read_manifest
+from ocr_pipeline.flow.loading import load
+from ocr_pipeline.flow.published import publish, read_manifest
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import batches, keys, planner
@@ -160,16 +161,24 @@ def test_a_run_that_is_killed_before_it_lists_its_follow_up_lists_it_when_it_run
 
 
 @contextmanager
-def held(pipeline: Pipeline, batch: Batch) -> Iterator[Callable[[], None]]:
-    """The batch in another process, so to speak: it has begun, and its pages are answered when the caller says so."""
+def held(
+    pipeline: Pipeline,
+    batch: Batch,
+    recipe_id: str = ScriptedTranscriber.recipe_id,
+    unanswered: int | None = None,
+) -> Iterator[Callable[[], None]]:
+    """The batch in another process, so to speak: it has begun, and its pages are answered when the caller says so.
+    `unanswered`: the page that is asked by then, and that no server will answer."""
     begun, answer = threading.Event(), threading.Event()
 
     def script(image: PageImage) -> Answer | None:
-        begun.set()
-        answer.wait(60)
-        return None
+        if unanswered in (None, image.page_number):
+            begun.set()
+            answer.wait(60)
+        return Reason.BACKEND_UNAVAILABLE if unanswered == image.page_number else None
 
     transcriber = ScriptedTranscriber(script)
+    transcriber.recipe_id = recipe_id
     options = StreamOptions(render_workers=1, text_layer="never")
     service = OcrService(pipeline.lake, lambda: transcriber, options)
     service.begin(batch)
@@ -178,6 +187,8 @@ def held(pipeline: Pipeline, batch: Batch) -> Iterator[Callable[[], None]]:
     def finish() -> None:
         answer.set()
         service.run(batch)
+        publish(pipeline.lake, batch)
+        load(pipeline.lake, pipeline.warehouse, batch)
         pipeline.transcriber.asked.update(transcriber.asked)
 
     try:
@@ -194,12 +205,42 @@ def test_of_two_retries_that_run_at_once_both_texts_are_shown(pipeline: Pipeline
     with held(pipeline, retries[slow]) as finish:
         pipeline.process(retries[1 - slow])
         finish()
-    pipeline.process(retries[slow])
     process_what_is_left(pipeline)
     assert sum(pipeline.transcriber.asked.values()) == 2
     assert statuses(pipeline) == ["ok", "ok", "ok"]
     assert agree(pipeline)
     hold(pipeline)
+
+
+def three_pages_failed(pipeline: Pipeline) -> list[Batch]:
+    """A document of four pages; the retries for the first two, which both ask for the third: no server answered it."""
+    down = {**dict(enumerate(REASONS[:2], 1)), 3: Reason.BACKEND_UNAVAILABLE}
+    pipeline.transcriber.script = lambda image: down.get(image.page_number)
+    pipeline.process(pipeline.cut({"a.pdf": numbered(4)}))
+    pipeline.transcriber.script = lambda image: None
+    return listed(pipeline, 2)
+
+
+@pytest.mark.parametrize("recipe_id", ["scripted", "newer"])
+@pytest.mark.parametrize("slow", [0, 1])
+def test_a_request_whose_answer_gives_way_to_that_of_another_retry_is_a_row(
+    pipeline: Pipeline, slow: int, recipe_id: str
+) -> None:
+    retries = three_pages_failed(pipeline)
+    with held(pipeline, retries[slow], recipe_id, unanswered=3) as finish:
+        pipeline.process(retries[1 - slow])
+        finish()
+    process_what_is_left(pipeline)
+    assert statuses(pipeline)[2] == "ok"
+    document_id = keys.document_id(KEY)
+    assert pipeline.transcriber.asked[document_id, 3] == 3
+    rows = "SELECT page_number, count(*) FROM ocr.attempts GROUP BY ALL"
+    assert {(document_id, page): count for page, count in pipeline.rows(rows)} == dict(pipeline.transcriber.asked)
+    before = pipeline.everything()
+    if recipe_id == ScriptedTranscriber.recipe_id:
+        pipeline.process(retries[slow])
+    rebuild_warehouse(pipeline.lake, pipeline.warehouse)
+    assert pipeline.everything() == before
 
 
 def test_a_later_retry_that_ends_while_an_earlier_one_writes_the_markdown_file_has_the_last_word(

@@ -195,6 +195,21 @@ def test_after_a_backfill_the_files_keep_the_attempts_of_earlier_recipes_so_that
     assert pipeline.rows(by_recipe) == [("newer", 3), ("scripted", 3)]
 
 
+def test_the_requests_of_a_run_that_died_before_it_published_are_rows_also_after_a_change_of_recipe(
+    pipeline: Pipeline,
+) -> None:
+    batch = pipeline.cut({"a.pdf": numbered(3)})
+    pipeline.service.run(batch)
+    newer_recipe(pipeline, lambda image: None)
+    pipeline.process(batch)
+    by_recipe = "SELECT recipe_id, count(*) FROM ocr.attempts GROUP BY ALL ORDER BY 1"
+    assert pipeline.rows(by_recipe) == [("newer", 3), ("scripted", 3)]
+    assert {recipe for _, _, recipe, _ in texts(pipeline)} == {"newer"}
+    before = pipeline.everything()
+    pipeline.process(batch)
+    assert pipeline.everything() == before
+
+
 def test_a_rebuild_from_another_lake_is_refused_and_takes_nothing_away(pipeline: Pipeline, tmp_path: Path) -> None:
     pipeline.process(pipeline.cut({"a.pdf": numbered(1)}))
     before = pipeline.everything()
