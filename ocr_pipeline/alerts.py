@@ -47,7 +47,8 @@ def payload(run: dg.DagsterRun, error: str, at: datetime) -> dict[str, Any]:
         "run_id": run.run_id,
         "job": run.job_name,
         "batch": run.tags.get("dagster/partition"),
-        "error": error[:ERROR_CHARACTERS],
+        # half a character, as in a path that is not UTF-8, cannot be sent
+        "error": error.encode("utf-8", "backslashreplace").decode()[:ERROR_CHARACTERS],
     }
 
 
@@ -148,7 +149,8 @@ def _error(instance: dg.DagsterInstance, failure: dg.EventLogRecord) -> str:
 
 async def _post(url: str, said: dict[str, Any]) -> tuple[int | None, str]:
     """HTTP status and why the alert was not accepted, "" where it was."""
-    # the address may hold a token: neither it nor httpx's own error, which has it, is shown
+    # Whatever goes wrong is about this alert: raised, it would keep all later ones back for ever. The address may hold
+    # a token: neither it nor httpx's own error, which has it, is shown.
     try:
         async with (
             asyncio.timeout(POST_SECONDS),
@@ -156,5 +158,5 @@ async def _post(url: str, said: dict[str, Any]) -> tuple[int | None, str]:
             client.stream("POST", url, json=said) as answer,  # what it says beside the status is not read
         ):
             return answer.status_code, "" if answer.is_success else f"HTTP {answer.status_code}"
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+    except Exception as error:
         return None, type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import traceback
 from collections.abc import Iterator
@@ -103,10 +104,10 @@ def sensor(webhook: Webhook, settings: Settings, instance: dg.DagsterInstance) -
     return alerts
 
 
-def fail(instance: dg.DagsterInstance, **of: Any) -> str:
+def fail(instance: dg.DagsterInstance, why: str = "it was meant to", **of: Any) -> str:
     """A run that has failed; its id."""
     run = instance.create_run_for_job(build_defs().resolve_job_def("process_batch"), **of)
-    instance.report_run_failed(run, "it was meant to")
+    instance.report_run_failed(run, why)
     return run.run_id
 
 
@@ -153,6 +154,31 @@ def test_an_alert_that_is_refused_or_a_day_old_keeps_no_other_back(
     webhook.statuses = [503]
     sensor.tick()
     assert webhook.runs() == [second, fourth]
+
+
+def test_an_error_with_half_a_character_is_posted_escaped_and_keeps_no_other_back(
+    sensor: Alerts, webhook: Webhook, instance: dg.DagsterInstance
+) -> None:
+    failed = [fail(instance, why=os.fsdecode(b"no such file: \xff.pdf")), fail(instance)]
+    sensor.tick()
+    assert webhook.runs() == failed
+    assert webhook.accepted[0]["error"] == r"no such file: \udcff.pdf"
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:99999/hidden", "http://127.0.0.1:1/hidden\udcff"])
+def test_a_webhook_address_that_cannot_be_used_is_told_without_the_address(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("OCR_ALERT_WEBHOOK", address)
+    fail(instance)
+    sensor = Alerts(instance)
+    sensor.tick()
+    fail(instance)
+    with pytest.raises(alerts.AlertNotDelivered) as raised:
+        sensor.tick()
+    assert "hidden" not in "".join(traceback.format_exception(raised.value))
+    monkeypatch.setattr(alerts, "KEEP_TRYING", timedelta(0))
+    assert sensor.tick() == "0 alerts posted"
 
 
 def test_an_alert_that_was_refused_is_not_posted_again_while_the_next_one_is_not_accepted(
