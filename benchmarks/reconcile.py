@@ -21,6 +21,7 @@ from pathlib import Path
 from ocr_pipeline.intake import sweeping
 from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.lake import batches, planner
+from ocr_pipeline.lake.batch_index import index_file
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.storage import ObjectInfo
 from ocr_pipeline.records import Batch, Upload
@@ -72,7 +73,7 @@ def measure(keys: int, folder: Path) -> Iterator[dict[str, object]]:
             "cpu_seconds": round(time.process_time() - cpu, 1),
             "peak_mb": round(_peak()),
             "peak_mb_before": round(before),
-            "index_mb": round(options.index.stat().st_size / 2**20),
+            "index_mb": round(index_file(bucket, options.index).stat().st_size / 2**20),
         }
 
 

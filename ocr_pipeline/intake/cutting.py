@@ -116,7 +116,7 @@ def batches_of(storage: Storage, uploads: Collection[Upload], index: BatchIndex)
     names = {name for entry in index.known(upload.key for upload in wanted).values() for name in entry.lists}
     found = _last_of(wanted, batches.read_many(storage, sorted(names)))
     if len(found) < len(wanted):
-        # the index is shared, and a process with another lake makes it anew: the lists themselves are the truth
+        # a process of another release may just have made the index anew: the lists themselves are the truth
         found = _last_of(wanted, batches.load(storage, min(upload.last_modified for upload in wanted)))
     if missing := sorted(wanted - found.keys()):
         raise StorageError(

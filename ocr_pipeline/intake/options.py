@@ -13,7 +13,7 @@ from ocr_pipeline.lake.planner import BatchLimits
 class IntakeOptions:
     """Made from the settings in `wiring.py`."""
 
-    data: Path  # local folder: the lock of this machine, and the index of batch lists
+    data: Path  # local folder: the lock of this machine, and the indexes of batch lists
     inbox: str = "inbox/"
     ordered: bool = False  # keys that sort by time, listed from their end; else the whole inbox
     overlap: timedelta = timedelta(hours=1)  # to look back: longer than the slowest upload
@@ -22,4 +22,5 @@ class IntakeOptions:
 
     @property
     def index(self) -> Path:
-        return self.data / "batch-lists.sqlite"
+        """The folder in which each lake has its index of batch lists."""
+        return self.data / "batch-lists"

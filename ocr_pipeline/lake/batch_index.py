@@ -11,6 +11,7 @@ Keys are kept in the order in which stores list them, so that an inbox of any si
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -33,17 +34,13 @@ KEYS_AT_ONCE = 1000
 SCHEMA_VERSION = 1  # an index of another version is made anew
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_TABLES = f"""
-    CREATE TABLE IF NOT EXISTS lists (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, etag TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS uploads (
-        key TEXT, list INTEGER, etag TEXT, size INTEGER, modified INTEGER, PRIMARY KEY (key, list)
-    ) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS marks (
-        key TEXT, list INTEGER, at INTEGER, up_to INTEGER, etags TEXT, PRIMARY KEY (key, list)
-    ) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-    PRAGMA user_version = {SCHEMA_VERSION};
-"""
+_TABLES = {
+    "lists": "(id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, etag TEXT NOT NULL)",
+    "uploads": "(key TEXT, list INTEGER, etag TEXT, size INTEGER, modified INTEGER, PRIMARY KEY (key, list))"
+    " WITHOUT ROWID",
+    "marks": "(key TEXT, list INTEGER, at INTEGER, up_to INTEGER, etags TEXT, PRIMARY KEY (key, list)) WITHOUT ROWID",
+    "notes": "(name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +68,29 @@ class Known:
         return tuple(sorted(upload for upload in self.uploads if upload.last_modified == last))
 
 
+def index_file(storage: Storage, folder: Path) -> Path:
+    """The file of this lake: in one with another it would take the other's uploads for its own that are gone."""
+    return folder / f"{hashlib.sha256(storage.uri.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.sqlite"
+
+
 class BatchIndex:
-    """The index of one lake, in a file. For one thread; processes may share the file.
+    """The index of one lake, in a file of its own in `folder`. For one thread; processes may share the file.
 
     A context manager. Raises StorageError, also where the file cannot be made or used.
     """
 
-    def __init__(self, storage: Storage, path: Path) -> None:
+    def __init__(self, storage: Storage, folder: Path) -> None:
         self._storage = storage
-        self._path = path
+        self._path = index_file(storage, folder)
         with self._file_errors():
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(parents=True, exist_ok=True)
                 self._open()
             except sqlite3.OperationalError:  # locked, full, not allowed: no fault of what is in it
                 raise
             except sqlite3.DatabaseError:
                 self._db.close()
-                path.unlink()  # a power cut has torn it, or it is something else
+                self._path.unlink()  # a power cut has torn it, or it is something else
                 self._open()
         self.listed: dict[str, ObjectInfo] = {}
         """The batch lists that the last `refresh` saw, by name, sorted."""
@@ -96,14 +98,12 @@ class BatchIndex:
     def _open(self) -> None:
         self._db = sqlite3.connect(self._path, timeout=60, isolation_level=None)
         self._db.execute("PRAGMA secure_delete = ON")  # a purge means the name of the file too
-        version, lake = self._scalar("PRAGMA user_version"), None
-        if version == SCHEMA_VERSION:
-            lake = self._scalar("SELECT value FROM notes WHERE name = 'lake'")
-        if version and (version != SCHEMA_VERSION or lake != self._storage.uri):
-            for table in ("lists", "uploads", "marks", "notes"):
-                self._db.execute(f"DROP TABLE IF EXISTS {table}")
-        self._db.executescript(_TABLES)
-        self._db.execute("INSERT OR REPLACE INTO notes VALUES ('lake', ?)", [self._storage.uri])
+        with self._transaction():  # of two that open it at once, one makes it anew, and the other finds it made
+            if self._scalar("PRAGMA user_version") != SCHEMA_VERSION:
+                for table, columns in _TABLES.items():
+                    self._db.execute(f"DROP TABLE IF EXISTS {table}")
+                    self._db.execute(f"CREATE TABLE {table} {columns}")
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def __enter__(self) -> BatchIndex:
         return self

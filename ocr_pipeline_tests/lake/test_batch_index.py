@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any
 import pytest
 
 from ocr_pipeline.lake import batches, keys, planner
-from ocr_pipeline.lake.batch_index import BatchIndex
+from ocr_pipeline.lake.batch_index import SCHEMA_VERSION, BatchIndex, index_file
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.storage import ObjectInfo, StorageError
 from ocr_pipeline.records import Batch, Upload
@@ -73,7 +76,7 @@ def test_a_list_that_a_purge_wrote_anew_or_took_away_is_forgotten(lake: LocalSto
     lake.write(keys.batch(batch.name), batches.dump(replace(batch, uploads=batch.uploads[:1])))
     lake.delete([keys.batch(other.name)])
     assert known(lake, path) == ["inbox/a.pdf"]
-    assert b"secret-name" not in path.read_bytes()
+    assert b"secret-name" not in index_file(lake, path).read_bytes()
 
 
 def test_a_refresh_that_has_no_time_reads_a_group_of_lists_all_the_same(
@@ -117,9 +120,9 @@ def test_a_copy_of_a_list_under_another_name_stops_nothing_and_is_read_once(lake
     with BatchIndex(lake, path) as index:
         assert index.refresh()
         assert index.known(["inbox/a.pdf"])["inbox/a.pdf"].lists == (batch.name,)
-        before = path.read_bytes()
+        before = index_file(lake, path).read_bytes()
         assert index.refresh()
-        assert path.read_bytes() == before
+        assert index_file(lake, path).read_bytes() == before
     lake.delete([keys.batch(batch.name)])
     assert known(lake, path) == []
 
@@ -128,15 +131,50 @@ def test_a_copy_of_a_list_under_another_name_stops_nothing_and_is_read_once(lake
 def test_a_file_that_is_torn_is_made_anew(lake: LocalStorage, tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "index"
     written(lake, upload("a.pdf"))
-    path.write_bytes(torn)
+    path.mkdir()
+    index_file(lake, path).write_bytes(torn)
     assert known(lake, path) == ["inbox/a.pdf"]
 
 
-def test_the_copy_of_another_lake_is_not_believed(lake: LocalStorage, tmp_path: Path) -> None:
+def test_each_lake_has_a_copy_of_its_own(lake: LocalStorage, tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    written(lake, upload("a.pdf"))
+    other = LocalStorage(tmp_path / "other lake")
+    with BatchIndex(lake, path) as index:
+        index.refresh()
+        assert known(other, path) == []
+        assert [entry.key for entry in index.in_order("inbox/")] == ["inbox/a.pdf"]
+
+
+def test_of_two_processes_that_meet_at_the_copy_of_another_release_one_makes_it_anew(
+    lake: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "index"
     written(lake, upload("a.pdf"))
     assert known(lake, path) == ["inbox/a.pdf"]
-    assert known(LocalStorage(tmp_path / "other lake"), path) == []
+    first = sqlite3.connect(index_file(lake, path), isolation_level=None)
+    first.execute("PRAGMA user_version = 99")
+    first.execute("BEGIN IMMEDIATE")
+    first.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")  # all that `first` has read of the lists is there
+    connect, arrived = sqlite3.connect, threading.Event()
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(
+            lambda statement: arrived.set() if statement.startswith(("BEGIN", "DROP")) else None
+        )
+        return connection
+
+    def second() -> list[str]:
+        with BatchIndex(lake, path) as index:
+            return [entry.key for entry in index.in_order("inbox/")]
+
+    monkeypatch.setattr("ocr_pipeline.lake.batch_index.sqlite3.connect", traced)
+    with closing(first), ThreadPoolExecutor(1) as pool:
+        found = pool.submit(second)
+        assert arrived.wait(20)
+        first.execute("COMMIT")
+        assert found.result() == ["inbox/a.pdf"]
 
 
 def test_a_list_that_another_process_wrote_and_read_during_our_listing_stays_known(
@@ -167,7 +205,7 @@ class ListedMeanwhile(LocalStorage):
 
 
 def test_a_copy_that_cannot_be_kept_says_what_to_do(lake: LocalStorage, tmp_path: Path) -> None:
-    (tmp_path / "index").mkdir()
+    index_file(lake, tmp_path / "index").mkdir(parents=True)
     with pytest.raises(StorageError, match="a copy of the batch lists"):
         BatchIndex(lake, tmp_path / "index")
     (tmp_path / "file").write_bytes(b"")
