@@ -12,7 +12,7 @@ import json
 import random
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -39,6 +39,9 @@ class StandIn:
     waiting: list[Message] = field(default_factory=list)
     dead: list[Message] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)  # HTTP statuses to give before anything else
+    raw_answers: list[bytes] = field(default_factory=list)  # whole answers to give before those, to the byte
+    drips: bool = False  # an answer that never comes to its end, a byte now and then
+    closing: threading.Event = field(default_factory=threading.Event)
     requests: list[str] = field(default_factory=list)
     url: str = ""
     _made: int = 0
@@ -108,6 +111,11 @@ def queue_stand_in() -> Iterator[StandIn]:
             if self.path == "/send":
                 queue.send(body)
                 self._answer(200, {})
+            elif queue.drips:
+                self._drip()
+            elif queue.raw_answers:
+                self.wfile.write(queue.raw_answers.pop(0))
+                self.close_connection = True
             elif queue.answers:
                 self._answer(queue.answers.pop(0), {})
             elif self.headers["Authorization"] != f"Bearer {queue.token}":
@@ -118,6 +126,13 @@ def queue_stand_in() -> Iterator[StandIn]:
                 self._answer(200, {"success": True, "errors": [], "messages": [], "result": queue.acknowledge(body)})
             else:
                 self._answer(404, {"success": False, "errors": [{"code": 11000, "message": "no such queue"}]})
+
+        def _drip(self) -> None:
+            self.close_connection = True
+            with suppress(OSError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                while not queue.closing.wait(0.05):
+                    self.wfile.write(b" ")
 
         def _answer(self, status: int, said: dict[str, Any]) -> None:
             data = json.dumps(said).encode()
@@ -137,6 +152,7 @@ def queue_stand_in() -> Iterator[StandIn]:
     try:
         yield queue
     finally:
+        queue.closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -7,6 +7,8 @@ brings the same events again. Here: the requests, and what becomes of each messa
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import random
 import time
@@ -27,6 +29,10 @@ log = logging.getLogger(__name__)
 MESSAGES = 100  # of one pull: the most that the API gives
 ATTEMPTS = 4
 RETRY_SECONDS = 60
+ANSWER_SECONDS = 10.0
+"""For one whole answer, however it drips; all attempts of a request end before the 60 s that Dagster gives a tick."""
+
+MOST_BYTES = 32 * 2**20  # of an answer: 100 messages of 128 kB, as the API takes them, are 17 MB in base64
 
 
 class QueueError(Exception):
@@ -75,17 +81,21 @@ class QueuePull:
 
     def __init__(self, options: QueueOptions) -> None:
         self._options = options
-        self._client = httpx.Client(
+        # httpx counts its time from one byte to the next; only what is asynchronous can be given up as a whole.
+        self._loop = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._client = httpx.AsyncClient(
             base_url=f"{options.api_url.rstrip('/')}/accounts/{options.account_id}/queues/{options.queue_id}",
-            headers={"Authorization": f"Bearer {options.token}"},
-            timeout=30,
+            # what unpacks without a bound is not asked for, and not unpacked
+            headers={"Authorization": f"Bearer {options.token}", "Accept-Encoding": "identity"},
+            timeout=ANSWER_SECONDS,
         )
 
     def __enter__(self) -> QueuePull:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._client.close()
+        self._loop.run(self._client.aclose())
+        self._loop.close()
 
     def pull(
         self,
@@ -157,10 +167,10 @@ class QueuePull:
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                answer = self._client.post(path, json=body)
-                error = None if answer.status_code == 200 else self._error_response(answer)
-                passes = answer.status_code == 429 or answer.status_code >= 500
-            except httpx.TransportError as fault:
+                status, answer = self._loop.run(self._exchange(path, body))
+                error = None if status == 200 else self._error_response(status, answer)
+                passes = status == 429 or status >= 500
+            except (httpx.HTTPError, TimeoutError) as fault:
                 error = QueueError(
                     f"cannot reach {self._client.base_url} ({type(fault).__name__}): check OCR_QUEUE_API_URL and the "
                     "network"
@@ -173,22 +183,38 @@ class QueuePull:
             time.sleep(random.uniform(0.5, 1.0) * 0.5 * 2 ** (attempt - 1))  # noqa: S311
         raise AssertionError("unreachable")
 
-    def _result(self, answer: httpx.Response) -> dict[str, Any]:
+    async def _exchange(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
+        """HTTP status and body, as it came."""
+        said = bytearray()
+        async with asyncio.timeout(ANSWER_SECONDS), self._client.stream("POST", path, json=body) as answer:
+            async for piece in answer.aiter_raw():
+                said += piece
+                if len(said) > MOST_BYTES:
+                    raise QueueError(
+                        f"{self._client.base_url} answered more than {MOST_BYTES} bytes: is it the Queues API?"
+                    )
+            return answer.status_code, bytes(said)
+
+    def _result(self, answer: bytes) -> dict[str, Any]:
         try:
-            said = answer.json()
+            said = json.loads(answer)
             result = said["result"] if said["success"] else None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             result = None
         if not isinstance(result, dict):
-            raise QueueError(f"{self._client.base_url} answered: {answer.text[:200]!r}")
+            raise QueueError(f"{self._client.base_url} answered: {_beginning(answer)}")
         return result
 
-    def _error_response(self, answer: httpx.Response) -> QueueError:
+    def _error_response(self, status: int, answer: bytes) -> QueueError:
         mend = {
             401: "the token is not accepted: check OCR_QUEUE_TOKEN",
             403: "the token lacks the right: give it Queues read and write (OCR_QUEUE_TOKEN)",
             404: "there is no such queue, or it has no HTTP pull consumer: check OCR_QUEUE_ID and R2_ACCOUNT_ID, and "
             "run `wrangler queues consumer http add <queue>`",
             429: "it asks to slow down, even after several attempts",
-        }.get(answer.status_code, f"it answered {answer.status_code}: {answer.text[:200]!r}")
+        }.get(status, f"it answered {status}: {_beginning(answer)}")
         return QueueError(f"{self._client.base_url}: {mend}")
+
+
+def _beginning(answer: bytes) -> str:
+    return repr(answer[:200].decode("utf-8", "replace"))

@@ -197,6 +197,47 @@ def test_errors_say_what_to_do_and_show_no_token(
         assert secret not in f"{refused.value}{wrong!r}"
 
 
+@pytest.mark.timeout(60)
+def test_an_answer_that_never_ends_is_given_up(
+    queue: StandIn, options: QueueOptions, lake: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocr_pipeline.lake.queue.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("ocr_pipeline.lake.queue.time.sleep", lambda seconds: None)
+    queue.drips = True
+    with QueuePull(options) as puller, pytest.raises(QueueError, match="TimeoutError"):
+        puller.pull(lake, "inbox/")
+
+
+def raw(body: bytes, header: bytes = b"") -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (len(body), header, body)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        raw(b'{"success":true,"result":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+        raw(b"no gzip", b"Content-Encoding: gzip\r\n"),
+        raw(b"\xff\xfe\xfd"),
+    ],
+    ids=["deep", "compressed", "not Unicode"],
+)
+def test_an_answer_that_is_none_of_the_queues_is_told_as_an_error(
+    queue: StandIn, options: QueueOptions, lake: LocalStorage, answer: bytes
+) -> None:
+    queue.raw_answers = [answer]
+    with QueuePull(options) as puller, pytest.raises(QueueError, match="answered"):
+        puller.pull(lake, "inbox/")
+
+
+def test_an_answer_of_any_size_is_not_taken_into_memory(
+    queue: StandIn, options: QueueOptions, lake: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocr_pipeline.lake.queue.MOST_BYTES", 2000)
+    queue.raw_answers = [raw(b'{"success":true,"result":{}}'.ljust(3000))]
+    with QueuePull(options) as puller, pytest.raises(QueueError, match="more than 2000 bytes"):
+        puller.pull(lake, "inbox/")
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: (
