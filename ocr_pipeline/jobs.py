@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from ocr_pipeline import wiring
+from ocr_pipeline.intake import cutting
 from ocr_pipeline.records import Reason
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep import retention
@@ -45,6 +46,7 @@ def write_retry_batches(
         [Reason(reason) for reason in config.reasons],
         since=datetime.now(UTC) - timedelta(days=config.since_days) if config.since_days is not None else None,
         limits=wiring.batch_limits(settings),
+        intake=lambda: cutting.intake_lock(settings.data),
     )
     context.add_output_metadata(
         {

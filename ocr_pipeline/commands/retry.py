@@ -14,6 +14,7 @@ from ocr_pipeline.commands.running import RunFailed, run_batches
 from ocr_pipeline.commands.summary import Summary, show, summarise
 from ocr_pipeline.commands.terminal import say_wait, terminal
 from ocr_pipeline.flow import published
+from ocr_pipeline.intake import cutting
 from ocr_pipeline.lake import keys
 from ocr_pipeline.records import REASONS, Batch, Reason
 from ocr_pipeline.runs import instance, reaping, requests
@@ -56,6 +57,7 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
         limits=wiring.batch_limits(settings),
         # the sensor takes a list without a partition for one that nobody runs
         announce=lambda names: None if leave_to_sensor else requests.add_partitions(dagster, names),
+        intake=lambda: cutting.intake_lock(settings.data),
     )
     err = terminal(stderr=True)
     err.print(f"{plan.pages} pages of {plan.documents} documents are asked again, in {len(plan.batches)} batches")

@@ -68,6 +68,7 @@ def _listening(host: str, port: int) -> socket.socket:
 
 def _ask_again(settings: Settings) -> RetryHandler:
     """What "ask again" does: writes the same batch lists as `ocr-pipeline retry --leave-to-sensor`."""
+    from ocr_pipeline.intake import cutting
     from ocr_pipeline.review.asking_again import Asked, RetryRequest
     from ocr_pipeline.upkeep.retry import ask_again
 
@@ -78,6 +79,7 @@ def _ask_again(settings: Settings) -> RetryHandler:
             [Reason(reason) for reason in request.reasons if reason in set(Reason)],
             documents=request.document_ids,
             limits=wiring.batch_limits(settings),
+            intake=lambda: cutting.intake_lock(settings.data),
         )
         return Asked(tuple(batch.name for batch in plan.batches), plan.pages, plan.gone)
 

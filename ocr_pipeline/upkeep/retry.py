@@ -8,13 +8,14 @@ together afterwards is decided in `flow/repeating.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.lake.current import current
 from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.records import Batch, Reason
+from ocr_pipeline.records import Batch, Reason, Upload
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.failed import failed_by_document
 
@@ -39,26 +40,36 @@ def ask_again(
     limits: planner.BatchLimits,
     now: datetime | None = None,
     announce: Callable[[Collection[str]], None] = lambda names: None,
+    intake: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> RetryPlan:
     """Writes the batch lists for every document with a page that failed for one of `reasons`, or of those `documents`.
 
     `since`: only what failed then or later. The caller runs the batches, or leaves them to the sensor.
+    `intake`: the lock that a purge holds too. Whoever may work beside one gives it; else a list could bring back the
+    name of a document that was purged meanwhile.
     """
     now = now or datetime.now(UTC)
     with warehouse.read() as connection:
         rows = failed_by_document(connection, [str(reason) for reason in reasons], documents=documents, since=since)
+    there = current(lake, _failed(lake, rows))  # a question for each document: before the lock
+    with intake():
+        # a purge has taken the document out of its list
+        failed = {upload: place for upload, place in _failed(lake, rows).items() if upload in there}
+        made = []
+        for group in planner.groups(sorted(failed), limits):
+            batch = planner.retry({upload: failed[upload][0] for upload in group}, reasons, now)
+            made.append(batch)
+        announce([batch.name for batch in made])
+        batches.write_many(lake, made)
+    pages = sum(count for _, count in failed.values())
+    return RetryPlan(tuple(made), len(failed), pages, len(rows) - len(failed))
+
+
+def _failed(lake: Storage, rows: Sequence[tuple[str, str, int]]) -> dict[Upload, tuple[str, int]]:
+    """Of (document, batch, failed pages) those that the batch's list holds now: by upload the batch and the pages."""
     named = batches.read_many(lake, sorted({batch_name for _, batch_name, _ in rows}))
     held = {(keys.document_id(upload.key), batch.name): upload for batch in named for upload in batch.uploads}
-    failed = {held[document_id, name]: (name, n) for document_id, name, n in rows if (document_id, name) in held}
-    uploads = {upload: failed[upload][0] for upload in current(lake, failed)}
-    pages = sum(failed[upload][1] for upload in uploads)
-    made = []
-    for group in planner.groups(sorted(uploads), limits):
-        batch = planner.retry({upload: uploads[upload] for upload in group}, reasons, now)
-        made.append(batch)
-    announce([batch.name for batch in made])
-    batches.write_many(lake, made)
-    return RetryPlan(tuple(made), len(uploads), pages, len(rows) - len(uploads))
+    return {held[document_id, name]: (name, n) for document_id, name, n in rows if (document_id, name) in held}
 
 
 def follow_ups(lake: Storage, asked: Sequence[Batch], since: datetime) -> list[Batch]:

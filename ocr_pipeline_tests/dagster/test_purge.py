@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,10 +16,14 @@ import pytest
 from click.testing import CliRunner
 from dagster import AssetRecordsFilter, DagsterRunStatus
 
+from ocr_pipeline.commands import retry, review
 from ocr_pipeline.commands.purge import command
-from ocr_pipeline.lake import keys
+from ocr_pipeline.definitions import build_defs
+from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.storage import Storage, StorageError
+from ocr_pipeline.records import Reason
+from ocr_pipeline.review.asking_again import RetryRequest
 from ocr_pipeline.runs import forgetting, history
 from ocr_pipeline.runs.claims import claim
 from ocr_pipeline.schedules import reconcile
@@ -193,3 +197,33 @@ def test_a_second_purge_finds_nothing_and_a_name_outside_the_inbox_or_nobody_to_
     code, _, told = purge("a.pdf", "--yes")
     assert code == 2
     assert "inbox/" in told
+
+
+def by_command(settings: Settings) -> None:
+    arguments = ["--reason", str(Reason.NOT_A_PDF), "--leave-to-sensor"]
+    CliRunner().invoke(retry.command, arguments, standalone_mode=False, catch_exceptions=False)
+
+
+def by_review_app(settings: Settings) -> None:
+    review._ask_again(settings)(RetryRequest((keys.document_id("inbox/a.pdf"),), (Reason.NOT_A_PDF,)))
+
+
+def by_job(settings: Settings) -> None:
+    config = {"ops": {"write_retry_batches": {"config": {"reasons": [str(Reason.NOT_A_PDF)]}}}}
+    build_defs(settings).resolve_job_def("retry_failed").execute_in_process(run_config=config)
+
+
+@pytest.mark.parametrize("ask", [by_command, by_review_app, by_job])
+def test_whoever_asks_again_writes_no_list_without_the_lock_that_a_purge_holds(
+    settings: Settings, lake: Storage, put: Put, run: RunBatch, ask: Callable[[Settings], None]
+) -> None:
+    run(put({"a.pdf": b"no PDF"}))
+    lock = settings.data / "intake.lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()  # nobody can hold it
+    with pytest.raises(IsADirectoryError):
+        ask(settings)
+    assert len(list(batches.names(lake))) == 1
+    lock.rmdir()
+    ask(settings)
+    assert len(list(batches.names(lake))) == 2

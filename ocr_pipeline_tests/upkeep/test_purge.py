@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -10,8 +12,9 @@ import pytest
 
 from ocr_pipeline.flow.published import publish, read_manifest
 from ocr_pipeline.lake import batches, keys, planner
-from ocr_pipeline.records import Batch, Geometry
+from ocr_pipeline.records import Batch, Geometry, Reason
 from ocr_pipeline.upkeep.rebuild import rebuild_warehouse
+from ocr_pipeline.upkeep.retry import ask_again
 from ocr_pipeline.upkeep.traces import traces
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline_tests.flow.doubles import ScriptedTranscriber
@@ -174,3 +177,21 @@ def test_a_batch_whose_newest_upload_was_purged_is_published_again_where_it_was(
     assert pipeline.everything() == before  # with the attempts of the recipe before
     assert pipeline.purge("inbox/a.pdf").left == ()
     assert pipeline.naming(*(keys.document_id(f"inbox/{name}") for name in ("a.pdf", "b.pdf"))) == []
+
+
+def test_a_retry_that_waited_for_a_purge_asks_for_nothing_of_the_document(pipeline: Pipeline) -> None:
+    pipeline.transcriber.script = lambda image: Reason.REPETITION
+    pipeline.process(pipeline.cut({"a.pdf": numbered(2), "b.pdf": numbered(1, "b")}))
+
+    @contextmanager
+    def intake() -> Iterator[None]:
+        assert pipeline.purge("inbox/a.pdf").left == ()  # it held the intake, and is over now
+        yield
+
+    plan = ask_again(
+        pipeline.lake, pipeline.warehouse, [Reason.REPETITION], limits=planner.BatchLimits(), intake=intake
+    )
+    assert (plan.documents, plan.pages, plan.gone) == (1, 1, 1)
+    (retry,) = plan.batches
+    assert [upload.key for upload in retry.uploads] == ["inbox/b.pdf"]
+    assert pipeline.naming(keys.document_id("inbox/a.pdf"), "inbox/a.pdf") == []
