@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from ocr_pipeline.flow.memory import limit_retained_memory
@@ -47,6 +47,8 @@ class OcrService:
         self._thread.start()
         self._begun: dict[str, Future[StreamCounts]] = {}
         self._running: set[Future[StreamCounts]] = set()  # the begun ones too
+        self._closed = False  # no batch is started any more
+        self._starting = threading.Lock()
         try:
             # made on the loop: its clients belong to it
             self._transcriber = self._wait(_call(transcriber))
@@ -83,15 +85,22 @@ class OcrService:
             self._options,
             self._progress,
         )
-        future = asyncio.run_coroutine_threadsafe(stream.run(batch, render=render, read=read), self._loop)
-        self._running.add(future)
+        with self._starting:
+            if self._closed:
+                raise CancelledError(f"the OCR of this process was closed before batch {batch.name} began")
+            future = asyncio.run_coroutine_threadsafe(stream.run(batch, render=render, read=read), self._loop)
+            self._running.add(future)
         future.add_done_callback(self._running.discard)
         return future
 
     def close(self) -> None:
-        """Ends what is still running, then the transcriber and the loop. Who waits in `run` gets CancelledError."""
+        """Ends what is still running, then the transcriber and the loop. Who waits in `run`, or calls it from then on,
+        gets CancelledError.
+        """
         if self._loop.is_closed():
             return
+        with self._starting:
+            self._closed = True
         for future in list(self._running):
             future.cancel()
         self._wait(_settled())
@@ -119,6 +128,8 @@ class OcrService:
             return future.result()
         except BaseExceptionGroup as group:
             raise _first(group) from group  # people read what was wrong, not "unhandled errors in a TaskGroup"
+        except CancelledError:
+            raise  # by `close`, which waits for the tasks; the loop may be gone
         except BaseException:
             if future.cancel():  # interrupted while it ran: let the loop take the requests back
                 asyncio.run_coroutine_threadsafe(_settled(), self._loop).result(timeout=30)
