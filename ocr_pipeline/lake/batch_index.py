@@ -199,19 +199,12 @@ class BatchIndex:
     # ------------------------------------------------------------------------------------------------------ the tables
 
     def _add(self, lists: Collection[tuple[str, Batch]]) -> None:
-        """Each list by the name of its object, which only one has.
-
-        A copy under another name (`<batch> (1).json`) is noted as read and says nothing: its batch has its own list, or
-        the uploads are in none and are cut again.
-        """
         with self._file_errors(), self._transaction():
             self._forget(name for name, _ in lists)  # another process may have read them meanwhile
             for name, batch in lists:
                 number = self._db.execute(
                     "INSERT INTO lists (name, etag) VALUES (?, ?)", [name, self.listed[name].etag]
                 ).lastrowid
-                if name != batch.name:
-                    continue
                 self._db.executemany(
                     "INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?)",
                     ((u.key, number, u.etag, u.size, _microseconds(u.last_modified)) for u in batch.uploads),

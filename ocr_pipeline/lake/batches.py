@@ -38,11 +38,25 @@ def parse(name: str, data: bytes) -> Batch:
 
 
 def objects(storage: Storage, since: datetime | None = None) -> Iterator[tuple[str, ObjectInfo]]:
-    """All batch lists by name, or those that may hold an upload at `since` or later; sorted."""
+    """All batch lists by name, or those that may hold an upload at `since` or later; sorted.
+
+    What else lies there is left alone: copies under other names (`<batch> (1).json`), as file managers, backups and
+    file synchronisers make them, would be batches that nobody can run.
+    """
     for info in storage.list(keys.BATCHES, start_after=keys.BATCHES + planner.name_floor(since) if since else None):
-        name = info.key.removeprefix(keys.BATCHES)
-        if name.endswith(".json") and "/" not in name:
-            yield name.removesuffix(".json"), info
+        if (name := _name(info.key)) is not None:
+            yield name, info
+
+
+def others(storage: Storage) -> Iterator[str]:
+    """Keys of what lies below batches/ and is no batch list: a purge looks there too."""
+    return (info.key for info in storage.list(keys.BATCHES) if _name(info.key) is None)
+
+
+def _name(key: str) -> str | None:
+    """The name of the batch whose list has this key."""
+    name = key.removeprefix(keys.BATCHES).removesuffix(".json")
+    return name if key == keys.batch(name) and planner.NAME.fullmatch(name) else None
 
 
 def names(storage: Storage, since: datetime | None = None) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,8 @@ from ocr_pipeline.records import Batch, Reason, Upload
 
 TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 TIME_EXAMPLE = "20261122T120000Z"
+NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
+"""What `name` gives: every batch of uploads, deletions, returns and retries is called so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -310,6 +310,21 @@ def test_two_sensors_on_one_inbox_lose_nothing_and_on_one_machine_cut_nothing_tw
 
 
 @local
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_a_copy_of_a_batch_list_stops_no_intake_and_is_nothing_to_run(
+    lake: Storage, options: IntakeOptions, cut_off: bool
+) -> None:
+    lake.write("inbox/a.pdf", b"x")
+    (batch,) = tick.run_tick(lake, options, None).batches
+    lake.write(keys.batch(f"{batch.name} (1)"), b"" if cut_off else batches.dump(batch))
+    lake.write("inbox/b.pdf", b"x")
+    found = tick.run_tick(lake, options, None)
+    assert [upload.key for new in found.batches for upload in new.uploads] == ["inbox/b.pdf"]
+    assert found.recent == (batch.name,)
+    assert set(sweeping.sweep_everything(lake, options).lists) == {batch.name, found.batches[0].name}
+
+
+@local
 def test_a_first_look_at_an_old_bucket_reads_the_lists_that_others_wrote(
     lake: Storage, options: IntakeOptions, tmp_path: Path
 ) -> None:

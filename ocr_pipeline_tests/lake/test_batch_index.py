@@ -112,7 +112,7 @@ def test_a_lake_that_was_restored_is_read_again_and_the_index_is_gone_through_on
     assert len([statement for statement in statements if statement.startswith("DELETE FROM uploads")]) == 1
 
 
-def test_a_copy_of_a_list_under_another_name_stops_nothing_and_is_read_once(lake: LocalStorage, tmp_path: Path) -> None:
+def test_a_copy_of_a_list_under_another_name_says_nothing(lake: LocalStorage, tmp_path: Path) -> None:
     """As a file manager or a backup makes it. What it says the list itself says, or nobody any more."""
     path = tmp_path / "index"
     batch = written(lake, upload("a.pdf"))

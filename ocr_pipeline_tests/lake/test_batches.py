@@ -34,6 +34,20 @@ def test_documents_of_the_last_day_are_counted_over_all_batches_each_key_once(tm
     assert batches.documents_since(storage, NOW - timedelta(days=1), enough=100) == 2
 
 
+def test_copies_of_a_list_and_strange_files_are_no_batches(tmp_path: Path) -> None:
+    storage = lake(tmp_path, (upload("a", 1),))
+    (name,) = batches.names(storage)
+    retry = planner.retry({upload("a", 1): name}, [], NOW)
+    gone = planner.deletion(["inbox/a.pdf"], NOW)
+    back = planner.returned([upload("a", 1)], NOW, [gone.name])
+    batches.write_many(storage, [retry, gone, back])
+    strange = [f"{name} (1).json", f"{name}.json.bak", f"old/{name}.json", f"Copy of {name}.json", "notes.txt"]
+    storage.write_many((f"batches/{other}", b"") for other in strange)
+    assert list(batches.names(storage)) == sorted([name, retry.name, gone.name, back.name])
+    assert {batch.name for batch in batches.load(storage)} == {name, retry.name, gone.name, back.name}
+    assert sorted(batches.others(storage)) == sorted(f"batches/{other}" for other in strange)
+
+
 def test_as_many_batches_as_are_enough_are_not_read(tmp_path: Path) -> None:
     storage = lake(tmp_path, *((upload(f"{n}", n / 10),) for n in range(5)))
     for info in list(storage.list("batches/")):

@@ -42,7 +42,7 @@ from ocr_pipeline_tests.warehouse.sample_rows import to_tables
 NOON = datetime(2026, 11, 3, 12, 0, tzinfo=UTC)
 WIDTH, HEIGHT = 620, 877  # pixels of a page image
 RECIPE = "recipe-1"
-BATCH = "20261103T120000Z-1a2b3c"
+BATCH = "20261103T120000Z-1a2b3c4d5e6f"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ def test_documents_are_filtered_by_backend_quality_day_and_batch(client: httpx.C
     assert len(found(quality_below="0.99")) == 9  # a rejected document has no quality
     assert len(found(since="2026-11-03", until="2026-11-03")) == 10
     assert found(since="2026-11-04") == []
-    assert len(found(batch="20261103T120000Z-1a2b3c")) == 10
+    assert len(found(batch="20261103T120000Z-1a2b3c4d5e6f")) == 10
     assert found(batch="another") == []
     assert len(found(quality_below="nan", since="yesterday")) == 10
 
@@ -233,7 +233,7 @@ def test_a_list_of_very_long_and_unreadable_names_is_walked_to_its_end(
         ({"until": "2026-11-03"}, 9),
         ({"agreement_from": "0.5", "agreement_to": "0.6"}, 1),
         ({"since": "not a day", "agreement_from": "nan"}, 15),
-        ({"batch": "20261103T120000Z-1a2b3c", "status": "blank"}, 1),
+        ({"batch": "20261103T120000Z-1a2b3c4d5e6f", "status": "blank"}, 1),
     ],
 )
 def test_pages_are_filtered_by_what_a_bar_stands_for(client: httpx.Client, query: dict[str, str], count: int) -> None:
@@ -367,7 +367,7 @@ def test_the_batch_is_linked_to_dagster_where_its_address_is_known(shelves: Shel
     with asking(shelves.library, dagster_url="http://127.0.0.1:3000/") as client:
         text = client.get(f"/documents/{shelves.report}").text
     assert link(text, "Batch in Dagster") == (
-        "http://127.0.0.1:3000/assets/ocr_markdown?partition=20261103T120000Z-1a2b3c"
+        "http://127.0.0.1:3000/assets/ocr_markdown?partition=20261103T120000Z-1a2b3c4d5e6f"
     )
 
 

@@ -140,9 +140,9 @@ def listed(pipeline: Pipeline, name: str, documents: int, *, urgent: bool = Fals
 
 
 def test_the_expected_time_counts_the_pages_that_are_left_of_what_comes_before(pipeline: Pipeline) -> None:
-    book = listed(pipeline, "20261101T000001Z-a", 2)
-    listed(pipeline, "20261101T000002Z-b", 3)
-    listed(pipeline, "20261101T000003Z-c", 1, urgent=True)
+    book = listed(pipeline, "20261101T000001Z-aaaaaaaaaaaa", 2)
+    listed(pipeline, "20261101T000002Z-bbbbbbbbbbbb", 3)
+    listed(pipeline, "20261101T000003Z-cccccccccccc", 1, urgent=True)
     waiting = [*batches.names(pipeline.lake)]
 
     def left(at_work: list[str]) -> list[float]:
