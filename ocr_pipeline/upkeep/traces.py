@@ -73,6 +73,7 @@ def traces(lake: Storage, warehouse: Warehouse, upload_key: str) -> Traces:
             *(key for key, sha in asked if sha not in kept),
             *_poisoned(lake, document_id, images - kept),
             *_of_the_worker(lake, upload_key),
+            *_copies_of_lists(lake, upload_key),
         ),
         shared=tuple(key for key, sha in asked if sha in kept),
         sharers=tuple(sorted({(batch, document) for batch, document, image in sharers if image in images})),
@@ -196,3 +197,9 @@ def _of_the_worker(lake: Storage, upload_key: str) -> list[str]:
         if f"/{named}".endswith(f"/{upload_key}"):
             found.append(key)
     return found
+
+
+def _copies_of_lists(lake: Storage, upload_key: str) -> list[str]:
+    """What file managers and backups leave below batches/ and names the upload; no run ever looks at it."""
+    mark = json.dumps(upload_key, ensure_ascii=False).encode()
+    return [key for key, data in lake.read_many(batches.others(lake)) if data is not None and mark in data]

@@ -79,6 +79,17 @@ def test_a_shared_transcript_stays_and_forgets_who_asked_for_it(pipeline: Pipeli
     assert pipeline.rows("SELECT markdown FROM ocr.pages") == [("this page is in both",)]
 
 
+def test_a_purge_takes_the_copies_of_batch_lists_that_name_the_document(pipeline: Pipeline) -> None:
+    batch = pipeline.cut({'a "1" ü\n.pdf': numbered(1), "b.pdf": numbered(1, "b")})
+    other = pipeline.cut({"c.pdf": numbered(1, "c")})
+    for one in (batch, other):
+        pipeline.process(one)
+        pipeline.lake.write(keys.batch(f"{one.name} (1)"), batches.dump(one))
+    done = pipeline.purge('inbox/a "1" ü\n.pdf')
+    assert done.left == ()
+    assert list(batches.others(pipeline.lake)) == [keys.batch(f"{other.name} (1)")]
+
+
 def test_a_purge_takes_the_bundles_of_pages_that_killed_a_server(pipeline: Pipeline) -> None:
     pipeline.process(pipeline.cut({"a.pdf": numbered(1), "b.pdf": numbered(1, "b")}))
     for key, sha in pipeline.rows("SELECT document_id, image_sha256 FROM ocr.pages"):
