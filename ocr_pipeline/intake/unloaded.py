@@ -67,8 +67,10 @@ def lost(
             place = name
             if name not in missing:
                 continue
+            # anew: a purge in another process may have taken some of them out since
             known = index.known(upload.key for upload in missing[name])
-            if any_current(storage, [upload for upload in missing[name] if known[upload.key].taken(upload)]):
+            taken = [upload for upload in missing[name] if (of := known.get(upload.key)) and of.taken(upload)]
+            if any_current(storage, taken):
                 found.append(name)
             if len(found) == most or out_of_time():  # asked after a batch: each call comes a step further
                 break

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -49,13 +50,18 @@ class Library:
         self.lake = Counting(folder / "lake")
         self.options = IntakeOptions(folder / "data")
         self.opened = 0
+        self.meanwhile: Callable[[], object] = lambda: None
+        """What another process does as soon as the tables are closed."""
         self.warehouse = Warehouse(str(folder / "tables.duckdb"), connect=self._connect)
 
+    @contextlib.contextmanager
     def _connect(
         self, database: str, read_only: bool, config: Mapping[str, Any]
-    ) -> contextlib.AbstractContextManager[duckdb.DuckDBPyConnection]:
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
         self.opened += 1
-        return contextlib.closing(duckdb.connect(database, read_only=read_only, config=dict(config)))
+        with contextlib.closing(duckdb.connect(database, read_only=read_only, config=dict(config))) as connection:
+            yield connection
+        self.meanwhile()
 
     def uploaded(self, name: str, data: bytes = b"%PDF-") -> Upload:
         self.lake.write(f"inbox/{name}", data)
@@ -118,6 +124,21 @@ def test_what_is_lost_is_found_but_not_what_is_gone_from_the_inbox(library: Libr
     # what the lists say is deleted is not asked for
     assert sorted(library.lake.asked) == ["inbox/gone.pdf", "inbox/kept.pdf"]
     assert gone.name not in library.lost()
+
+
+def test_what_a_purge_takes_out_of_its_list_meanwhile_is_not_lost(library: Library) -> None:
+    both = library.cut(library.uploaded("purged.pdf"), library.uploaded("kept.pdf"))
+    alone = library.cut(library.uploaded("purged too.pdf"))
+    library.loaded(library.cut(library.uploaded("other.pdf")))
+
+    def purge() -> None:
+        for smaller in (replace(both, uploads=both.uploads[1:]), replace(alone, uploads=())):
+            library.lake.write(keys.batch(smaller.name), batches.dump(smaller))
+        with BatchIndex(library.lake, library.options.index) as index:
+            index.refresh()
+
+    library.meanwhile = purge
+    assert library.lost() == [both.name]
 
 
 def test_two_lost_versions_of_a_document_are_told_apart(library: Library) -> None:
