@@ -126,7 +126,10 @@ def table(name: str, ingest_date: date, batch_name: str) -> str:
 def parse_table(key: str) -> tuple[str, date, str] | None:
     """Table, date and batch of the Parquet file that has this key; None where it is the key of none."""
     found = _TABLE_FILE.fullmatch(key)
-    return (found[1], date.fromisoformat(found[2]), found[3]) if found else None
+    try:
+        return (found[1], date.fromisoformat(found[2]), found[3]) if found else None
+    except ValueError:  # there is no such day
+        return None
 
 
 def manifest(batch_name: str) -> str:

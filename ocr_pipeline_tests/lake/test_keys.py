@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import PurePosixPath
 
 import pytest
@@ -57,3 +58,19 @@ def test_a_name_that_is_too_long_is_cut_and_marked_with_a_hash() -> None:
 def test_a_documents_id_depends_on_its_key_alone() -> None:
     assert keys.document_id("inbox/a.pdf") == keys.document_id("inbox/a.pdf")
     assert keys.document_id("inbox/a.pdf") != keys.document_id("inbox/b.pdf")
+
+
+@given(
+    table=st.sampled_from(("documents", "pages", "regions", "attempts")),
+    day=st.dates(),
+    batch=st.from_regex(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}", fullmatch=True),
+)
+def test_the_key_of_a_parquet_file_says_whose_it_is(table: str, day: date, batch: str) -> None:
+    assert keys.parse_table(keys.table(table, day, batch)) == (table, day, batch)
+
+
+@pytest.mark.parametrize(
+    "key", ["tables/pages/ingest_date=2026-13-45/a.parquet", "tables/pages/a.parquet", "tables/manifests/a.json"]
+)
+def test_what_is_no_parquet_file_of_a_day_has_no_owner(key: str) -> None:
+    assert keys.parse_table(key) is None
