@@ -35,7 +35,7 @@ class Reading:
     document_id: str
     recipe_id: str
     pages: tuple[PageReading, ...] = ()
-    anew: bool = False  # a retry that was made again under a new recipe: it kept no page of the one before
+    anew: bool = False  # a retry made again under a new recipe, keeping no page of the one before; or going on from it
 
 
 _READING = TypeAdapter(Reading)

@@ -35,7 +35,7 @@ class Kept:
     document: RenderedDocument | None = None
     pages: dict[int, PageRecord] = field(default_factory=dict)  # by page number: those that are not asked again
     readings: dict[int, PageReading] = field(default_factory=dict)  # of all pages, those to be asked again too
-    anew: bool = False  # a backfill: every page is read under the new recipe
+    anew: bool = False  # a backfill, in which every page is read under the new recipe, or a batch that goes on from one
 
 
 NOTHING = Kept()
@@ -64,7 +64,7 @@ def kept(
     asks = bool(batch.retry_reasons) or mine is not None  # not a follow-up's first run
     pages = {p.drawn.number: p for p in whole.pages() if not (asks and asks_again(p, batch.retry_reasons))}
     readings = {page.number: page for page in (whole.read.pages if whole.read else ())}
-    return Kept(whole.drawn, pages, readings, anew=mine is not None and mine.anew)
+    return Kept(whole.drawn, pages, readings, anew=whole.read is not None and whole.read.anew)
 
 
 def asks_again(page: PageRecord, reasons: Collection[Reason]) -> bool:
@@ -77,7 +77,8 @@ def asks_again(page: PageRecord, reasons: Collection[Reason]) -> bool:
 
 def completed(record: DocumentRecord, others: Iterable[DocumentRecord], recipe_id: str) -> DocumentRecord:
     """The record with better pages from `others` in the place of its own: a page without text takes any of theirs, a
-    text of an earlier recipe gives way to one under `recipe_id`. A backfill takes no text of another recipe.
+    text of an earlier recipe gives way to one under `recipe_id`. A backfill, and what goes on from it, takes no text of
+    a recipe that none of its pages has.
 
     Of equals the first counts, and no more of `others` are looked at than needed. The same object comes back where
     nothing is taken.
@@ -85,12 +86,13 @@ def completed(record: DocumentRecord, others: Iterable[DocumentRecord], recipe_i
     worth = {p.drawn.number: _worth(p, recipe_id) for p in record.pages() if not p.has_text or p.recipe_id is not None}
     if record.read is None or min(worth.values(), default=_CURRENT) == _CURRENT:
         return record
+    recipes = {recipe_id, record.read.recipe_id, *(page.recipe_id for page in record.pages() if page.recipe_id)}
     taken: dict[int, PageRecord] = {}
     for other in others:
         if other.drawn.reason is None and other.drawn.page_count == record.drawn.page_count:
             for page in other.pages():
                 number, offered = page.drawn.number, _worth(page, recipe_id)
-                if record.read.anew and page.recipe_id not in (recipe_id, record.read.recipe_id):
+                if record.read.anew and page.recipe_id not in recipes:
                     continue
                 if offered > worth.get(number, _CURRENT):
                     taken[number], worth[number] = page, offered
@@ -161,9 +163,7 @@ def _lacks(top: DocumentRecord, record: DocumentRecord) -> bool:
         return False
     if top.drawn.reason is not None:
         return True
-    if top.read is None or record.read is None or top.read.recipe_id != record.read.recipe_id:
-        return False  # a backfill: a follow-up would put pages of the old recipe above the new ones
-    return completed(top, [record], top.read.recipe_id) is not top
+    return top.read is not None and completed(top, [record], top.read.recipe_id) is not top
 
 
 def follow_up(storage: Storage, overtaken: Mapping[Upload, str], now: datetime) -> Batch | None:

@@ -472,3 +472,65 @@ def test_a_backfill_shows_its_text_where_a_follow_up_under_its_recipe_has_kept_t
     assert recipes(pipeline) == ["newer"] * 3
     assert agree(pipeline)
     hold(pipeline)
+
+
+def test_a_text_that_a_slower_retry_has_read_under_another_recipe_is_shown(pipeline: Pipeline) -> None:
+    failing(pipeline, 2)
+    lower, higher = listed(pipeline, 2)
+    with held(pipeline, lower, "newer") as finish:
+        pipeline.process(higher)
+        finish()
+    assert sorted(statuses(pipeline)) == ["failed", "ok", "ok"]
+    process_what_is_left(pipeline)
+    assert statuses(pipeline) == ["ok"] * 3
+    assert sorted(map(str, recipes(pipeline))) == ["newer", "scripted", "scripted"]
+    assert sum(pipeline.transcriber.asked.values()) == 2
+    assert agree(pipeline)
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["retry", "follow-up"])
+def test_what_goes_on_from_a_backfill_takes_no_text_of_the_recipe_before(pipeline: Pipeline, asks: bool) -> None:
+    first = failing(pipeline, 2)
+    lower, higher = listed(pipeline, 2)
+    pipeline.process(lower)
+    pipeline.process(higher)
+    assert statuses(pipeline) == ["ok"] * 3
+    (reason,) = lower.retry_reasons
+    of_lower = REASONS.index(reason)
+    under_a_newer_recipe(pipeline, lambda image: reason if image.page_number == of_lower + 1 else None)
+    pipeline.process(higher)
+    assert statuses(pipeline)[of_lower] == "failed"
+    texts = "SELECT page_number, status, recipe_id, markdown FROM ocr.pages ORDER BY 1"
+    backfilled = pipeline.rows(texts)
+    again = planner.retry({first.uploads[0]: higher.name}, (reason,) if asks else (), datetime.now(UTC))
+    batches.write(pipeline.lake, again)
+    for _ in range(2):
+        pipeline.process(again)
+        assert pipeline.rows("SELECT page_number, status, recipe_id, markdown FROM ocr.pages ORDER BY 1") == backfilled
+        assert agree(pipeline)
+    assert unpublished(pipeline.lake) == []
+
+
+def test_a_text_under_the_recipe_of_a_backfill_is_shown_also_where_a_retry_under_a_third_one_goes_on_from_it(
+    pipeline: Pipeline,
+) -> None:
+    first = failing(pipeline, 2)
+    lower, higher = listed(pipeline, 2)
+    pipeline.process(higher)
+    (reason,) = lower.retry_reasons
+    of_lower = REASONS.index(reason)
+    under_a_newer_recipe(pipeline, lambda image: reason if image.page_number == of_lower + 1 else None)
+    pipeline.process(higher)
+    with held(pipeline, lower, "newer") as finish:
+        pipeline.service.close()
+        pipeline.transcriber.recipe_id = "third"
+        pipeline.use(pipeline.transcriber)
+        again = planner.retry({first.uploads[0]: higher.name}, (reason,), datetime.now(UTC))
+        batches.write(pipeline.lake, again)
+        pipeline.process(again)
+        assert (statuses(pipeline)[of_lower], recipes(pipeline)[of_lower]) == ("failed", "third")
+        finish()
+    process_what_is_left(pipeline)
+    assert statuses(pipeline) == ["ok"] * 3
+    assert recipes(pipeline) == ["newer"] * 3
+    assert agree(pipeline)
