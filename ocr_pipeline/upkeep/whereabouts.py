@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -12,6 +13,7 @@ from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch, Upload
 from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.present import Loadable, not_there
 from ocr_pipeline.warehouse.status import DocumentState, states
 
 MOST = 20
@@ -61,6 +63,12 @@ def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
     def inexact(key: str) -> tuple[bool, bool]:
         return _folded(key) != wanted, not f"/{_folded(lake.uri_of(key))}".endswith(f"/{wanted}")
 
+    here = {info.as_upload() for info in lake.list(inbox) if fits(info.key)}
+
+    def rank(upload: Upload, batch: Batch) -> tuple[datetime, bool, str]:
+        """Of two places of one document the higher one's rows count, as in the tables."""
+        return upload.last_modified, upload in here, batch.name
+
     newest: dict[str, tuple[Upload, Batch]] = {}
     listed: set[Upload] = set()
     for batch in batches.load(lake):
@@ -68,15 +76,17 @@ def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
             if fits(upload.key):
                 listed.add(upload)
                 known = newest.get(upload.key)
-                if known is None or _rank(*known) < _rank(upload, batch):
+                if known is None or rank(*known) < rank(upload, batch):
                     newest[upload.key] = (upload, batch)
-    fresh = {info.key for info in lake.list(inbox) if fits(info.key) and info.as_upload() not in listed}
+    fresh = {upload.key for upload in here - listed}
     matching = sorted(newest.keys() | fresh, key=lambda key: (inexact(key), key))
     found = matching[:MOST]
     rows = states(warehouse, [keys.document_id(key) for key in found])
-    places = ((key, None if key in fresh else newest[key]) for key in found)
+    places = {key: newest[key] for key in found if key not in fresh}
+    waiting = _not_loaded(warehouse, places)
     return Found(
-        [_one(lake, key, place, rows.get(keys.document_id(key))) for key, place in places], len(matching) - len(found)
+        [_one(lake, key, places.get(key), rows.get(keys.document_id(key)), key not in waiting) for key in found],
+        len(matching) - len(found),
     )
 
 
@@ -84,17 +94,24 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFC", text).lower()
 
 
-def _rank(upload: Upload, batch: Batch) -> tuple[datetime, str]:
-    """Of two places of one document the higher one's rows count, as in the tables."""
-    return upload.last_modified, batch.name
+def _not_loaded(warehouse: Warehouse, places: Mapping[str, tuple[Upload, Batch]]) -> set[str]:
+    """The keys of which the tables have neither the rows of this place nor any that go before them."""
+    asked = {
+        Loadable(keys.document_id(key), upload.last_modified, upload.etag, batch.name): key
+        for key, (upload, batch) in places.items()
+    }
+    with warehouse.read() as connection:
+        return {asked[document] for document in not_there(connection, asked.keys())}
 
 
-def _one(lake: Storage, key: str, place: tuple[Upload, Batch] | None, row: DocumentState | None) -> Whereabouts:
+def _one(
+    lake: Storage, key: str, place: tuple[Upload, Batch] | None, row: DocumentState | None, loaded: bool
+) -> Whereabouts:
     document_id = keys.document_id(key)
     if place is None:
         return Whereabouts(key, document_id, Stage.INBOX, None, 0, None, row)
     batch = place[1]
-    if row is not None and (row.uploaded_at, row.batch) >= _rank(*place):
+    if row is not None and loaded:
         done = sum(row.pages.values())
         return Whereabouts(key, document_id, Stage.TABLES, row.batch, done, row.page_count, row)
     drawn = rendered.read(lake, batch.name, document_id)

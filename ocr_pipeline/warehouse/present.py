@@ -1,5 +1,7 @@
 """What the tables hold of documents, by the rule of replacement (`load.py`): is a batch to be loaded again?"""
 
+# ruff: noqa: S608  the SQL put together here is ours; values are parameters
+
 from __future__ import annotations
 
 from collections.abc import Collection
@@ -7,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import duckdb
+
+from ocr_pipeline.warehouse.load import FOUND
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,23 +29,25 @@ def not_there(connection: duckdb.DuckDBPyConnection, documents: Collection[Loada
     One question, however many there are; several may be versions of one document.
     """
     rows = connection.execute(
-        "SELECT document_id, uploaded_at, etag, batch FROM ocr.documents"
+        f"SELECT document_id, uploaded_at, etag, batch, {FOUND} FROM ocr.documents"
         " WHERE document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))",
         [list({asked.document_id for asked in documents})],
     ).fetchall()
-    held = {row[0]: Loadable(*row) for row in rows}
+    held = {row[0]: (Loadable(*row[:4]), bool(row[4])) for row in rows}
 
     def there(asked: Loadable) -> bool:
-        return asked.document_id in held and _goes_before(held[asked.document_id], asked)
+        return asked.document_id in held and _goes_before(*held[asked.document_id], asked)
 
     return {asked for asked in documents if not there(asked)}
 
 
-def _goes_before(row: Loadable, asked: Loadable) -> bool:
+def _goes_before(row: Loadable, found: bool, asked: Loadable) -> bool:
+    """`found`: whether the upload of the row was there when its batch ran."""
     if row.uploaded_at != asked.uploaded_at:
         return row.uploaded_at > asked.uploaded_at
-    # of two versions in one second the one that was found stays, whatever its batch
-    return row.batch >= asked.batch or row.etag != asked.etag
+    if row.etag == asked.etag:
+        return row.batch >= asked.batch
+    return found  # of two versions in one second the one that was found stays, whatever its batch
 
 
 def present_batches(connection: duckdb.DuckDBPyConnection) -> set[str]:

@@ -147,6 +147,23 @@ def test_two_lost_versions_of_a_document_are_told_apart(library: Library) -> Non
     assert library.lost() == [newer.name]
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_row_of_a_version_that_was_replaced_does_not_stand_for_the_one_of_the_same_second(
+    library: Library, order: tuple[int, int]
+) -> None:
+    newer = library.uploaded("a.pdf", b"%PDF-1.7")
+    replaced = replace(newer, etag="another")
+    names = sorted(planner.name([upload]) for upload in (newer, replaced))
+    of_newer, of_replaced = (names[place] for place in order)
+    library.listed(Batch(of_newer, (newer,)))
+    library.loaded(library.listed(Batch(of_replaced, (replaced,))))
+    with library.warehouse.transaction() as connection:
+        connection.execute("UPDATE ocr.documents SET status = 'rejected', reason = 'replaced'")
+    assert library.lost() == [of_newer]
+    library.loaded(Batch(of_newer, (newer,)))
+    assert library.lost() == []
+
+
 def test_one_object_that_the_store_refuses_keeps_no_other_batch_from_being_found(library: Library) -> None:
     refused, sound = library.cut(library.uploaded("refused.pdf")), library.cut(library.uploaded("sound.pdf"))
     library.lake.refused = {"inbox/refused.pdf"}

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import threading
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
 
 import pytest
 
 from ocr_pipeline.flow.stream import LONG_DOCUMENT
-from ocr_pipeline.lake import batches, keys
+from ocr_pipeline.lake import batches, keys, planner
+from ocr_pipeline.lake.local import LocalStorage
+from ocr_pipeline.lake.storage import ObjectInfo
 from ocr_pipeline.records import Attempt, Batch, PageAttempt, PageImage, Upload
 from ocr_pipeline.upkeep.expected_time import pace, pages_until_read
 from ocr_pipeline.upkeep.whereabouts import MOST, Stage, find
@@ -50,6 +55,49 @@ def test_what_waits_in_the_inbox_is_found_beside_what_is_done(pipeline: Pipeline
     assert found.row is not None
     assert found.row.page_count == 1
     assert stages("elsewhere") == {}
+
+
+class InOneSecond(LocalStorage):
+    """A lake whose objects all came in one second: a bucket dates them by whole ones."""
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        info = super().stat(key)
+        return info and replace(info, last_modified=datetime(2026, 11, 1, tzinfo=UTC))
+
+    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        for info in super().list(prefix, start_after):
+            yield replace(info, last_modified=datetime(2026, 11, 1, tzinfo=UTC))
+
+
+def test_of_two_versions_in_one_second_the_one_in_the_inbox_is_followed_whatever_its_batch_is_called(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    def look() -> tuple[Stage, str | None, int]:
+        (found,) = find(pipeline.lake, pipeline.warehouse, "inbox/", "a.pdf").documents
+        return found.stage, found.batch, found.pages_done
+
+    def listed(upload: Upload) -> Batch:
+        return Batch(planner.name([upload]), (upload,))
+
+    def put(pages: int, word: str) -> Batch:
+        pipeline.lake.write("inbox/a.pdf", numbered(pages, word))
+        info = pipeline.lake.stat("inbox/a.pdf")
+        assert info is not None
+        return listed(info.as_upload())
+
+    pipeline.service.close()
+    pipeline.lake = InOneSecond(tmp_path / "in-one-second")
+    pipeline.use(pipeline.transcriber)
+    replaced = put(1, "replaced")
+    newer = next(batch for number in count() if (batch := put(2, f"newer {number}")).name < replaced.name)
+    for batch in (replaced, newer):
+        batches.write(pipeline.lake, batch)
+    pipeline.process(replaced)
+    assert look() == (Stage.BATCH, newer.name, 0)
+    pipeline.process(newer)
+    assert look() == (Stage.TABLES, newer.name, 2)
+    pipeline.lake.delete(["inbox/a.pdf"])
+    assert look() == (Stage.TABLES, newer.name, 2)
 
 
 def test_the_expected_time_knows_no_idle_nights(pipeline: Pipeline) -> None:
