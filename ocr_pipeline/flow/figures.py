@@ -6,7 +6,8 @@ Which figures are cut (`boxes`) is also which the markdown links (`documents.py`
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from PIL import Image
 
@@ -39,15 +40,27 @@ def boxes(regions: Sequence[Region], width: int, height: int) -> dict[int, Box]:
     return found
 
 
+def check(jpeg: bytes) -> None:
+    """Raises UndecodableImage where no figure could be cut out of the page image."""
+    with _opened(jpeg) as page:
+        page.load()
+
+
 def crop(jpeg: bytes, wanted: Mapping[int, Box]) -> list[tuple[int, bytes]]:
     """`(region index, JPEG bytes)` of each of the `boxes`. Raises UndecodableImage."""
-    figures = []
+    cut = []
+    with _opened(jpeg) as page:
+        for index, box in wanted.items():
+            out = io.BytesIO()
+            page.crop(box).save(out, "JPEG", quality=85)
+            cut.append((index, out.getvalue()))
+    return cut
+
+
+@contextmanager
+def _opened(jpeg: bytes) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as page:
-            for index, box in wanted.items():
-                out = io.BytesIO()
-                page.crop(box).save(out, "JPEG", quality=85)
-                figures.append((index, out.getvalue()))
+            yield page
     except (OSError, ValueError, Image.DecompressionBombError) as error:  # all of them Pillow's words for bad bytes
         raise UndecodableImage(f"the page image cannot be decoded: {type(error).__name__}") from error
-    return figures

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pydantic import TypeAdapter
@@ -63,3 +64,26 @@ def write(storage: Storage, batch: str, document: RenderedDocument) -> None:
 def parse(key: str, data: bytes) -> RenderedDocument:
     """The record of that key, which has these bytes. Raises ObjectUnreadable."""
     return json_objects.parse(_RENDERED, key, data, "delete it, and materialise the batch again")
+
+
+def keep_time(drawn: RenderedDocument, before: RenderedDocument | None) -> RenderedDocument:
+    """A second rendering with the same outcome keeps the first one's time: the same rows, whenever it ran."""
+    if before is None:
+        return drawn
+    same = replace(drawn, rendered_at=before.rendered_at)
+    return same if same == before else drawn
+
+
+def image(storage: Storage, page: RenderedPage) -> tuple[bytes | None, str | None]:
+    """The page's image as it was drawn, or None and why not.
+
+    Images are written before the record that holds their hashes: a run killed while it drew the document again leaves
+    other images than the record's. Their text would become the transcript of the image that is gone.
+    """
+    try:
+        jpeg = storage.read(page.image_key or "")
+    except ObjectMissing:
+        return None, None
+    if hashlib.sha256(jpeg).hexdigest() != page.image_sha256:
+        return None, f"{page.image_key} is not the image that was rendered"
+    return jpeg, None

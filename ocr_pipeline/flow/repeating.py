@@ -151,13 +151,6 @@ def settle(storage: Storage, batch: Batch, retries: Retries, drawn: RenderedDocu
     return Settled(record.drawn, record.read or read, top is not None, top.batch if top is not None and lacks else None)
 
 
-def overtaken_by(batch: Batch, retries: Retries, drawn: RenderedDocument, read: Reading) -> str | None:
-    """The later batch that was done while this one wrote the markdown file, which is that batch's: a follow-up is
-    needed, which writes it once more."""
-    top = next(retries.others(drawn.upload), None)
-    return top.batch if top is not None and top.rank > DocumentRecord(batch.name, drawn, read).rank else None
-
-
 def _lacks(top: DocumentRecord, record: DocumentRecord) -> bool:
     if record.drawn.reason is not None:
         return False
@@ -169,8 +162,8 @@ def _lacks(top: DocumentRecord, record: DocumentRecord) -> bool:
 def follow_up(storage: Storage, overtaken: Mapping[Upload, str], now: datetime) -> Batch | None:
     """Writes the list of the batch that brings together what overlapping retries have read; the sensor runs it.
 
-    `overtaken`: for each upload the batch whose rows lack something. A run that is repeated before the follow-up is
-    done writes another one, which does no harm.
+    `overtaken`: for each upload the batch whose rows lack something, or whose markdown file was written over. A run
+    that is repeated before the follow-up is done writes another one, which does no harm.
     """
     if not overtaken:
         return None

@@ -19,22 +19,21 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ocr_pipeline.flow import documents, figures, reading, rendered, repeating
+from ocr_pipeline.flow import documents, figures, reading, rendered, repeating, shown
 from ocr_pipeline.flow.attempts import with_earlier
-from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT, PageReader, RetryPolicy
+from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT, PageReader, RetryPolicy, is_final
 from ocr_pipeline.flow.progress import Progress, Silent, StreamCounts
 from ocr_pipeline.flow.reading import PageReading, Reading, without_raw_attempts
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.flow.rendering import RenderPool, ranges
 from ocr_pipeline.flow.repeating import NOTHING, Kept
-from ocr_pipeline.flow.results import document_pieces
 from ocr_pipeline.flow.retries import Retries
-from ocr_pipeline.lake import batches, keys
-from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, Storage, StorageError
+from ocr_pipeline.lake import batches, keys, transcripts
+from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, Storage, StorageError, parallel_map
 from ocr_pipeline.ocr.parsing.parse import parse
 from ocr_pipeline.ocr.quality.soundness import sound_layer
 from ocr_pipeline.pdf import renderer as pdf
-from ocr_pipeline.records import Batch, DocumentResult, Geometry, PageImage, PageStatus, Reason, Upload
+from ocr_pipeline.records import Batch, Geometry, PageImage, PageStatus, Reason, Transcript, Upload
 
 UPLOAD_GONE = frozenset({Reason.MISSING, Reason.REPLACED})
 NOT_READ = UPLOAD_GONE | {Reason.UNREADABLE}
@@ -110,7 +109,7 @@ class BatchStream:
             if standing is not None:
                 drawn = repeating.with_pages(standing, kept.pages)
                 readings = await self._read_again(drawn, kept) if read else []
-            drawn = _keep_time(drawn, before)
+            drawn = rendered.keep_time(drawn, before)
         else:
             drawn = repeating.with_pages(before, kept.pages)
             readings = await self._read_again(drawn, kept)
@@ -143,23 +142,12 @@ class BatchStream:
             drawn, result, overtaken, lacking = settled.drawn, settled.read, settled.overtaken, settled.lacking
         if drawn.reason in NOT_READ or etag not in (None, drawn.upload.etag):
             return  # an older batch, run again: the markdown file is the newer upload's
-        if not overtaken:
-            self._write_markdown(drawn, result)
-            if not is_alone:
-                lacking = repeating.overtaken_by(self._batch, self._retries, drawn, result)
+        if not overtaken and shown.write(self._storage, self._batch, drawn, result) and not is_alone:
+            later = shown.later(self._storage, self._batch, drawn.upload)
+            if later is not None:
+                self._overtaken[later.upload] = later.batch  # it wrote meanwhile: its file once more
         if lacking is not None:
             self._overtaken[drawn.upload] = lacking
-
-    def _write_markdown(self, drawn: RenderedDocument, result: Reading) -> None:
-        if drawn.reason is None:
-            # in pieces: the rows of a long document are several times its text
-            parts = document_pieces(self._storage, self._batch, drawn, result)
-            texts = [
-                documents.markdown_file(part).removesuffix("\n") for part in parts if isinstance(part, DocumentResult)
-            ]
-            self._storage.write(keys.markdown(drawn.upload.key), ("\n\n".join(texts) + "\n").encode())
-        else:
-            self._storage.delete([keys.markdown(drawn.upload.key)])  # of an earlier upload that could be read
 
     def _etag_now(self, drawn: RenderedDocument) -> str | None:
         """Of what stands under the upload's key now, None where nothing does. One that can no longer be looked at has
@@ -312,13 +300,17 @@ class BatchStream:
     # --- reading -----------------------------------------------------------------------------------------------
 
     async def _read(self, head: RenderedDocument, page: RenderedPage, jpeg: bytes, readings: list[PageReading]) -> None:
-        outcome = await self._outcome(head, page, jpeg)
+        self._add(head, await self._outcome(head, page, jpeg), readings)
+
+    def _add(self, head: RenderedDocument, outcome: PageReading, readings: list[PageReading]) -> None:
         readings.append(outcome)
         transcript = outcome.transcript
         if outcome.layer is not None:
-            self._count(head, page.number, PageStatus.FALLBACK if transcript else PageStatus.OK, None)
+            self._count(head, outcome.number, PageStatus.FALLBACK if transcript else PageStatus.OK, None)
         elif transcript is not None:
-            self._count(head, page.number, transcript.status, transcript.reason)
+            self._count(head, outcome.number, transcript.status, transcript.reason)
+        else:
+            self._count(head, outcome.number, PageStatus.FAILED, outcome.reason)
 
     async def _outcome(self, head: RenderedDocument, page: RenderedPage, jpeg: bytes) -> PageReading:
         layer = page.text_layer.strip()
@@ -337,15 +329,18 @@ class BatchStream:
             text_layer=page.text_layer,
         )
         transcript = await self._reader.read(image, self._retry, self._count_asked)
-        if transcript.status is PageStatus.OK:
-            boxes = figures.boxes(parse(transcript).regions, image.width, image.height)
+        if transcript.status is PageStatus.OK and figures.boxes(parse(transcript).regions, image.width, image.height):
             try:
-                if boxes:
-                    await asyncio.to_thread(self._cut_figures, head, page.number, jpeg, boxes)
+                await asyncio.to_thread(figures.check, jpeg)
             except figures.UndecodableImage as error:
                 transcript = replace(
                     transcript, status=PageStatus.FAILED, reason=Reason.RENDER_FAILED, detail=str(error)
                 )
+        return self._taken(page, transcript)
+
+    def _taken(self, page: RenderedPage, transcript: Transcript) -> PageReading:
+        """The page with this transcript, or with its text layer where that has failed."""
+        layer = page.text_layer.strip()
         failed_for_good = transcript.status is PageStatus.FAILED and transcript.reason not in NOT_THE_PAGES_FAULT
         # the one line that a scanner stamps is not the page: the fallback must hold all of it, too
         fallback = failed_for_good and self._options.text_layer != "never" and sound_layer(layer, page.ink)
@@ -354,10 +349,6 @@ class BatchStream:
             transcript=without_raw_attempts(transcript),
             layer=layer if fallback else None,
         )
-
-    def _cut_figures(self, head: RenderedDocument, number: int, jpeg: bytes, boxes: Mapping[int, figures.Box]) -> None:
-        for index, figure in figures.crop(jpeg, boxes):
-            self._storage.write(keys.figure(head.upload.key, number, index), figure)
 
     def _keep(self, head: RenderedDocument, kept: Kept, readings: list[PageReading], read: bool) -> None:
         """Takes over the pages that a retry does not ask for."""
@@ -370,15 +361,14 @@ class BatchStream:
         """Reads the page images that are in the lake: `ocr_markdown` without `rendered_pages`."""
         self._progress.document_opened(document.upload.key, document.page_count)
         readings: list[PageReading] = []
+        missing: dict[int, str | None] = {}
 
         async def one(page: RenderedPage) -> None:
-            jpeg, why = await asyncio.to_thread(self._image, page)
+            jpeg, why = await asyncio.to_thread(rendered.image, self._storage, page)
             if jpeg is not None:
                 await self._read(document, page, jpeg, readings)
-                return
-            gone = PageReading(number=page.number, reason=Reason.IMAGE_GONE, detail=why)
-            readings.append(kept.readings.get(page.number, gone))
-            self._count(document, page.number, PageStatus.FAILED, Reason.IMAGE_GONE)
+            else:
+                missing[page.number] = why
 
         self._keep(document, kept, readings, read=True)
         async with asyncio.TaskGroup() as group:
@@ -390,19 +380,29 @@ class BatchStream:
                     continue
                 await self._pool.budget.take(1)
                 group.create_task(one(page)).add_done_callback(lambda _: self._pool.budget.give_back(1))
+        if missing:
+            for outcome in await asyncio.to_thread(self._without_images, document, missing, kept):
+                self._add(document, outcome, readings)
         return sorted(readings, key=lambda page: page.number)
 
-    def _image(self, page: RenderedPage) -> tuple[bytes | None, str | None]:
-        """The page's image as it was drawn, or None and why not. Images are written before the record that holds their
-        hashes: a run killed while it drew the document again leaves other images than the record's. Their text would
-        become the transcript of the image that is gone."""
-        try:
-            jpeg = self._storage.read(page.image_key or "")
-        except ObjectMissing:
-            return None, None
-        if hashlib.sha256(jpeg).hexdigest() != page.image_sha256:
-            return None, f"{page.image_key} is not the image that was rendered"
-        return jpeg, None
+    def _without_images(
+        self, document: RenderedDocument, missing: Mapping[int, str | None], kept: Kept
+    ) -> list[PageReading]:
+        """What stands of pages whose images are gone (`missing`: by number, why). What was read of an image is known by
+        its hash; under another recipe the text stays that the page has."""
+        own = reading.read(self._storage, self._batch.name, document.document_id)
+        standing = {page.number: page for page in (own.pages if own else ())} | kept.readings
+
+        def one(page: RenderedPage) -> PageReading:
+            known = transcripts.read(self._storage, self._reader.recipe_id, page.image_sha256 or "")
+            if known is not None and is_final(known, self._retry):
+                return self._taken(page, known)
+            stands = standing.get(page.number)
+            if stands is not None and documents.page_outcome(page, stands)[1] is not Reason.IMAGE_GONE:
+                return stands
+            return PageReading(number=page.number, reason=Reason.IMAGE_GONE, detail=missing[page.number])
+
+        return list(parallel_map(one, (page for page in document.pages if page.number in missing)))
 
     def _count_asked(self) -> None:
         self.counts.asked += 1
@@ -438,11 +438,3 @@ def _standing(drawn: RenderedDocument, before: RenderedDocument | None, kept: Ke
     if earlier is None or (drawn.reason not in NOT_READ and (kept is NOTHING or earlier.reason is not None)):
         return None
     return earlier
-
-
-def _keep_time(drawn: RenderedDocument, before: RenderedDocument | None) -> RenderedDocument:
-    """A second rendering with the same outcome keeps the first one's time: the same rows, whenever it ran."""
-    if before is None:
-        return drawn
-    same = replace(drawn, rendered_at=before.rendered_at)
-    return same if same == before else drawn

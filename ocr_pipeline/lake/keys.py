@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import date
+from datetime import UTC, date
+
+from ocr_pipeline.records import Upload
 
 BATCHES = "batches/"
 PAGES = "pages/"
@@ -17,10 +19,11 @@ MARKDOWN = "markdown/"
 TABLES = "tables/"
 MANIFESTS = "tables/_manifests/"
 POISONED = "poisoned/"
+SHOWN = "shown/"
 UPLOADERS = "uploads-by-sha256/"  # the upload Worker's records, `{"key": …}`: which upload has this content
 PROBE = "doctor/probe"  # written, read and deleted again by `doctor`
 
-OURS = frozenset({BATCHES, PAGES, TRANSCRIPTS, MARKDOWN, TABLES, POISONED, UPLOADERS, "doctor/"})
+OURS = frozenset({BATCHES, PAGES, TRANSCRIPTS, MARKDOWN, TABLES, POISONED, SHOWN, UPLOADERS, "doctor/"})
 """First parts of the keys of everything that is no upload: the inbox lies in none of them."""
 
 MAX_PART_BYTES = 255  # NAME_MAX of ext4, xfs, apfs
@@ -117,6 +120,23 @@ def markdown(upload_key: str) -> str:
 
 def figure(upload_key: str, page: int, region: int) -> str:
     return _below(MARKDOWN, upload_key, ".files") + f"/{page:04d}-{region}.jpg"
+
+
+def shown_by(upload_key: str) -> str:
+    """Where batches leave their marks before they write the document's markdown file and figures."""
+    return f"{SHOWN}{document_id(upload_key)}/"
+
+
+def shown(upload: Upload, batch_name: str) -> str:
+    """Says that this batch, which read this upload, writes them. Marks sort as the rows of the batches do: the last
+    one's are in the tables."""
+    time = upload.last_modified.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    return f"{shown_by(upload.key)}{time}-{batch_name}"
+
+
+def batch_of_shown(key: str) -> str:
+    """The name of the batch whose mark has this key."""
+    return key.rsplit("/", 1)[1].partition("-")[2]
 
 
 def table(name: str, ingest_date: date, batch_name: str) -> str:

@@ -70,6 +70,7 @@ def traces(lake: Storage, warehouse: Warehouse, upload_key: str) -> Traces:
             *records,
             *([keys.markdown(upload_key)] if lake.stat(keys.markdown(upload_key)) else []),
             *(info.key for info in lake.list(keys.figure(upload_key, 0, 0).rsplit("/", 1)[0] + "/")),
+            *(info.key for info in lake.list(keys.shown_by(upload_key))),
             *(key for key, sha in asked if sha not in kept),
             *_poisoned(lake, document_id, images - kept),
             *_of_the_worker(lake, upload_key),
