@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ocr_pipeline.lake import transcripts
@@ -79,5 +79,15 @@ class PageReader:
             return known
         on_asked()
         transcript = await self._transcriber.transcribe(image, known)
-        await asyncio.to_thread(transcripts.write, self._storage, transcript)
+        return await asyncio.to_thread(self._keep, transcript)
+
+    def _keep(self, transcript: Transcript) -> Transcript:
+        """Makes it durable. Where another process has read the page meanwhile, and this one has not, that text stands,
+        with the requests of both."""
+        if transcript.status is PageStatus.FAILED:
+            now = transcripts.read(self._storage, transcript.recipe_id, transcript.image_sha256)
+            if now is not None and now.status is PageStatus.OK:
+                ours = [attempt for attempt in transcript.attempts if attempt not in now.attempts]
+                transcript = replace(now, attempts=(*now.attempts, *ours))
+        transcripts.write(self._storage, transcript)
         return transcript
