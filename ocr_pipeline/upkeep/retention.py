@@ -17,7 +17,8 @@ from ocr_pipeline.upkeep.published import columns, of_each
 
 
 def forget_images(lake: Storage, older_than: timedelta, now: datetime) -> int:
-    """Deletes page images written before `now - older_than`; `ocr_markdown` alone can then not be made again."""
+    """Deletes page images written before `now - older_than`; their pages keep their text, and are drawn
+    again to be read under another recipe."""
     old = (
         info for info in lake.list(keys.PAGES) if info.key.endswith(".jpg") and info.last_modified < now - older_than
     )
