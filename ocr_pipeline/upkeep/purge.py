@@ -130,10 +130,7 @@ def _left(lake: Storage, warehouse: Warehouse, before: Traces) -> tuple[str, ...
     after = traces(lake, warehouse, before.upload_key)
     found = [f"{count} rows in {table}" for table, count in left_of(warehouse, before.document_id).items() if count]
     found += [f"batch {name}" for name in sorted(after.batches)]
-    found += [*after.own, *after.shared]
+    found += [*after.own, *after.shared, *(keys.reading(batch, document) for batch, document in after.sharers)]
     # after the purge nothing tells any more which images were its own: those that went must not be there again
     found += [key for key in before.own if key not in after.own and lake.stat(key) is not None]
-    mark = before.document_id.encode()
-    records = (keys.reading(batch, document) for batch, document in before.sharers)
-    found += [key for key, data in lake.read_many(records) if data is not None and mark in data]
     return tuple(found)

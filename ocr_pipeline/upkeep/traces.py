@@ -2,15 +2,15 @@
 
 Here belongs the search, which changes nothing. It asks each kind of object and not only today's records of a batch: a
 backfill with another recipe writes those anew, and the transcripts of the earlier page images are named nowhere else.
-One look reads every batch list, every Parquet file (also those that no manifest names: a killed run leaves them) and
-every transcript once: some 10 minutes for 100,000 pages on a store that answers 200 requests a second.
+One look reads every batch list, record of reading, Parquet file (also those that no manifest names: a killed run
+leaves them) and transcript once: some 10 minutes for 100,000 pages on a store that answers 200 requests a second.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,11 +32,11 @@ class Traces:
     batches: frozenset[str] = frozenset()  # whose list, records, Parquet or manifest name it
     own: tuple[str, ...] = ()  # objects that are its alone
     shared: tuple[str, ...] = ()  # transcripts of page images that other documents have too, and that name it
-    sharers: tuple[tuple[str, str], ...] = field(default=())  # the documents that have these images
+    sharers: tuple[tuple[str, str], ...] = ()  # the documents whose records repeat such transcripts
 
     @property
     def found(self) -> bool:
-        return bool(self.batches or self.own or self.shared)
+        return bool(self.batches or self.own or self.shared or self.sharers)
 
 
 def traces(lake: Storage, warehouse: Warehouse, upload_key: str) -> Traces:
@@ -47,7 +47,8 @@ def traces(lake: Storage, warehouse: Warehouse, upload_key: str) -> Traces:
         for batch in batches.load(lake)
         if upload_key in batch.deleted or any(upload.key == upload_key for upload in batch.uploads)
     }
-    records = [info.key for info in lake.list(keys.PAGES) if f"/{document_id}/" in info.key]
+    everything = [info.key for info in lake.list(keys.PAGES)]
+    records = [key for key in everything if f"/{document_id}/" in key]
     named.update(key.split("/")[1] for key in records)
     images = _drawn(lake, records) | _in_tables(warehouse, document_id)
     files = parquet_files(lake)
@@ -77,7 +78,7 @@ def traces(lake: Storage, warehouse: Warehouse, upload_key: str) -> Traces:
             *_copies_of_lists(lake, upload_key),
         ),
         shared=tuple(key for key, sha in asked if sha in kept),
-        sharers=tuple(sorted({(batch, document) for batch, document, image in sharers if image in images})),
+        sharers=tuple(sorted(_naming(lake, everything, document_id))),
     )
 
 
@@ -130,6 +131,17 @@ def _drawn(lake: Storage, records: list[str]) -> set[str]:
         document = rendered.parse(key, data) if data is not None else None
         found.update(page.image_sha256 for page in (document.pages if document else ()) if page.image_sha256)
     return found
+
+
+def _naming(lake: Storage, records: list[str], document_id: str) -> Iterator[tuple[str, str]]:
+    """(batch, document) of the records of other documents that name this one: they repeat the transcripts of the page
+    images that both have, published or not, and those say who asked."""
+    mark = document_id.encode()
+    others = (key for key in records if key.endswith("/reading.json") and f"/{document_id}/" not in key)
+    for key, data in lake.read_many(others):
+        if data is not None and mark in data:
+            _, batch, document, _ = key.split("/")
+            yield batch, document
 
 
 def _in_tables(warehouse: Warehouse, document_id: str) -> set[str]:

@@ -79,6 +79,14 @@ def test_a_shared_transcript_stays_and_forgets_who_asked_for_it(pipeline: Pipeli
     assert pipeline.rows("SELECT markdown FROM ocr.pages") == [("this page is in both",)]
 
 
+def test_a_record_that_shares_a_page_and_is_not_published_yet_forgets_who_asked_for_it(pipeline: Pipeline) -> None:
+    pipeline.process(pipeline.cut({"a.pdf": pdf(["this page is in both"])}))
+    pipeline.service.run(pipeline.cut({"b.pdf": pdf(["this page is in both"])}))
+    done = pipeline.purge("inbox/a.pdf")
+    assert done.left == ()
+    assert pipeline.naming(keys.document_id("inbox/a.pdf"), "inbox/a.pdf") == []
+
+
 def test_a_purge_takes_the_copies_of_batch_lists_that_name_the_document(pipeline: Pipeline) -> None:
     batch = pipeline.cut({'a "1" ü\n.pdf': numbered(1), "b.pdf": numbered(1, "b")})
     other = pipeline.cut({"c.pdf": numbered(1, "c")})
