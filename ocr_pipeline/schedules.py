@@ -11,7 +11,6 @@ import dagster as dg
 from ocr_pipeline import wiring
 from ocr_pipeline.intake import sweeping, unloaded
 from ocr_pipeline.jobs import forget, index_pages, process_batch
-from ocr_pipeline.lake import listing
 from ocr_pipeline.lake.opening import is_local
 from ocr_pipeline.lake.storage import Storage, StorageError
 from ocr_pipeline.runs import claims, history, requests, reruns
@@ -55,9 +54,7 @@ def reconcile(settings: Settings, young: timedelta = YOUNG) -> dg.ScheduleDefini
         )
         fresh = {batch.name for batch in swept.batches}
         now = datetime.now(UTC)
-        settled = [
-            name for name, written in swept.lists.items() if name in fresh or listing.is_settled(written, now, young)
-        ]
+        settled = [name for name, written in swept.lists.items() if name in fresh or now - written > young]
         claimed = claims.claimed(settings.claims)  # a command reads batches ahead of their runs
         never = history.unloaded(instance, settled)
         asked = 0

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 
 from ocr_pipeline.intake.cutting import Announce, cut, intake_lock, mark_deleted
 from ocr_pipeline.intake.options import IntakeOptions
-from ocr_pipeline.lake import listing
 from ocr_pipeline.lake.batch_index import BatchIndex, Known
 from ocr_pipeline.lake.storage import ObjectInfo, Storage
 from ocr_pipeline.records import Batch, Upload
@@ -59,12 +58,12 @@ def sweep_everything(
         most = options.limits.documents * options.limits.batches
         found, gone = list[Upload](), list[str]()
         seen, last = 0, None
-        now = datetime.now(UTC)
+        settled_before = datetime.now(UTC) - options.settle
         for key, known, info in _merged(storage, index, options.inbox, behind):
             seen += info is not None
             if info is None and known is not None and known.there:
                 gone.append(key)
-            elif info is not None and listing.is_settled(info.last_modified, now, options.settle):
+            elif info is not None and (info.last_modified <= settled_before or not options.settle):
                 upload = info.as_upload()
                 if known is None or not known.taken(upload):
                     found.append(upload)

@@ -66,15 +66,6 @@ def load(text: str | None) -> dict[str, Cursor]:
         return {}
 
 
-def is_settled(modified: datetime, now: datetime, settle: timedelta) -> bool:
-    """Whether an object of this date has been left alone for `settle`.
-
-    A date that is further ahead than clocks differ says nothing of that (our clock was set back, or a file server's is
-    wrong): such an object is taken at once, or it would wait until then.
-    """
-    return not settle or not now - settle < modified <= now + CLOCKS
-
-
 class InboxScan:
     """One scan of the inbox: iterate it for the uploads, once, then ask for `next`."""
 
@@ -97,7 +88,7 @@ class InboxScan:
         self._after = {prefix: cursor.after for prefix, (cursor, _) in parts.items()}
         self._ended: set[str] = set()
         self._now = now
-        self._settle = settle
+        self._settled_before = now - settle if settle else datetime.max.replace(tzinfo=UTC)
         self._out_of_time = out_of_time
 
     @property
@@ -110,7 +101,7 @@ class InboxScan:
             for info, wanted in objects:
                 self.seen += 1
                 self._after[prefix] = info.key
-                if wanted and not is_settled(info.last_modified, self._now, self._settle):
+                if wanted and info.last_modified > self._settled_before:
                     # It arrived after this pass began (or a moment before): the next pass sees it.
                     self.unsettled.append(info.key)
                 elif wanted:
@@ -152,8 +143,8 @@ def sweep(
     """The whole inbox, and of it what arrived since the watermark less `overlap`. Any keys; memory stays flat.
 
     `overlap` must be longer than the slowest upload: S3 dates a multipart upload at its beginning. `settle`: an
-    object that is not settled is not given yet (a file may still be written; a bucket's objects are whole, give zero
-    there). `out_of_time` is asked after each object; when it says so, the next scan goes on there.
+    object that arrived less than this ago is not given yet (a file may still be written; a bucket's objects are
+    whole, give zero there). `out_of_time` is asked after each object; when it says so, the next scan goes on there.
     """
     cursor = cursors.get(inbox, Cursor())
     since = None if cursor.since is None else cursor.since - overlap

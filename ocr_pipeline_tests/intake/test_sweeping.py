@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -12,10 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ocr_pipeline.intake import sweeping, tick
+from ocr_pipeline.intake import sweeping
 from ocr_pipeline.intake.options import IntakeOptions
-from ocr_pipeline.intake.sweeping import Swept
-from ocr_pipeline.intake.tick import TickResult
 from ocr_pipeline.lake import batches, deletions, planner
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.planner import BatchLimits
@@ -108,21 +105,6 @@ def test_a_clock_of_ours_that_is_behind_orders_deletions_and_returns_all_the_sam
     (gone,) = sweep().batches
     assert gone.created_at is not None
     assert gone.created_at > back.created_at
-
-
-@pytest.mark.parametrize("look", [sweeping.sweep_everything, lambda lake, options: tick.run_tick(lake, options, None)])
-def test_a_file_from_a_server_whose_clock_is_an_hour_ahead_is_taken_now(
-    tmp_path: Path, options: IntakeOptions, look: Callable[[Storage, IntakeOptions], Swept | TickResult]
-) -> None:
-    class Ahead(LocalStorage):
-        def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
-            for info in super().list(prefix, start_after):
-                yield replace(info, last_modified=info.last_modified + timedelta(hours=1))
-
-    lake = Ahead(tmp_path / "lake")
-    lake.write("inbox/a.pdf", b"%PDF-")
-    found = look(lake, replace(options, settle=timedelta(seconds=1)))
-    assert [upload.key for batch in found.batches for upload in batch.uploads] == ["inbox/a.pdf"]
 
 
 @local

@@ -175,14 +175,6 @@ def test_a_file_still_being_written_is_reported_and_taken_once_it_is_quiet(tmp_p
     assert later.unsettled == []
 
 
-def test_a_date_that_is_further_ahead_than_clocks_differ_does_not_hold_a_file_back(tmp_path: Path) -> None:
-    lake = LocalStorage(tmp_path)
-    lake.write("inbox/a.pdf", b"whole")
-    for ahead, taken in ((timedelta(minutes=5), []), (HOUR, ["inbox/a.pdf"])):
-        now = datetime.now(UTC) - ahead
-        assert given_keys(sweep(lake, "inbox/", {}, overlap=HOUR, settle=timedelta(seconds=10), now=now)) == taken
-
-
 @pytest.mark.parametrize("date", [1e9, 4e9])
 def test_a_file_that_is_moved_in_with_a_date_of_long_ago_or_of_the_future_is_found(tmp_path: Path, date: float) -> None:
     lake = LocalStorage(tmp_path)
