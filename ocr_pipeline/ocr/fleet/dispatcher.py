@@ -254,6 +254,9 @@ class Dispatcher:
                 page_task.send(backend, Choice(backend.name, "alone: was in flight at a death"), evidence)
                 self.dequeue(page_task)
                 continue
+            for backend in usable:
+                if backend.reserved_for is page_task and backend not in offered:
+                    backend.reserved_for = None  # others have begun to wait for it
             if any(backend.reserved_for is page_task for backend in self._backends):
                 continue
             empty = next((backend for backend in able if not backend.in_flight), None)

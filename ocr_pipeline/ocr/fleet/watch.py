@@ -140,7 +140,10 @@ class Watch:
         self._changed()
 
     def _record_silence(self, asked_at: float) -> None:
-        self._silent_since = asked_at if self._silent_since is None else self._silent_since
+        if self._silent_since is None:
+            # never dead by one: where this process stood still (a paused machine), it is late as well
+            self._silent_since = asked_at
+            return
         heard_at = max(self._silent_since, self._backend.speed.last_at)
         if self._clock() - heard_at >= self._rules.unreachable_after:
             self._silent_since = None

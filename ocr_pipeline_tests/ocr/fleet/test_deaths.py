@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
 
-from ocr_pipeline_tests.ocr.fleet.runs import QUICK, document, fleet_of, one, read_all, until
+from ocr_pipeline.records import PageStatus, Reason, Transcript
+from ocr_pipeline_tests.ocr.fleet.runs import QUICK, document, fleet_of, one, read_all, two, until
 from ocr_pipeline_tests.ocr.fleet.tunnel import Tunnel
 from ocr_pipeline_tests.simulator import SimulatedServer
 
@@ -69,6 +71,48 @@ def test_when_only_the_way_to_the_server_was_lost_its_pages_go_on_side_by_side()
     assert run.outcomes["connection_lost"] >= 4
     assert run.choices["alone"] == 0
     assert ceiling == 10  # nor is the server thought to bear fewer pages
+
+
+def test_a_server_that_is_kept_free_for_one_page_is_given_to_others_that_come_meanwhile():
+    tuning = replace(QUICK, suspect_patience=60.0)
+
+    async def scene(rtx4090, spark):
+        theirs = one(spark, slots=4)
+        async with fleet_of(theirs) as stranger, fleet_of(two(rtx4090, spark), tuning=tuning) as fleet:
+            small, large = fleet.backends
+            tasks = [asyncio.create_task(stranger.transcribe(page)) for page in document("theirs", 60)]
+            await until(lambda: stranger.backends[0].in_flight)
+            tasks += [asyncio.create_task(fleet.transcribe(page)) for page in document("tail", 2)]
+            await until(lambda: small.in_flight == 2)
+            [suspect] = document("suspect", 1)
+            tasks.append(asyncio.create_task(fleet.transcribe(suspect, killed_a_server(suspect))))
+            await until(lambda: large.reserved_for is not None)  # and it is never empty: the stranger is there
+            tasks += [asyncio.create_task(fleet.transcribe(page)) for page in document("next", 40)]
+            await until(lambda: large.in_flight)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    slow = SimulatedServer(**SMALL, seconds_per_page=20.0)
+    with slow as rtx4090, SimulatedServer(**SMALL, seconds_per_page=1.0) as spark:
+        asyncio.run(scene(rtx4090.ready(), spark.ready()))
+
+
+def killed_a_server(image):
+    return Transcript(
+        recipe_id="before",
+        image_sha256=image.sha256,
+        status=PageStatus.FAILED,
+        text="",
+        format="grounding",
+        engine="vllm",
+        backend="spark",
+        model="deepseek-ai/DeepSeek-OCR",
+        width=image.width,
+        height=image.height,
+        finished_at=datetime(2026, 11, 1, tzinfo=UTC),
+        reason=Reason.POISONED,
+    )
 
 
 async def alone_at(fleet, server):

@@ -98,6 +98,20 @@ def test_a_server_that_answers_nothing_for_half_a_minute_while_it_has_a_page_is_
     assert asyncio.run(scene()) == [0, 0, 0, 1]
 
 
+def test_one_poll_that_was_late_since_this_process_stood_still_is_no_death():
+    async def scene():
+        async with watched() as (server, it):
+            server.gone()
+            it.send()
+            poll = asyncio.create_task(it.watch.poll())
+            await asyncio.sleep(0)  # it is sent
+            it.now = 40.0  # the machine was paused
+            await poll
+            return it.backend.deaths.count
+
+    assert asyncio.run(scene()) == 0
+
+
 def test_a_poll_without_an_answer_before_an_outage_does_not_count_after_it():
     async def scene():
         async with watched() as (server, it):
