@@ -17,7 +17,7 @@ from ocr_pipeline.flow.reading import Reading
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.flow.results import document_pieces
 from ocr_pipeline.lake import batches, keys
-from ocr_pipeline.lake.storage import ObjectMissing, Storage, parallel_map
+from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage, parallel_map
 from ocr_pipeline.records import Batch, DocumentResult, Region, Upload
 
 _IMAGES_AT_ONCE = 4
@@ -34,14 +34,20 @@ class Shown:
 
 def later(storage: Storage, batch: Batch, upload: Upload) -> Shown | None:
     """The latest batch that has written the document's files, where its rows go before those of `batch`."""
-    return _latest(storage, upload.key, [mark for mark in _marks(storage, upload.key) if mark > _mark(batch, upload)])
+    marks = [mark for mark in _marks(storage, upload.key) if mark > _mark(batch, upload)]
+    with contextlib.suppress(ObjectUnreadable):  # a follow-up could not name the upload
+        return _latest(storage, upload.key, marks)
+    return None
 
 
 def write(storage: Storage, batch: Batch, drawn: RenderedDocument, read: Reading) -> bool:
     """Writes the figures and the markdown file; a rejected document has none. False where they are a later batch's."""
     upload = drawn.upload
     mine, marks = _mark(batch, upload), _marks(storage, upload.key)
-    if _latest(storage, upload.key, [mark for mark in marks if mark > mine]) is not None:
+    try:
+        if _latest(storage, upload.key, [mark for mark in marks if mark > mine]) is not None:
+            return False
+    except ObjectUnreadable:  # the later batch's list is broken; the files may well be its
         return False
     storage.write(mine, batch.name.encode())
     storage.delete([mark for mark in marks if mark < mine])
@@ -68,7 +74,10 @@ def _marks(storage: Storage, upload_key: str) -> list[str]:
 
 
 def _latest(storage: Storage, upload_key: str, marks: Sequence[str]) -> Shown | None:
-    """Whose mark is the last one. A batch whose list is gone, or no longer names the document, does not count."""
+    """Whose mark is the last one. A batch whose list is gone, or no longer names the document, does not count.
+
+    Raises ObjectUnreadable.
+    """
     for mark in reversed(marks):
         name = keys.batch_of_shown(mark)
         with contextlib.suppress(ObjectMissing):

@@ -133,7 +133,7 @@ class BatchStream:
             self._storage.delete([*images, keys.rendered(self._batch.name, drawn.document_id)])
             return
         if again:  # the earlier run may have died before its requests became rows
-            result = with_earlier(result, reading.read(self._storage, self._batch.name, drawn.document_id))
+            result = with_earlier(result, reading.read_sound(self._storage, self._batch.name, drawn.document_id))
         reading.write(self._storage, self._batch.name, result)
         is_alone = not again and not self._batch.repeats  # nobody has read the upload before
         overtaken, lacking = False, None
@@ -390,7 +390,7 @@ class BatchStream:
     ) -> list[PageReading]:
         """What stands of pages whose images are gone (`missing`: by number, why). What was read of an image is known by
         its hash; under another recipe the text stays that the page has."""
-        own = reading.read(self._storage, self._batch.name, document.document_id)
+        own = reading.read_sound(self._storage, self._batch.name, document.document_id)
         standing = {page.number: page for page in (own.pages if own else ())} | kept.readings
 
         def one(page: RenderedPage) -> PageReading:

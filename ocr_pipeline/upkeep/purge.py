@@ -130,7 +130,7 @@ def _left(lake: Storage, warehouse: Warehouse, before: Traces) -> tuple[str, ...
     after = traces(lake, warehouse, before.upload_key)
     found = [f"{count} rows in {table}" for table, count in left_of(warehouse, before.document_id).items() if count]
     found += [f"batch {name}" for name in sorted(after.batches)]
-    found += [*after.own, *after.shared, *(keys.reading(batch, document) for batch, document in after.sharers)]
+    found += [*after.own, *after.shared, *(keys.reading(batch, document) for batch, document in after.naming)]
     # after the purge nothing tells any more which images were its own: those that went must not be there again
     found += [key for key in before.own if key not in after.own and lake.stat(key) is not None]
     return tuple(found)

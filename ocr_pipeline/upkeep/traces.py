@@ -32,11 +32,12 @@ class Traces:
     batches: frozenset[str] = frozenset()  # whose list, records, Parquet or manifest name it
     own: tuple[str, ...] = ()  # objects that are its alone
     shared: tuple[str, ...] = ()  # transcripts of page images that other documents have too, and that name it
-    sharers: tuple[tuple[str, str], ...] = ()  # the documents whose records repeat such transcripts
+    sharers: tuple[tuple[str, str], ...] = ()  # the documents that have these images: their runs may repeat them
+    naming: tuple[tuple[str, str], ...] = ()  # of the sharers those whose records name it
 
     @property
     def found(self) -> bool:
-        return bool(self.batches or self.own or self.shared or self.sharers)
+        return bool(self.batches or self.own or self.shared or self.naming)
 
 
 def traces(lake: Storage, warehouse: Warehouse, upload_key: str) -> Traces:
@@ -47,8 +48,7 @@ def traces(lake: Storage, warehouse: Warehouse, upload_key: str) -> Traces:
         for batch in batches.load(lake)
         if upload_key in batch.deleted or any(upload.key == upload_key for upload in batch.uploads)
     }
-    everything = [info.key for info in lake.list(keys.PAGES)]
-    records = [key for key in everything if f"/{document_id}/" in key]
+    records, of_others = _records(lake, document_id)
     named.update(key.split("/")[1] for key in records)
     images = _drawn(lake, records) | _in_tables(warehouse, document_id)
     files = parquet_files(lake)
@@ -61,6 +61,7 @@ def traces(lake: Storage, warehouse: Warehouse, upload_key: str) -> Traces:
     asked, by_others = _transcripts(lake, document_id, images)
     images.update(sha for _, sha in asked)
     sharers = _sharers(published, warehouse, document_id, images)
+    naming, copies = _naming(lake, of_others, document_id)
     kept = by_others | {image for _, _, image in sharers}
     return Traces(
         upload_key=upload_key,
@@ -76,9 +77,11 @@ def traces(lake: Storage, warehouse: Warehouse, upload_key: str) -> Traces:
             *_poisoned(lake, document_id, images - kept),
             *_of_the_worker(lake, upload_key),
             *_copies_of_lists(lake, upload_key),
+            *copies,
         ),
         shared=tuple(key for key, sha in asked if sha in kept),
-        sharers=tuple(sorted(_naming(lake, everything, document_id))),
+        sharers=tuple(sorted({(batch, document) for batch, document, image in sharers if image in images} | naming)),
+        naming=tuple(sorted(naming)),
     )
 
 
@@ -133,15 +136,30 @@ def _drawn(lake: Storage, records: list[str]) -> set[str]:
     return found
 
 
-def _naming(lake: Storage, records: list[str], document_id: str) -> Iterator[tuple[str, str]]:
-    """(batch, document) of the records of other documents that name this one: they repeat the transcripts of the page
-    images that both have, published or not, and those say who asked."""
+def _records(lake: Storage, document_id: str) -> tuple[list[str], list[str]]:
+    """Keys of all objects of the document below pages/, and of the records of reading of the others."""
+    own, of_others = [], []
+    for info in lake.list(keys.PAGES):
+        if f"/{document_id}/" in info.key:
+            own.append(info.key)
+        elif info.key.endswith("/reading.json"):
+            of_others.append(info.key)
+    return own, of_others
+
+
+def _naming(lake: Storage, records: list[str], document_id: str) -> tuple[set[tuple[str, str]], list[str]]:
+    """(batch, document) of the records of others that name this document, and keys of copies of such records. They
+    repeat the transcripts of page images that both have, published or not, and those say who asked."""
+    named, copies = set(), []
     mark = document_id.encode()
-    others = (key for key in records if key.endswith("/reading.json") and f"/{document_id}/" not in key)
-    for key, data in lake.read_many(others):
+    for key, data in lake.read_many(records):
         if data is not None and mark in data:
-            _, batch, document, _ = key.split("/")
-            yield batch, document
+            match key.split("/"):
+                case [_, batch, document, _]:
+                    named.add((batch, document))
+                case _:  # no run ever looks at it
+                    copies.append(key)
+    return named, copies
 
 
 def _in_tables(warehouse: Warehouse, document_id: str) -> set[str]:

@@ -53,6 +53,21 @@ def listed(pipeline: Pipeline, batch: Batch) -> Batch:
     return batch
 
 
+def test_where_the_later_batchs_list_is_broken_its_files_stay_and_the_rest_of_the_older_batch_is_done(
+    pipeline: Pipeline,
+) -> None:
+    old = pipeline.cut({"a.pdf": numbered(1, "old"), "b.pdf": numbered(1, "b")})
+    pipeline.process(old)
+    new = pipeline.cut({"a.pdf": numbered(1, "new")})
+    pipeline.process(new)
+    shown = pipeline.lake.read(keys.markdown(KEY))
+    pipeline.lake.delete([KEY, keys.markdown("inbox/b.pdf")])
+    pipeline.lake.write(keys.batch(new.name), b"")
+    pipeline.service.run(old)
+    assert pipeline.lake.read(keys.markdown(KEY)) == shown
+    assert pipeline.lake.stat(keys.markdown("inbox/b.pdf")) is not None
+
+
 def test_an_older_batch_run_again_leaves_the_figures_of_the_newer_upload(pipeline: Pipeline) -> None:
     answering(pipeline, HIGH)
     old = pipeline.cut({"a.pdf": numbered(1)})

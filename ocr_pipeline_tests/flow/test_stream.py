@@ -104,6 +104,19 @@ def test_a_second_run_asks_nothing_and_gives_the_same_rows(
     assert rows(lake, batch) == first
 
 
+def test_a_record_of_reading_that_is_broken_is_made_anew_by_the_next_run(
+    lake: Storage, service: OcrService, transcriber: ScriptedTranscriber
+) -> None:
+    batch = put(lake, {"a.pdf": numbered(2), "b.pdf": numbered(1, "b")})
+    service.run(batch)
+    key = keys.reading(batch.name, keys.document_id("inbox/a.pdf"))
+    record, asked = lake.read(key), dict(transcriber.asked)
+    lake.write(key, record[:100])
+    service.run(batch)
+    assert lake.read(key) == record
+    assert dict(transcriber.asked) == asked
+
+
 def test_an_edited_pdf_asks_only_for_its_changed_page(
     lake: Storage, service: OcrService, transcriber: ScriptedTranscriber
 ) -> None:

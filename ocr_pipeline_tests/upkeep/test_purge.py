@@ -87,6 +87,29 @@ def test_a_record_that_shares_a_page_and_is_not_published_yet_forgets_who_asked_
     assert pipeline.naming(keys.document_id("inbox/a.pdf"), "inbox/a.pdf") == []
 
 
+def test_a_purge_waits_for_runs_of_documents_with_the_same_page_image_though_their_records_do_not_name_it_yet(
+    pipeline: Pipeline,
+) -> None:
+    pipeline.transcriber.script = lambda image: Reason.BACKEND_UNAVAILABLE
+    other = pipeline.cut({"b.pdf": numbered(2)})
+    pipeline.process(other)
+    pipeline.transcriber.script = lambda image: None
+    pipeline.process(pipeline.cut({"a.pdf": numbered(1)}))  # b.pdf's first page: asked again, and answered
+    found = traces(pipeline.lake, pipeline.warehouse, "inbox/a.pdf")
+    assert found.sharers == ((other.name, keys.document_id("inbox/b.pdf")),)
+
+
+def test_a_purge_takes_the_copies_of_records_that_name_the_document(pipeline: Pipeline) -> None:
+    pipeline.process(pipeline.cut({"a.pdf": numbered(1)}))
+    batch = pipeline.cut({"b.pdf": numbered(1)})
+    pipeline.process(batch)
+    record = pipeline.lake.read(keys.reading(batch.name, keys.document_id("inbox/b.pdf")))
+    for folder in ("backup", "backup/of/yesterday"):
+        pipeline.lake.write(f"{keys.PAGES}{folder}/reading.json", record)
+    assert pipeline.purge("inbox/a.pdf").left == ()
+    assert pipeline.naming(keys.document_id("inbox/a.pdf"), "inbox/a.pdf") == []
+
+
 def test_a_purge_takes_the_copies_of_batch_lists_that_name_the_document(pipeline: Pipeline) -> None:
     batch = pipeline.cut({'a "1" ü\n.pdf': numbered(1), "b.pdf": numbered(1, "b")})
     other = pipeline.cut({"c.pdf": numbered(1, "c")})
