@@ -11,7 +11,7 @@ from ocr_pipeline.lake import keys
 from ocr_pipeline.records import Batch, Reason
 from ocr_pipeline_tests.pdfs import numbered
 from ocr_pipeline_tests.upkeep.pipeline import Pipeline
-from ocr_pipeline_tests.upkeep.test_overlapping_retries import KEY, recipes, statuses, under_a_newer_recipe
+from ocr_pipeline_tests.upkeep.retrying import KEY, recipes, statuses, under_a_newer_recipe
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from ocr_pipeline.records import Batch, Reason
 from ocr_pipeline_tests.flow.doubles import ScriptedTranscriber
 from ocr_pipeline_tests.pdfs import numbered, pdf
 from ocr_pipeline_tests.upkeep.pipeline import Pipeline
-from ocr_pipeline_tests.upkeep.test_overlapping_retries import (
+from ocr_pipeline_tests.upkeep.retrying import (
     KEY,
     agree,
     asked_for,
