@@ -25,7 +25,7 @@ from ocr_pipeline.warehouse.connection import Warehouse
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """What knows one document. Lake keys, but for `batches` (names) and `sharers` (batch, document)."""
+    """What knows one document. Lake keys, but for `batches` (names), `sharers` and `naming` (batch, document)."""
 
     upload_key: str
     document_id: str
