@@ -44,6 +44,7 @@ class Server:
         self._load = 0
         self._deaths_in = 0  # chat requests until the one that it dies with
         self._fault_timer: asyncio.TimerHandle | None = None
+        self._dies_after_hang = ""  # the manner, where a poison page waits in an engine that hangs
 
     def _engine_event(self, what: str, job: Job) -> None:
         if what == "end":
@@ -150,6 +151,8 @@ class Server:
             self._fault_timer = None
         if ends:
             self._fault_timer = asyncio.get_running_loop().call_later(min(ends) + 0.001, self._apply_faults)
+        if hang is None and self._dies_after_hang:
+            self.die(self._dies_after_hang)
 
     def die(self, manner: str) -> None:
         """ "engine": those in flight get a 500, /health 503, then the process exits with code 0, as the real one does.
@@ -233,9 +236,15 @@ class Server:
                 self.die(die["manner"])
         how = {"greedy": asked.greedy, "grounded": asked.grounded, "guarded": asked.ngram is not None}
         if asked.pictures and (poison := self.faults.strikes("poison", sha256, **how)) is not None:
-            self.die(poison["manner"])
+            self._read_poison(poison["manner"])
         if self.options.mode == "scripted" and any(crops_sum_to_zero(picture) for picture in asked.pictures):
-            self.die("engine")
+            self._read_poison("engine")
+
+    def _read_poison(self, manner: str) -> None:
+        if self.faults.get("hang") is not None:
+            self._dies_after_hang = manner  # an engine that stands still reads no page
+        else:
+            self.die(manner)
 
     def _say(self, asked: ChatRequest, sha256: str) -> Completion:
         return completion.complete(

@@ -200,6 +200,15 @@ def test_a_poison_page_kills_each_time_and_still_after_a_restart(mortal: Simulat
     assert mortal.stats().pages[sha256(5)].asked == 2
 
 
+def test_a_poison_page_kills_a_server_that_hangs_when_it_goes_on(mortal: SimulatedServer) -> None:
+    mortal.set_faults(hang=True, poison={"images": [sha256(5)]})
+    with pytest.raises(httpx.ReadTimeout):
+        ask(mortal.url, 5, timeout=0.3)
+    assert _health(mortal) == 200
+    mortal.set_faults(hang=None)
+    mortal.wait_for_death()
+
+
 def test_a_fault_that_does_not_exist_is_refused_with_the_list(server: SimulatedServer) -> None:
     with pytest.raises(ValueError, match="no fault 'tired'; there are storm_503"):
         server.set_faults(tired=True)

@@ -136,18 +136,26 @@ def wait_for_running(http: httpx.Client, count: int) -> None:
 
 
 @contextlib.contextmanager
-def held_in_flight(server: ServerUnderTest, http: httpx.Client, count: int, key: str) -> Iterator[None]:
-    """So many requests in flight that do not end before this does, on a server that tracks its load.
+def paused(server: ServerUnderTest, http: httpx.Client) -> Iterator[Callable[[int], None]]:
+    """The engine of a server that tracks its load stands still, so that what is sent meanwhile stays in flight.
 
-    The engine stands still from before they are sent: on two cores a decoding vLLM may leave its own API server, and
-    this process, without a processor for seconds, longer than a request lasts in a context of 1024 tokens.
+    What is given waits until there are so many such requests. With an engine at work nothing could be counted on: on
+    two cores a decoding vLLM may leave its own API server, and this process, without a processor for seconds, longer
+    than the longest answer takes.
     """
     wait_for_running(http, 0)
     idle = _load(http)
-    with server.paused_engine(), contextlib.ExitStack() as connections:
+    with server.paused_engine():
+        yield lambda count: _wait_until(lambda: _load(http) == idle + count, f"never {count} requests in flight")
+
+
+@contextlib.contextmanager
+def held_in_flight(server: ServerUnderTest, http: httpx.Client, count: int, key: str) -> Iterator[None]:
+    """So many requests in flight that do not end before this does, on a server that tracks its load."""
+    with paused(server, http) as wait_for_in_flight, contextlib.ExitStack() as connections:
         for _ in range(count):
             connections.enter_context(sent(server.url, body(messages=messages("loop!")), key))
-        _wait_until(lambda: _load(http) == idle + count, f"never {count} requests in flight")
+        wait_for_in_flight(count)
         yield
     wait_for_running(http, 0)
 

@@ -47,7 +47,7 @@ def server(any_server: ServerUnderTest) -> ServerUnderTest:
 
 @pytest.fixture
 def plain_server(any_server: ServerUnderTest) -> ServerUnderTest:
-    """Without the logits processor."""
+    """Without the logits processor, with load tracking."""
     return _ensured(any_server, "plain")
 
 
@@ -57,8 +57,11 @@ def strict_server(any_server: ServerUnderTest) -> ServerUnderTest:
     return _ensured(any_server, "strict")
 
 
+Connect = Callable[[ServerUnderTest], httpx.Client]
+
+
 @pytest.fixture
-def connect() -> Iterator[Callable[[ServerUnderTest], httpx.Client]]:
+def connect() -> Iterator[Connect]:
     """Opens clients, a new connection pool each; closes them after the test."""
     clients: list[httpx.Client] = []
 
@@ -110,7 +113,7 @@ def backend_of(backends_file_of: BackendsFileOf) -> BackendOf:
 
 
 @pytest.fixture
-def http(server: ServerUnderTest, connect: Callable[[ServerUnderTest], httpx.Client]) -> httpx.Client:
+def http(server: ServerUnderTest, connect: Connect) -> httpx.Client:
     return connect(server)
 
 
@@ -125,7 +128,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _phase(item: pytest.Item) -> int:
     fixtures = getattr(item, "fixturenames", [])
     if "plain_server" in fixtures:
-        return 3
-    if "strict_server" in fixtures:
-        return 2
-    return 1 if "test_death" in item.nodeid else 0
+        return 3 if "test_death" in item.nodeid else 2
+    return 1 if "strict_server" in fixtures else 0

@@ -1,7 +1,7 @@
 """The two kinds of server that the contract is held against: the simulator, and the real vLLM of the lab.
 
-Both can be had in three variants: "standard", "plain" (no logits processor) and "strict" (API key, short queue and
-context, one image a prompt, load tracking, priorities). Not here: what is asked of them.
+Both can be had in three variants: "standard", "plain" (no logits processor, load tracking) and "strict" (API key,
+short queue and context, one image a prompt, load tracking, priorities). Not here: what is asked of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LAB = Path(__file__).resolve().parents[2] / ".ci" / "vllm-lab"
 LAB_KEY = "lab-key"
 _VARIANTS: dict[str, dict[str, Any]] = {
     "standard": {},
-    "plain": {"logits_processor": False},
+    "plain": {"logits_processor": False, "load_tracking": True},
     "strict": {
         "api_key": LAB_KEY,
         "max_num_queued_reqs": 2,
@@ -48,7 +48,7 @@ class ServerUnderTest(Protocol):
         """kill -9 of the engine; the API server lives on for a moment."""
 
     def paused_engine(self) -> contextlib.AbstractContextManager[None]:
-        """The engine stands still, so that no request ends; the API server goes on."""
+        """The engine stands still, so that no request ends; the API server goes on. It may be killed meanwhile."""
 
     def close(self) -> None: ...
 
@@ -83,7 +83,8 @@ class Simulator:
         try:
             yield
         finally:
-            self._server.set_faults(hang=None)
+            with contextlib.suppress(OSError):  # killed meanwhile: nobody listens
+                self._server.set_faults(hang=None)
 
     def close(self) -> None:
         if self._server is not None:

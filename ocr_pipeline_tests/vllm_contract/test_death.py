@@ -1,11 +1,12 @@
 """How a server dies: what those in flight hear, what /health says, and that one valid image can do it.
 
-The conftest runs these after the other tests of the standard server: each costs the real one a restart.
+The server is the plain one because it tracks its load. The conftest runs these last: each costs the real one a restart.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import time
@@ -22,25 +23,25 @@ from ocr_pipeline_tests.vllm_contract.asking import (
     PATH,
     body,
     data_url,
+    paused,
     picture,
     poison,
     read_all,
     sent,
-    wait_for_running,
 )
-from ocr_pipeline_tests.vllm_contract.conftest import BackendOf
+from ocr_pipeline_tests.vllm_contract.conftest import BackendOf, Connect
 from ocr_pipeline_tests.vllm_contract.servers import ServerUnderTest
 
 
 def test_when_the_engine_is_killed_those_in_flight_get_a_500_and_the_server_goes(
-    server: ServerUnderTest, http: httpx.Client, backend_of: BackendOf
+    plain_server: ServerUnderTest, connect: Connect, backend_of: BackendOf
 ) -> None:
-    endless = body("loop!", max_tokens=8000)
+    server = plain_server
     backend = backend_of(server)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, paused(server, connect(server)) as wait_for_in_flight:
         ours = pool.submit(_our_client_asks, backend)
-        with sent(server.url, endless) as first, sent(server.url, {**endless, "stream": True}) as streamed:
-            wait_for_running(http, 3)
+        with sent(server.url, body()) as first, sent(server.url, body(stream=True)) as streamed:
+            wait_for_in_flight(3)
             server.kill_engine()
             whole, stream = read_all(first), read_all(streamed)
         answer = ours.result()
@@ -58,8 +59,7 @@ def test_when_the_engine_is_killed_those_in_flight_get_a_500_and_the_server_goes
 
 
 def _our_client_asks(backend: Backend) -> Answer:
-    """A page that is read for as long as the server lives."""
-    rung = replace(backend.model.rungs[0], prompt="loop!", extra_body={})
+    rung = replace(backend.model.rungs[0], extra_body={})
 
     async def ask() -> Answer:
         client = VllmClient(backend)
@@ -72,16 +72,21 @@ def _our_client_asks(backend: Backend) -> Answer:
 
 
 def test_one_valid_image_kills_the_server_and_with_it_every_request_in_flight(
-    server: ServerUnderTest, http: httpx.Client
+    plain_server: ServerUnderTest, connect: Connect
 ) -> None:
+    server = plain_server
+    http = connect(server)
     harmless = http.post(PATH, json=body("Text.", data_url(_one_pixel_off()), max_tokens=1))
     assert harmless.status_code == 200
     small = http.post(PATH, json=body("Text.", data_url(poison(640, 640)), max_tokens=1))
     assert small.status_code == 200
-    with sent(server.url, body("loop!", max_tokens=8000)) as innocent:
-        wait_for_running(http, 1)
-        with sent(server.url, body("Text.", data_url(poison()))) as guilty:
-            answers = [read_all(guilty), read_all(innocent)]
+    with contextlib.ExitStack() as connections:
+        with paused(server, http) as wait_for_in_flight:
+            innocent = connections.enter_context(sent(server.url, body("loop!", max_tokens=8000)))
+            wait_for_in_flight(1)
+            guilty = connections.enter_context(sent(server.url, body("Text.", data_url(poison()))))
+            wait_for_in_flight(2)
+        answers = [read_all(guilty), read_all(innocent)]
     for answer in answers:
         assert answer.startswith(b"HTTP/1.1 500 ")
         _assert_dead_engine(json.loads(answer.partition(b"\r\n\r\n")[2])["error"])

@@ -15,8 +15,8 @@ from ocr_pipeline.ocr.vllm.answers import Answer, Ask, Fault, Rung
 from ocr_pipeline.ocr.vllm.backends import Backend
 from ocr_pipeline.ocr.vllm.client import VllmClient
 from ocr_pipeline.ocr.vllm.preflight import Check, preflight
-from ocr_pipeline_tests.vllm_contract.asking import CLEAN, held_in_flight, picture, wait_for_running
-from ocr_pipeline_tests.vllm_contract.conftest import BackendOf
+from ocr_pipeline_tests.vllm_contract.asking import CLEAN, Metrics, held_in_flight, paused, picture, wait_for_running
+from ocr_pipeline_tests.vllm_contract.conftest import BackendOf, Connect
 from ocr_pipeline_tests.vllm_contract.servers import LAB_KEY, ServerUnderTest
 
 T = TypeVar("T")
@@ -98,20 +98,27 @@ def test_arguments_that_the_processor_refuses_are_the_configurations_fault(
 
 
 def test_a_request_that_is_cancelled_leaves_the_server(
-    server: ServerUnderTest, http: httpx.Client, backend_of: BackendOf
+    plain_server: ServerUnderTest, connect: Connect, backend_of: BackendOf
 ) -> None:
-    backend = backend_of(server)
+    backend = backend_of(plain_server)
+    http = connect(plain_server)
     endless = _ask_of(backend, picture(kind="JPEG"), prompt="loop!", extra_body={})
 
     async def cancelled(client: VllmClient) -> None:
-        asked = asyncio.create_task(client.ask(endless))
-        await asyncio.to_thread(wait_for_running, http, 1)
-        asked.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asked
-        await asyncio.to_thread(wait_for_running, http, 0)
+        with paused(plain_server, http) as wait_for_in_flight:
+            asked = asyncio.create_task(client.ask(endless))
+            await asyncio.to_thread(wait_for_in_flight, 1)
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+            await asyncio.to_thread(wait_for_in_flight, 0)
 
+    before = _generated(http)
     _with_client(backend, cancelled)
+    # Beside a page that is read now, the engine does nothing for the one that was given up.
+    assert _answer(backend, picture(kind="JPEG")).outcome == "ok"
+    wait_for_running(http, 0)
+    assert _generated(http) - before < 1000
 
 
 def test_the_preflight_of_a_good_server_is_green(server: ServerUnderTest, backend_of: BackendOf) -> None:
@@ -148,14 +155,16 @@ def test_a_wrong_key_is_the_configurations_fault_and_is_not_shown(
     assert _red(asyncio.run(preflight(backend, picture(kind="JPEG")))).name == "reachable"
 
 
-def test_a_full_queue_is_transient(
-    strict_server: ServerUnderTest, connect: Callable[[ServerUnderTest], httpx.Client], backend_of: BackendOf
-) -> None:
+def test_a_full_queue_is_transient(strict_server: ServerUnderTest, connect: Connect, backend_of: BackendOf) -> None:
     http = connect(strict_server)
     backend = replace(backend_of(strict_server), max_model_len=1024)
     with held_in_flight(strict_server, http, 2, LAB_KEY):
         answer = _answer(backend, picture(kind="JPEG"), sampling={"temperature": 0, "max_tokens": 10})
     assert (answer.outcome, answer.fault) == ("http_503", Fault.TRANSIENT)
+
+
+def _generated(http: httpx.Client) -> float:
+    return Metrics(http.get("/metrics").text).get("generation_tokens_total")
 
 
 def _red(checks: list[Check]) -> Check:

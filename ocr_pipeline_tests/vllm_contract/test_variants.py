@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import httpx
 import pytest
 
@@ -18,9 +16,8 @@ from ocr_pipeline_tests.vllm_contract.asking import (
     messages,
     picture,
 )
+from ocr_pipeline_tests.vllm_contract.conftest import Connect
 from ocr_pipeline_tests.vllm_contract.servers import LAB_KEY, ServerUnderTest
-
-Connect = Callable[[ServerUnderTest], httpx.Client]
 
 
 class TestStrict:
