@@ -130,9 +130,20 @@ class Metrics:
         return {frozenset(key for key, _ in pairs) for (n, pairs) in self.samples if n == name}
 
 
-def wait_for_running(http: httpx.Client, count: int) -> None:
-    """Returns when the server says that exactly so many requests run."""
-    _wait_until(lambda: _running(http) == count, f"never {count} requests running")
+def metrics(http: httpx.Client) -> Metrics:
+    return Metrics(http.get("/metrics").text)
+
+
+def idle_metrics(http: httpx.Client) -> Metrics:
+    """Waits until no request runs or waits."""
+    readings: list[Metrics] = []
+
+    def is_idle() -> bool:
+        readings.append(metrics(http))
+        return readings[-1].get("num_requests_running") + readings[-1].get("num_requests_waiting") == 0
+
+    wait_until(is_idle, "the server never became idle", seconds=60)
+    return readings[-1]
 
 
 @contextlib.contextmanager
@@ -143,10 +154,24 @@ def paused(server: ServerUnderTest, http: httpx.Client) -> Iterator[Callable[[in
     two cores a decoding vLLM may leave its own API server, and this process, without a processor for seconds, longer
     than the longest answer takes.
     """
-    wait_for_running(http, 0)
-    idle = _load(http)
+    idle_metrics(http)
+    idle = load(http)
     with server.paused_engine():
-        yield lambda count: _wait_until(lambda: _load(http) == idle + count, f"never {count} requests in flight")
+        yield lambda count: wait_until(lambda: load(http) == idle + count, f"never {count} requests in flight")
+
+
+@contextlib.contextmanager
+def paused_when(server: ServerUnderTest, http: httpx.Client, condition: Callable[[Metrics], bool]) -> Iterator[Metrics]:
+    """Lets the engine work a moment at a time until /metrics fulfils the condition; it stands still in the block."""
+    until = time.monotonic() + 30
+    while True:
+        with server.paused_engine():
+            reading = metrics(http)
+            if condition(reading):
+                yield reading
+                return
+        assert time.monotonic() < until, {name: v for (name, _), v in reading.samples.items() if "num_requests" in name}
+        time.sleep(0.05)  # the moment
 
 
 @contextlib.contextmanager
@@ -157,18 +182,14 @@ def held_in_flight(server: ServerUnderTest, http: httpx.Client, count: int, key:
             connections.enter_context(sent(server.url, body(messages=messages("loop!")), key))
         wait_for_in_flight(count)
         yield
-    wait_for_running(http, 0)
+    idle_metrics(http)
 
 
-def _running(http: httpx.Client) -> float:
-    return Metrics(http.get("/metrics").text).get("num_requests_running")
-
-
-def _load(http: httpx.Client) -> int:
+def load(http: httpx.Client) -> int:
     return int(http.get("/load").json()["server_load"])
 
 
-def _wait_until(is_so: Callable[[], bool], otherwise: str, seconds: float = 30) -> None:
+def wait_until(is_so: Callable[[], bool], otherwise: str, seconds: float = 30) -> None:
     until = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < until, otherwise

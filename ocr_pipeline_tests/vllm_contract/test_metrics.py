@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from ocr_pipeline_tests.vllm_contract.asking import MODEL, PATH, Metrics, body, data_url, picture, sent
+from ocr_pipeline_tests.vllm_contract.asking import (
+    MODEL,
+    PATH,
+    body,
+    data_url,
+    idle_metrics,
+    load,
+    metrics,
+    paused_when,
+    picture,
+    sent,
+    wait_until,
+)
+from ocr_pipeline_tests.vllm_contract.conftest import Connect
 from ocr_pipeline_tests.vllm_contract.servers import ServerUnderTest
 
 FAMILIES: dict[str, tuple[str, frozenset[str]]] = {
@@ -53,23 +64,6 @@ PER_REQUEST = (
 )  # fmt: skip
 
 
-def _read(http: httpx.Client) -> Metrics:
-    return Metrics(http.get("/metrics").text)
-
-
-def _until(http: httpx.Client, condition: Callable[[Metrics], bool], seconds: float = 20) -> Metrics:
-    """The first reading that fulfils the condition."""
-    until = time.monotonic() + seconds
-    while not condition(reading := _read(http)):
-        assert time.monotonic() < until, {name: v for (name, _), v in reading.samples.items() if "num_requests" in name}
-        time.sleep(0.05)  # between two polls
-    return reading
-
-
-def _idle(http: httpx.Client) -> Metrics:
-    return _until(http, lambda m: m.get("num_requests_running") + m.get("num_requests_waiting") == 0)
-
-
 def test_it_is_prometheus_text(http: httpx.Client) -> None:
     answer = http.get("/metrics")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain; version=1.0.0; charset=utf-8")
@@ -77,7 +71,7 @@ def test_it_is_prometheus_text(http: httpx.Client) -> None:
 
 def test_the_families_have_these_types_and_labels(http: httpx.Client) -> None:
     http.post(PATH, json=body(max_tokens=2))
-    reading = _read(http)
+    reading = metrics(http)
     common = frozenset({"engine", "model_name"})
     for name, (kind, labels) in FAMILIES.items():
         assert reading.types[name] == kind, name
@@ -85,7 +79,7 @@ def test_the_families_have_these_types_and_labels(http: httpx.Client) -> None:
 
 
 def test_the_label_values_are_known(http: httpx.Client) -> None:
-    reading = _read(http)
+    reading = metrics(http)
     for reason in ("stop", "length", "abort", "error", "repetition"):
         reading.get("request_success_total", finished_reason=reason, engine="0", model_name=MODEL)
     for reason in ("capacity", "deferred"):
@@ -96,14 +90,14 @@ def test_the_label_values_are_known(http: httpx.Client) -> None:
 
 
 def test_the_size_of_the_kv_memory_is_told(http: httpx.Client) -> None:
-    [labels] = [dict(pairs) for (name, pairs) in _read(http).samples if name == "vllm:cache_config_info"]
+    [labels] = [dict(pairs) for (name, pairs) in metrics(http).samples if name == "vllm:cache_config_info"]
     assert int(labels["kv_cache_size_tokens"]) >= 8192
     assert labels["enable_prefix_caching"] == "False"
 
 
 def test_histograms_end_in_a_bucket_that_holds_all(http: httpx.Client) -> None:
     http.post(PATH, json=body(max_tokens=3))
-    reading = _idle(http)
+    reading = idle_metrics(http)
     for name in HISTOGRAMS:
         assert reading.types[f"vllm:{name}"] == "histogram"
         count = reading.get(f"{name}_count")
@@ -114,7 +108,7 @@ def test_histograms_end_in_a_bucket_that_holds_all(http: httpx.Client) -> None:
 
 def test_buckets_of_the_request_latency_grow(http: httpx.Client) -> None:
     http.post(PATH, json=body(max_tokens=1))
-    reading = _read(http)
+    reading = metrics(http)
     buckets = sorted(
         (float(dict(pairs)["le"]), value)
         for (name, pairs), value in reading.samples.items()
@@ -125,14 +119,14 @@ def test_buckets_of_the_request_latency_grow(http: httpx.Client) -> None:
 
 
 def test_the_counters_add_up_to_what_the_answers_said(http: httpx.Client) -> None:
-    before = _idle(http)
+    before = idle_metrics(http)
     page = data_url(picture(700, 400))
     requests = [body(), body(), body(max_tokens=5), body("loop!"), body("Text.", page), body(max_tokens=0)]
     with ThreadPoolExecutor(3) as pool:
         answers = list(pool.map(lambda request: http.post(PATH, json=request), requests))
     assert [answer.status_code for answer in answers] == [200] * 5 + [400]
     told = [answer.json()["usage"] for answer in answers[:5]]
-    after = _idle(http)
+    after = idle_metrics(http)
 
     def grown(name: str, **labels: str) -> float:
         return after.get(name, **labels) - before.get(name, **labels)
@@ -150,25 +144,32 @@ def test_the_counters_add_up_to_what_the_answers_said(http: httpx.Client) -> Non
 
 
 def test_requests_in_flight_are_seen_to_run_and_the_memory_to_fill(server: ServerUnderTest, http: httpx.Client) -> None:
-    _idle(http)
+    running, generated = "num_requests_running", "generation_tokens_total"
+    idle_metrics(http)
     with contextlib.ExitStack() as connections:
         for _ in range(9):  # 8 slots: the ninth waits
-            connections.enter_context(sent(server.url, body("loop!", max_tokens=4000)))
-        reading = _until(http, lambda m: (m.get("num_requests_running"), m.get("num_requests_waiting")) == (8, 1))
-        assert reading.get("num_requests_waiting_by_reason", reason="capacity") == 1
-        assert 0 < reading.get("kv_cache_usage_perc") <= 1
-        later = _until(http, lambda m: m.get("generation_tokens_total") > reading.get("generation_tokens_total"))
-        assert later.get("num_requests_running") == 8
-    assert _idle(http).get("kv_cache_usage_perc") == 0
+            connections.enter_context(sent(server.url, body("loop!", max_tokens=8000)))
+        full = paused_when(server, http, lambda m: (m.get(running), m.get("num_requests_waiting")) == (8, 1))
+        with full as reading:
+            assert reading.get("num_requests_waiting_by_reason", reason="capacity") == 1
+            assert 0 < reading.get("kv_cache_usage_perc") <= 1
+        with paused_when(server, http, lambda m: m.get(generated) > reading.get(generated)) as later:
+            assert later.get(running) == 8
+    assert idle_metrics(http).get("kv_cache_usage_perc") == 0
 
 
 def test_a_client_that_goes_away_ends_its_request_and_is_counted_nowhere(
-    server: ServerUnderTest, http: httpx.Client
+    plain_server: ServerUnderTest, connect: Connect
 ) -> None:
-    before = _idle(http)
-    with sent(server.url, body("loop!", max_tokens=8000)):
-        _until(http, lambda m: m.get("num_requests_running") == 1)
-    after = _until(http, lambda m: m.get("num_requests_running") == 0, seconds=5)
+    http = connect(plain_server)
+    before = idle_metrics(http)
+    idle = load(http)
+    with contextlib.ExitStack() as connection:
+        connection.enter_context(sent(plain_server.url, body("loop!", max_tokens=8000)))
+        with paused_when(plain_server, http, lambda m: m.get("num_requests_running") == 1):
+            connection.close()
+            wait_until(lambda: load(http) == idle, "the server never noticed that the client is gone")
+    after = idle_metrics(http)
     for reason in ("stop", "length", "abort", "error"):
         assert after.get("request_success_total", finished_reason=reason) == before.get(
             "request_success_total", finished_reason=reason

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -15,7 +14,7 @@ from ocr_pipeline.ocr.vllm.answers import Answer, Ask, Fault, Rung
 from ocr_pipeline.ocr.vllm.backends import Backend
 from ocr_pipeline.ocr.vllm.client import VllmClient
 from ocr_pipeline.ocr.vllm.preflight import Check, preflight
-from ocr_pipeline_tests.vllm_contract.asking import CLEAN, Metrics, held_in_flight, paused, picture, wait_for_running
+from ocr_pipeline_tests.vllm_contract.asking import CLEAN, held_in_flight, idle_metrics, paused, picture
 from ocr_pipeline_tests.vllm_contract.conftest import BackendOf, Connect
 from ocr_pipeline_tests.vllm_contract.servers import LAB_KEY, ServerUnderTest
 
@@ -113,12 +112,11 @@ def test_a_request_that_is_cancelled_leaves_the_server(
                 await asked
             await asyncio.to_thread(wait_for_in_flight, 0)
 
-    before = _generated(http)
+    before = idle_metrics(http).get("generation_tokens_total")
     _with_client(backend, cancelled)
     # Beside a page that is read now, the engine does nothing for the one that was given up.
     assert _answer(backend, picture(kind="JPEG")).outcome == "ok"
-    wait_for_running(http, 0)
-    assert _generated(http) - before < 1000
+    assert idle_metrics(http).get("generation_tokens_total") - before < 1000
 
 
 def test_the_preflight_of_a_good_server_is_green(server: ServerUnderTest, backend_of: BackendOf) -> None:
@@ -161,10 +159,6 @@ def test_a_full_queue_is_transient(strict_server: ServerUnderTest, connect: Conn
     with held_in_flight(strict_server, http, 2, LAB_KEY):
         answer = _answer(backend, picture(kind="JPEG"), sampling={"temperature": 0, "max_tokens": 10})
     assert (answer.outcome, answer.fault) == ("http_503", Fault.TRANSIENT)
-
-
-def _generated(http: httpx.Client) -> float:
-    return Metrics(http.get("/metrics").text).get("generation_tokens_total")
 
 
 def _red(checks: list[Check]) -> Check:

@@ -9,11 +9,11 @@ from ocr_pipeline_tests.vllm_contract.asking import (
     CLEAN,
     PATH,
     PROMPT,
-    Metrics,
     body,
     data_url,
     held_in_flight,
     messages,
+    metrics,
     picture,
 )
 from ocr_pipeline_tests.vllm_contract.conftest import Connect
@@ -47,7 +47,7 @@ class TestStrict:
         self, strict_server: ServerUnderTest, http: httpx.Client
     ) -> None:
         with held_in_flight(strict_server, http, 2, LAB_KEY):
-            before = _metrics(http).get("admission_rejections_total", reason="max_num_queued_reqs")
+            before = metrics(http).get("admission_rejections_total", reason="max_num_queued_reqs")
             answer = http.post(PATH, json=body(max_tokens=1))
             assert http.get("/health").status_code == 200
         assert answer.status_code == 503
@@ -55,7 +55,7 @@ class TestStrict:
         assert (error["type"], error["param"], error["code"]) == ("Service Unavailable", None, 503)
         assert error["message"].startswith("The engine is currently busy and cannot accept new requests.")
         assert "retry-after" not in answer.headers
-        assert _metrics(http).get("admission_rejections_total", reason="max_num_queued_reqs") == before + 1
+        assert metrics(http).get("admission_rejections_total", reason="max_num_queued_reqs") == before + 1
 
     def test_the_load_counts_requests_in_flight(self, strict_server: ServerUnderTest, http: httpx.Client) -> None:
         with held_in_flight(strict_server, http, 2, LAB_KEY):
@@ -99,7 +99,3 @@ class TestPlain:
     def test_the_guard_that_a_request_asks_for_does_nothing(self, http: httpx.Client) -> None:
         answer = http.post(PATH, json=body("loop!", vllm_xargs={"ngram_size": 3, "window_size": 90}))
         assert answer.json()["choices"][0]["finish_reason"] == "length"
-
-
-def _metrics(http: httpx.Client) -> Metrics:
-    return Metrics(http.get("/metrics").text)
