@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from ocr_pipeline.commands import interrupts
+
 COMMANDS = {
     "ingest": "Put PDFs into the inbox and take them all the way to the tables.",
     "demo": "Take the sample PDFs through the whole pipeline and say what to look at.",
@@ -90,10 +92,11 @@ def main() -> None:
     """Entry point. Exit codes: 0 fine, 1 something failed and is listed, 2 usage or configuration, 130 Ctrl-C."""
     from pydantic import ValidationError
 
+    interrupts.watch()
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
-        code = 130
+        code = interrupts.CODE
     except click.ClickException as error:
         error.show()
         code = 2
@@ -104,7 +107,7 @@ def main() -> None:
         click.echo(f"Error: the settings cannot be used: {lines}", err=True)
         code = 2
     except KeyboardInterrupt:
-        code = 130
+        code = interrupts.CODE
     except Exception as error:
         code = _exit_code_of(error)
     sys.stdout.flush()

@@ -109,12 +109,9 @@ def _put(lake: Storage, found: Found, console: Console) -> tuple[list[Upload], l
     cannot hold is not taken."""
     uploads, not_taken = list[Upload](), list(found.not_taken)
 
-    def say_stopping() -> None:
-        console.print("stopping: waiting for the files in flight", highlight=False)
-
     with (
         Counter(console, "copying into the inbox", len(found.sources), "files") as counter,
-        closing(inbox.put_all(lake, found.sources, say_stopping)) as all_put,
+        closing(inbox.put_all(lake, found.sources)) as all_put,
     ):
         for source, put in all_put:
             if not isinstance(put, Upload):

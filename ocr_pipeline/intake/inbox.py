@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -26,12 +26,10 @@ IN_PARALLEL = ((2**20, PARALLEL), (8 * 2**20, 4))
 1 MB/s. Larger ones go one by one, on the caller's thread, where Ctrl-C ends them at once."""
 
 
-def put_all(
-    storage: Storage, sources: Iterable[Source], on_stop: Callable[[], None] = lambda: None
-) -> Generator[tuple[Source, Upload | OneFault], None, None]:
+def put_all(storage: Storage, sources: Iterable[Source]) -> Generator[tuple[Source, Upload | OneFault], None, None]:
     """Puts every file into the inbox: its upload, or what is wrong with this one. In no order.
 
-    Raises StorageError for the lake. Where it ends early it waits for the files in flight, and calls `on_stop` before.
+    Raises StorageError for the lake. Where it ends early it waits for the files in flight.
     """
     waiting = [list[Source]() for _ in (*IN_PARALLEL, None)]
     for source in sources:
@@ -49,7 +47,7 @@ def put_all(
             return source, error
 
     for (_, parallel), some in zip(IN_PARALLEL, waiting, strict=False):
-        yield from parallel_map(one, some, parallel, on_stop)
+        yield from parallel_map(one, some, parallel)
     yield from map(one, waiting[-1])
 
 

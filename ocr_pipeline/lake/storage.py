@@ -178,16 +178,10 @@ def climbs(key: str) -> bool:
     return "/./" in (path := f"/{key}/") or "/../" in path
 
 
-def parallel_map(
-    work: Callable[[In], Out],
-    items: Iterable[In],
-    parallel: int = PARALLEL,
-    on_stop: Callable[[], None] = lambda: None,
-) -> Iterator[Out]:
+def parallel_map(work: Callable[[In], Out], items: Iterable[In], parallel: int = PARALLEL) -> Iterator[Out]:
     """The results of `work` in the order of `items`; at most `parallel` at work and as many results waiting.
 
-    Where it ends early (an error, Ctrl-C, a caller who wants no more), it waits for the items at work, and calls
-    `on_stop` before.
+    Where it ends early (an error, Ctrl-C, a caller who wants no more), it waits for the items at work.
     """
     pool = ThreadPoolExecutor(parallel, thread_name_prefix="lake")
     waiting: list[Future[Out]] = []
@@ -198,9 +192,5 @@ def parallel_map(
                 yield waiting.pop(0).result()
         while waiting:
             yield waiting.pop(0).result()
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        on_stop()
-        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
