@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from ocr_pipeline.warehouse.errors import WarehouseError, WarehouseInUse
 from ocr_pipeline.warehouse.migrations import is_current, migrate
 from ocr_pipeline.warehouse.retry import file_is_in_use, with_retries
-from ocr_pipeline.warehouse.sql import identifier
+from ocr_pipeline.warehouse.sql import identifier, in_transaction
 
 T = TypeVar("T")
 
@@ -106,15 +106,8 @@ class Warehouse:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection with a transaction begun: committed at the end of the block, rolled back on any exception."""
-        with self.session() as connection:
-            connection.begin()
-            try:
-                yield connection
-                connection.commit()
-            except BaseException:
-                with contextlib.suppress(duckdb.Error):  # a failed commit has rolled back already
-                    connection.rollback()
-                raise
+        with self.session() as connection, in_transaction(connection):
+            yield connection
 
     def run(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         """What `work` returns, done in one transaction; on a conflict done again, whole, on a fresh connection."""

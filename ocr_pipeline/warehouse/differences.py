@@ -14,6 +14,7 @@ from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.load import DOCUMENT_TABLES, FOUND
 from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline.warehouse.source import Source, check_complete, relation
+from ocr_pipeline.warehouse.sql import count
 
 
 def differences(warehouse: Warehouse, batch: str, tables: Source) -> list[str]:
@@ -33,7 +34,7 @@ def differences(warehouse: Warehouse, batch: str, tables: Source) -> list[str]:
 
 
 def _missing_documents(connection: duckdb.DuckDBPyConnection, documents: str) -> str:
-    count = _count(
+    missing = count(
         connection,
         f"""
         SELECT count(*)
@@ -43,7 +44,7 @@ def _missing_documents(connection: duckdb.DuckDBPyConnection, documents: str) ->
         WHERE d.rank IS NULL OR d.rank < p.rank
         """,
     )
-    return f"documents: {count} are not there, or only as an older upload" if count else ""
+    return f"documents: {missing} are not there, or only as an older upload" if missing else ""
 
 
 def _differing_rows(connection: duckdb.DuckDBPyConnection, table: str, source: dict[str, str]) -> str:
@@ -58,7 +59,7 @@ def _differing_rows(connection: duckdb.DuckDBPyConnection, table: str, source: d
     published, held = (
         f"SELECT {row} FROM {place} WHERE document_id IN (FROM ours)" for place in (file, f"ocr.{table}")
     )
-    count = _count(
+    differing = count(
         connection,
         f"""
         WITH ours AS MATERIALIZED ({ours})
@@ -67,14 +68,14 @@ def _differing_rows(connection: duckdb.DuckDBPyConnection, table: str, source: d
         )
         """,
     )
-    return f"{table}: {count} rows differ" if count else ""
+    return f"{table}: {differing} rows differ" if differing else ""
 
 
 def _missing_attempts(connection: duckdb.DuckDBPyConnection, attempts: str) -> str:
     """Attempts are history: each of the file's is there, whatever its number among those of other batches."""
     sent = ", ".join(name for name in TABLES["attempts"].names if name != "attempt")
     file = f"(SELECT * FROM ocr.attempts WHERE false UNION ALL BY NAME SELECT * FROM {attempts})"
-    count = _count(
+    missing = count(
         connection,
         f"""
         SELECT count(*) FROM (
@@ -83,9 +84,4 @@ def _missing_attempts(connection: duckdb.DuckDBPyConnection, attempts: str) -> s
         )
         """,
     )
-    return f"attempts: {count} rows are not there" if count else ""
-
-
-def _count(connection: duckdb.DuckDBPyConnection, query: str) -> int:
-    row = connection.execute(query).fetchone()
-    return int(row[0]) if row else 0
+    return f"attempts: {missing} rows are not there" if missing else ""

@@ -25,6 +25,7 @@ from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.schema import PRIMARY_KEYS, TABLES
 from ocr_pipeline.warehouse.source import Source, check_complete, relation
+from ocr_pipeline.warehouse.sql import count
 
 Rank = tuple[datetime, bool, str]
 """(uploaded_at, found, batch) of a document's rows: the highest wins. A bucket dates uploads by whole seconds: of two
@@ -129,7 +130,7 @@ def load_rows(
             )
     written = dict.fromkeys(TABLES, 0)
     if winners:
-        written["documents"] = _insert(
+        written["documents"] = count(
             connection,
             f"""
             INSERT INTO {name["documents"]} BY NAME
@@ -141,7 +142,7 @@ def load_rows(
             [winners],
         )
         for table in ("pages", "regions"):
-            written[table] = _insert(
+            written[table] = count(
                 connection,
                 f"""
                 INSERT INTO {name[table]} BY NAME
@@ -202,8 +203,8 @@ def _add_attempts(connection: duckdb.DuckDBPyConnection, attempts: str, source: 
     # by name below an empty table: columns that an older file lacks are NULL
     source = f"(SELECT * FROM {attempts} WHERE false UNION ALL BY NAME SELECT * FROM {source})"
     if not present:  # the usual batch: every document is new
-        return _insert(connection, f"INSERT INTO {attempts} BY NAME {_numbered(f'FROM {source}')}", [])
-    added = _insert(
+        return count(connection, f"INSERT INTO {attempts} BY NAME {_numbered(f'FROM {source}')}")
+    added = count(
         connection,
         f"INSERT INTO {attempts} BY NAME {_numbered(f'FROM {source} WHERE NOT {old}')}",
         {"present": present},
@@ -218,14 +219,13 @@ def _add_attempts(connection: duckdb.DuckDBPyConnection, attempts: str, source: 
         )
     """
     merged = connection.execute(_numbered(both), {"present": present}).to_arrow_table()
-    held = connection.execute(f"SELECT count(*) FROM ({before})", {"present": present}).fetchone()
-    count = int(merged.num_rows) - (int(held[0]) if held else 0)
-    if count:
+    new = int(merged.num_rows) - count(connection, f"SELECT count(*) FROM ({before})", {"present": present})
+    if new:
         connection.execute(f"DELETE FROM {attempts} WHERE {old}", {"present": present})
         connection.register("merged_attempts", merged)
         connection.execute(f"INSERT INTO {attempts} BY NAME FROM merged_attempts")
         connection.unregister("merged_attempts")
-    return added + count
+    return added + new
 
 
 _SENT = [name for name in TABLES["attempts"].names if name != "attempt"]
@@ -268,24 +268,19 @@ def _apply_marks(connection: duckdb.DuckDBPyConnection, document_ids: Iterable[s
         """,
         [ids],
     )
-    row = connection.execute(
+    return count(
+        connection,
         """
         SELECT count(*) FROM ocr.documents
         WHERE deleted_at IS NOT NULL AND document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))
         """,
         [ids],
-    ).fetchone()
-    return int(row[0]) if row else 0
+    )
 
 
 def _document_ids(connection: duckdb.DuckDBPyConnection, tables: Source) -> list[str]:
     source = relation(connection, "documents", tables["documents"])
     return [key for (key,) in connection.execute(f"SELECT document_id FROM {source}").fetchall()]
-
-
-def _insert(connection: duckdb.DuckDBPyConnection, statement: str, parameters: list[object] | dict[str, object]) -> int:
-    row = connection.execute(statement, parameters).fetchone()
-    return int(row[0]) if row else 0
 
 
 def _check_times(deletions: Deletions) -> None:

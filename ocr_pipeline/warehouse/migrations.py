@@ -12,6 +12,7 @@ from hashlib import sha256
 import duckdb
 
 from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.sql import in_transaction
 from ocr_pipeline.warehouse.views import VIEWS
 
 _VERSION_1 = (
@@ -130,8 +131,7 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> None:
     if is_current(connection):
         return
     version = version_of(connection)
-    connection.begin()
-    try:
+    with in_transaction(connection):
         for number in range(version + 1, WAREHOUSE_VERSION + 1):
             for statement in MIGRATIONS[number - 1]:
                 connection.execute(statement)
@@ -141,7 +141,3 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(
             "UPDATE ocr.schema_version SET views = ? WHERE version = ?", [_VIEWS_HASH, WAREHOUSE_VERSION]
         )
-        connection.commit()
-    except BaseException:
-        connection.rollback()
-        raise

@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 
 from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.sql import count
 
 Place = tuple[Any, ...]
 """Of a row in a list: what it is sorted by, then its key."""
@@ -94,9 +95,9 @@ def pageful(
             f" OR ({expression} = {value} AND ({', '.join(query.key)}) {key_beyond} ({key})))"
         )
         place = {f"place_{number}": str(part) for number, part in enumerate(turn.after)}
-    total = connection.execute(
-        f"SELECT count(*) FROM {query.tables(conditions)} WHERE {' AND '.join(conditions)}", dict(values)
-    ).fetchone()
+    total = count(
+        connection, f"SELECT count(*) FROM {query.tables(conditions)} WHERE {' AND '.join(conditions)}", dict(values)
+    )
     rows = connection.execute(
         f"""
         SELECT {expression}, {", ".join(query.key)}, {query.columns}
@@ -113,7 +114,7 @@ def pageful(
     is_last = turn.after is None if turn.backwards else not more
     return Pageful(
         [row[length:] for row in shown],
-        int(total[0]) if total else 0,
+        total,
         shown[-1][:length] if shown and not is_last else None,
         shown[0][:length] if shown and not is_first else None,
     )

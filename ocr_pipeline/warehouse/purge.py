@@ -16,6 +16,7 @@ from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.rebuild import drop_leftovers, is_rebuilding, rebuilt_tables
 from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline.warehouse.search_index import forget, indexed
+from ocr_pipeline.warehouse.sql import count
 
 _TABLES = (*TABLES, "deletions")
 
@@ -47,10 +48,10 @@ def purge(warehouse: Warehouse, document_id: str) -> PurgeCounts:
 
     def work(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
         _end_rebuild(warehouse, connection)
-        removed = {}
-        for table in _TABLES:
-            row = connection.execute(f"DELETE FROM ocr.{table} WHERE document_id = ?", [document_id]).fetchone()
-            removed[table] = int(row[0]) if row else 0
+        removed = {
+            table: count(connection, f"DELETE FROM ocr.{table} WHERE document_id = ?", [document_id])
+            for table in _TABLES
+        }
         forget(connection, document_id)
         return removed
 
@@ -68,10 +69,8 @@ def left_of(warehouse: Warehouse, document_id: str) -> dict[str, int]:
     with warehouse.read() as connection:
         found = {"searched": indexed(connection, document_id)}
         for table in (*(f"ocr.{name}" for name in _TABLES), *rebuilt_tables(connection)):
-            row = connection.execute(
-                f"SELECT count(*) FROM {table} WHERE document_id = $id", {"id": document_id}
-            ).fetchone()
-            found[table.removeprefix("ocr.")] = int(row[0]) if row else 0
+            rows = count(connection, f"SELECT count(*) FROM {table} WHERE document_id = ?", [document_id])
+            found[table.removeprefix("ocr.")] = rows
     return found
 
 

@@ -8,7 +8,7 @@ Here belongs the rebuild and nothing else; rows get in by the same rules as in a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +22,7 @@ from ocr_pipeline.warehouse.load import DOCUMENT_TABLES, Deletions, add_marks, a
 from ocr_pipeline.warehouse.retry import with_retries
 from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline.warehouse.source import Source, relation
-from ocr_pipeline.warehouse.sql import create_table
+from ocr_pipeline.warehouse.sql import count, create_table, in_transaction
 
 _FRESH = {table: f"ocr.rebuilt_{table}" for table in TABLES}
 _READ = "ocr.rebuilt_batches"
@@ -146,7 +146,7 @@ def _add_new(connection: duckdb.DuckDBPyConnection, published: Published, done: 
     """Every batch that is not in `done` as it stands now, each in a transaction of its own. Done is what was read."""
     listing = published.listing()
     for name in _changed(listing, done):
-        with _transaction(connection):
+        with in_transaction(connection):
             fault = _add(connection, published, name, again=name in done)
         if fault is None:
             done[name] = listing[name]
@@ -184,7 +184,7 @@ def _forget_dropped(connection: duckdb.DuckDBPyConnection, name: str, documents:
 def _load(connection: duckdb.DuckDBPyConnection, published: Published, name: str) -> str | None:
     """Loads a batch into the new tables; returns its fault."""
     with published.batch(name) as batch:
-        with _transaction(connection):
+        with in_transaction(connection):
             if batch.rows is not None:
                 load_rows(connection, batch.rows, batch=name)
             add_marks(connection, batch.deletions)
@@ -192,20 +192,8 @@ def _load(connection: duckdb.DuckDBPyConnection, published: Published, name: str
 
 
 def _apply_marks(connection: duckdb.DuckDBPyConnection) -> None:
-    with _transaction(connection):
+    with in_transaction(connection):
         apply_all_marks(connection, "ocr.documents")
-
-
-@contextlib.contextmanager
-def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    connection.begin()
-    try:
-        yield
-        connection.commit()
-    except BaseException:
-        with contextlib.suppress(duckdb.Error):  # a failed commit has rolled back already
-            connection.rollback()
-        raise
 
 
 def _changed(listing: Mapping[str, str], done: Mapping[str, str]) -> list[str]:
@@ -216,7 +204,7 @@ def _swap(
     connection: duckdb.DuckDBPyConnection, published: Published, done: dict[str, str], *, force: bool
 ) -> set[str]:
     """Puts the fresh tables in place; returns the batches that could not be read (`force`)."""
-    with _transaction(connection):
+    with in_transaction(connection):
         listing = published.listing()
         late = _changed(listing, done)
         faults = {
@@ -258,8 +246,4 @@ def _refuse(found: int, missing: tuple[str, ...], faults: Mapping[str, str]) -> 
 
 
 def _count_rows(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    rows = {}
-    for table in TABLES:
-        found = connection.execute(f"SELECT count(*) FROM ocr.{table}").fetchone()
-        rows[table] = int(found[0]) if found else 0
-    return rows
+    return {table: count(connection, f"SELECT count(*) FROM ocr.{table}") for table in TABLES}

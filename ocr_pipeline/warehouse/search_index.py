@@ -10,13 +10,13 @@ all the same, by reading them.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 import duckdb
 
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.sql import count, in_transaction
 
 _UNSUPPORTED = (duckdb.CatalogException, duckdb.BinderException, duckdb.NotSupportedError)
 """What a database says that does not know `create_fts_index`."""
@@ -38,8 +38,7 @@ WORTH_FROM = 100_000
 def is_worth_it(warehouse: Warehouse) -> bool:
     """Whether there are so many pages that an index saves more than it costs."""
     with warehouse.read() as connection:
-        row = connection.execute("SELECT count(*) FROM ocr.pages").fetchone()
-    return row is not None and row[0] >= WORTH_FROM
+        return count(connection, "SELECT count(*) FROM ocr.pages") >= WORTH_FROM
 
 
 def build_search_index(warehouse: Warehouse) -> int:
@@ -54,37 +53,35 @@ def build_search_index(warehouse: Warehouse) -> int:
                 "DuckDB's extension fts is not installed on this machine, so there is no full-text index and a search "
                 "reads every page; `INSTALL fts` in DuckDB once, where it may download"
             )
-        connection.begin()
         try:
-            connection.execute(
-                """
-                CREATE OR REPLACE TABLE ocr.searched AS
-                SELECT document_id || '#' || page_number AS page, document_id, page_number, batch, processed_at,
-                    nfc_normalize(markdown) AS markdown
-                FROM ocr.current_pages
-                """
-            )
-            connection.execute(
-                f"""
-                PRAGMA create_fts_index('ocr.searched', 'page', 'markdown', stemmer = 'none', stopwords = 'none',
-                    ignore = '{_WORDS_END_AT}', strip_accents = 0, lower = 1, overwrite = 1)
-                """
-            )
-            connection.execute("ALTER TABLE ocr.searched DROP COLUMN markdown")  # the index has what it needs of it
-            row = connection.execute("SELECT count(*) FROM ocr.searched").fetchone()
-            connection.commit()
-        except BaseException as error:
-            with contextlib.suppress(duckdb.Error):
-                connection.rollback()
-            if isinstance(error, _UNSUPPORTED):
-                why = str(error).splitlines()[0]
-                raise NoFullTextSearch(
-                    f"{warehouse.target} makes no full-text index ({why}); a search reads every page"
-                ) from error
-            if isinstance(error, duckdb.Error):
-                raise WarehouseError(f"the full-text index of {warehouse.target} was not made: {error}") from error
-            raise
-    return int(row[0]) if row else 0
+            with in_transaction(connection):
+                return _build(connection)
+        except _UNSUPPORTED as error:
+            why = str(error).splitlines()[0]
+            raise NoFullTextSearch(
+                f"{warehouse.target} makes no full-text index ({why}); a search reads every page"
+            ) from error
+        except duckdb.Error as error:
+            raise WarehouseError(f"the full-text index of {warehouse.target} was not made: {error}") from error
+
+
+def _build(connection: duckdb.DuckDBPyConnection) -> int:
+    connection.execute(
+        """
+        CREATE OR REPLACE TABLE ocr.searched AS
+        SELECT document_id || '#' || page_number AS page, document_id, page_number, batch, processed_at,
+            nfc_normalize(markdown) AS markdown
+        FROM ocr.current_pages
+        """
+    )
+    connection.execute(
+        f"""
+        PRAGMA create_fts_index('ocr.searched', 'page', 'markdown', stemmer = 'none', stopwords = 'none',
+            ignore = '{_WORDS_END_AT}', strip_accents = 0, lower = 1, overwrite = 1)
+        """
+    )
+    connection.execute("ALTER TABLE ocr.searched DROP COLUMN markdown")  # the index has what it needs of it
+    return count(connection, "SELECT count(*) FROM ocr.searched")
 
 
 def drop_search_index(connection: duckdb.DuckDBPyConnection) -> None:
@@ -102,10 +99,9 @@ def forget(connection: duckdb.DuckDBPyConnection, document_id: str) -> None:
 def indexed(connection: duckdb.DuckDBPyConnection, document_id: str) -> int:
     """How many pages of the document the index knows; 0 where there is none."""
     tables = "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'ocr' AND table_name = 'searched'"
-    if connection.execute(tables).fetchone() == (0,):
+    if not count(connection, tables):
         return 0
-    row = connection.execute("SELECT count(*) FROM ocr.searched WHERE document_id = ?", [document_id]).fetchone()
-    return int(row[0]) if row else 0
+    return count(connection, "SELECT count(*) FROM ocr.searched WHERE document_id = ?", [document_id])
 
 
 def candidates(connection: duckdb.DuckDBPyConnection, words: Sequence[str], limit: int) -> list[Page] | None:

@@ -1,12 +1,15 @@
-"""Pieces of SQL text: the few places where a value cannot be a parameter.
+"""What every module that speaks SQL needs: quoting, the definition of a table, one number, one transaction.
 
-Here belong quoting and the definition of a table. Values in queries are parameters, always.
+Quoting is for the few places where a value cannot be a parameter. Values in queries are parameters, always.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from ocr_pipeline.warehouse.schema import PRIMARY_KEYS, TABLES
@@ -41,3 +44,24 @@ def create_table(table: str, name: str) -> str:
         f"{field.name} {_TYPES[field.type]}" + ("" if field.nullable else " NOT NULL") for field in TABLES[table]
     ]
     return f"CREATE TABLE {name} ({', '.join(columns)}, PRIMARY KEY ({', '.join(PRIMARY_KEYS[table])}))"
+
+
+def count(
+    connection: duckdb.DuckDBPyConnection, statement: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None
+) -> int:
+    """The number in the answer: of a `SELECT count(*)`, or how many rows an INSERT or DELETE changed."""
+    row = connection.execute(statement, parameters).fetchone()
+    return int(row[0]) if row else 0
+
+
+@contextlib.contextmanager
+def in_transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """A transaction around the block: committed at its end, rolled back on any exception."""
+    connection.begin()
+    try:
+        yield
+        connection.commit()
+    except BaseException:
+        with contextlib.suppress(duckdb.Error):  # a failed commit has rolled back already
+            connection.rollback()
+        raise
