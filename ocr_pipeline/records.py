@@ -61,6 +61,7 @@ class Reason(StrEnum):
     ENGINE_FAILED = "engine_failed"
     # in the command's list of failures alone, never in a table
     BAD_NAME = "bad_name"
+    NAME_TAKEN = "name_taken"
     RUN_FAILED = "run_failed"
     # the text
     REPETITION = "repetition"
@@ -82,6 +83,8 @@ REASONS: dict[Reason, str] = {
     Reason.REPLACED: "the upload was replaced by a newer one before its batch ran; the newer one has its own row",
     Reason.UNREADABLE: "this one upload, file or folder cannot be read, while others can: look at its rights",
     Reason.BAD_NAME: "the lake can hold no object of the file's name: too long, not UTF-8, or hidden; rename it",
+    Reason.NAME_TAKEN: "in the lake's folder a folder has the file's name, a file has its folder's, or a link leads "
+    "out; the message names it: rename one of them",
     Reason.RUN_FAILED: "the run of the document's batch failed as a whole: see the error, and run the command again",
     Reason.PAGE_TOO_LARGE: "a side of the page is longer than OCR_MAX_PAGE_INCHES",
     Reason.RENDER_FAILED: "neither poppler nor PDFium could draw the page",

@@ -21,8 +21,9 @@ from ocr_pipeline.flow.pages import NOT_THE_PAGES_FAULT
 from ocr_pipeline.intake import cutting, inbox, sources, unloaded
 from ocr_pipeline.intake.sources import Found, NotTaken
 from ocr_pipeline.lake import keys
-from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage, parallel_map
+from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage, StorageError, parallel_map
 from ocr_pipeline.pdf.renderer import poppler_installed
+from ocr_pipeline.printable import printable
 from ocr_pipeline.records import Batch, DocumentResult, Reason, Upload
 from ocr_pipeline.runs import history, instance, reaping, requests
 from ocr_pipeline.settings import Settings
@@ -105,8 +106,8 @@ def ingest(settings: Settings, found: Found, console: Console) -> Summary:
 
 
 def _put(lake: Storage, found: Found, console: Console) -> tuple[list[Upload], list[NotTaken]]:
-    """Copies the files into the inbox; one that cannot be read, is gone since it was found, or has a name that the lake
-    cannot hold is not taken."""
+    """Copies the files into the inbox; one that cannot be read, is gone since it was found, or finds no place in the
+    lake is not taken."""
     uploads, not_taken = list[Upload](), list(found.not_taken)
 
     with (
@@ -115,6 +116,8 @@ def _put(lake: Storage, found: Found, console: Console) -> tuple[list[Upload], l
     ):
         for source, put in all_put:
             if not isinstance(put, Upload):
+                if isinstance(put, StorageError):  # says what is wrong in the lake, and where
+                    console.print(f"not taken: {printable(str(put))}", markup=False, highlight=False, soft_wrap=True)
                 not_taken.append(NotTaken(sources.printable_path(source.path), sources.reason_for(put)))
             else:
                 uploads.append(put)

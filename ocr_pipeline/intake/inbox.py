@@ -13,11 +13,21 @@ from pathlib import Path
 
 from ocr_pipeline.intake.sources import Source, SourceError
 from ocr_pipeline.lake.batch_index import BatchIndex
-from ocr_pipeline.lake.storage import PARALLEL, KeyRefused, ObjectInfo, Storage, parallel_map
+from ocr_pipeline.lake.current import PROBE
+from ocr_pipeline.lake.storage import (
+    PARALLEL,
+    KeyBlocked,
+    KeyRefused,
+    ObjectInfo,
+    Storage,
+    StorageError,
+    parallel_map,
+)
 from ocr_pipeline.records import Upload
 
-OneFault = OSError | KeyRefused
-"""What is wrong with one file and no other: it cannot be read, or no object can have its name."""
+OneFault = OSError | StorageError
+"""What is wrong with one file and no other: it cannot be read, no object can have its name, something else stands in
+its place, or the store refuses the one object that is there."""
 
 CREATED_WHOLE = 64 * 2**20  # bytes; a larger file is not held in memory
 
@@ -41,23 +51,30 @@ def put_all(storage: Storage, sources: Iterable[Source]) -> Generator[tuple[Sour
             waiting[sum(size > most for most, _ in IN_PARALLEL)].append(source)
 
     def one(source: Source) -> tuple[Source, Upload | OneFault]:
-        try:
-            return source, put(storage, source)
-        except (OSError, KeyRefused) as error:
-            return source, error
+        return source, put(storage, source)
 
     for (_, parallel), some in zip(IN_PARALLEL, waiting, strict=False):
         yield from parallel_map(one, some, parallel)
     yield from map(one, waiting[-1])
 
 
-def put(storage: Storage, source: Source) -> Upload:
-    """The upload of this file as it is in the inbox; written only where the bytes differ.
+def put(storage: Storage, source: Source) -> Upload | OneFault:
+    """The upload of this file as it is in the inbox, written only where the bytes differ; or what is wrong with it.
 
-    Raises OSError where the file cannot be read (it may have gone since it was found), KeyRefused where the lake can
-    hold no object of its name, and any other StorageError for the lake.
+    Raises StorageError for the lake.
     """
-    there = storage.stat(source.key)
+    try:
+        there = storage.stat(source.key)
+    except StorageError as error:
+        storage.stat(PROBE)  # raises where the lake does not answer: then it is no fault of this key
+        return error
+    try:
+        return _put(storage, source, there)
+    except (OSError, KeyRefused, KeyBlocked) as error:
+        return error
+
+
+def _put(storage: Storage, source: Source, there: ObjectInfo | None) -> Upload:
     if there is None and source.path.stat().st_size <= CREATED_WHOLE:
         # create-only: of two ingests of one new file at once, the second must not replace what the first has cut
         if storage.create(source.key, source.path.read_bytes()):

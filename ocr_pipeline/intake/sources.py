@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ocr_pipeline.lake.storage import KeyRefused
+from ocr_pipeline.lake.storage import KeyBlocked, KeyRefused, StorageError
 from ocr_pipeline.records import Reason
 
 PDF_MAGIC = b"%PDF-"
@@ -197,10 +197,12 @@ def _cannot(path: Path, error: OSError) -> NotTaken:
     return NotTaken(printable_path(path), reason_for(error))
 
 
-def reason_for(error: OSError | KeyRefused) -> Reason:
+def reason_for(error: OSError | StorageError) -> Reason:
     """Why a file could not be taken."""
     if isinstance(error, KeyRefused):
         return Reason.BAD_NAME
+    if isinstance(error, KeyBlocked):
+        return Reason.NAME_TAKEN
     return Reason.MISSING if isinstance(error, FileNotFoundError) else Reason.UNREADABLE
 
 

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 
 from ocr_pipeline.lake.source_file import open_source
 from ocr_pipeline.lake.storage import (
+    KeyBlocked,
     KeyRefused,
     ObjectInfo,
     ObjectMissing,
@@ -107,7 +108,7 @@ class LocalStorage:
         except FileExistsError:
             pass
         if os.path.isdir(path):
-            raise _storage_error(IsADirectoryError(errno.EISDIR, ""), path)
+            raise self._write_error(IsADirectoryError(errno.EISDIR, ""), path)
         return False
 
     def upload(self, key: str, path: Path) -> None:
@@ -190,7 +191,7 @@ class LocalStorage:
         path = os.path.join(self.root, key)
         folder = os.path.dirname(path)
         if not self._inside(os.path.realpath(folder)):
-            raise StorageError(
+            raise KeyBlocked(
                 f"{folder} is or lies behind a link that leaves the lake {self.uri}: "
                 "move the files in, or bind-mount the folder"
             )
@@ -202,7 +203,7 @@ class LocalStorage:
     def _open(self, key: str) -> BinaryIO:
         path = self._path(key)
         if os.path.islink(path) and not self._inside(os.path.realpath(path)):
-            raise StorageError(f"{path} is a link that leaves the lake {self.uri}: replace it by the file itself")
+            raise KeyBlocked(f"{path} is a link that leaves the lake {self.uri}: replace it by the file itself")
         try:
             # Without O_NONBLOCK, a FIFO in the inbox would hang the pipeline.
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -242,7 +243,11 @@ class LocalStorage:
         except FileExistsError:
             raise  # the race of `create`, lost
         except OSError as error:
-            raise _storage_error(error, path) from error
+            raise self._write_error(error, path) from error
+
+    def _write_error(self, error: OSError, path: str) -> StorageError:
+        blocked = error.errno in (errno.ENOTDIR, errno.EISDIR) and os.path.isdir(self.root)  # else the lake is
+        return _storage_error(error, path, KeyBlocked if blocked else StorageError)
 
     def _remove_empty_folders(self, key: str) -> None:
         """Folders are no objects: those that a deletion leaves empty go too, but never the first one (inbox/, …)."""
@@ -328,7 +333,7 @@ def _create_file(folder: str, temporary: str) -> BinaryIO:
             if attempt == 4:
                 raise
         except FileExistsError:
-            raise _storage_error(NotADirectoryError(errno.ENOTDIR, ""), folder) from None
+            raise NotADirectoryError(errno.ENOTDIR, "") from None
     raise AssertionError("unreachable")
 
 
@@ -409,7 +414,7 @@ def _time(nanoseconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
 
 
-def _storage_error(error: OSError, path: str) -> StorageError:
+def _storage_error(error: OSError, path: str, kind: type[StorageError] = StorageError) -> StorageError:
     """The error in words, with the mend."""
     mend = {
         errno.EACCES: "give this user the right to read and write there",
@@ -422,5 +427,5 @@ def _storage_error(error: OSError, path: str) -> StorageError:
         errno.EISDIR: "there is a folder of this name: rename one of them",
         errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
     }.get(error.errno or 0, "check the disk and the folder")
-    kind = KeyRefused if error.errno == errno.ENAMETOOLONG else StorageError
+    kind = KeyRefused if error.errno == errno.ENAMETOOLONG else kind
     return kind(f"{path}: {os.strerror(error.errno) if error.errno else error}; {mend}")

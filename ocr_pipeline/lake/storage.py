@@ -42,6 +42,11 @@ class KeyRefused(StorageError):
     """No object of this store can have the key, whatever the state of the store."""
 
 
+class KeyBlocked(StorageError):
+    """Something that is no object stands in the key's place, in a local folder: a folder of its name, a file where one
+    of its folders should be, or a link that leaves the lake. Other keys are not affected."""
+
+
 class ObjectTooLarge(StorageError):
     """The object has more bytes than the caller takes; nothing was kept."""
 
@@ -95,8 +100,8 @@ class S3Options:
 class Storage(Protocol):
     """Object storage below one root. Safe to use from many threads at once; not across a fork.
 
-    Every method raises `StorageError` when the store cannot be reached or refuses, and `KeyRefused` for a key that it
-    does not allow.
+    Every method raises `StorageError` when the store cannot be reached or refuses, `KeyRefused` for a key that it does
+    not allow, and `KeyBlocked` for one whose place something else holds.
     """
 
     uri: str

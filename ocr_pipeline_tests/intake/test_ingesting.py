@@ -127,6 +127,51 @@ def test_a_file_that_breaks_off_or_has_a_name_for_no_lake_fails_alone(lake: Stor
     }  # fmt: skip
 
 
+def test_a_file_whose_place_in_a_local_inbox_something_else_holds_fails_alone(
+    tmp_path: Path, sources: list[Source]
+) -> None:
+    lake = LocalStorage(tmp_path / "lake")
+    lake.write("inbox/folder.pdf/page.pdf", b"of a folder that was ingested once")
+    lake.write("inbox/file", b"")
+    (tmp_path / "elsewhere.pdf").write_bytes(b"")
+    Path(lake.uri_of("inbox/link.pdf")).symlink_to(tmp_path / "elsewhere.pdf")
+    Path(lake.uri_of("inbox/links")).symlink_to(tmp_path)
+    large = tmp_path / "large.pdf"
+    with large.open("wb") as file:
+        file.truncate(inbox.CREATED_WHOLE + 1)
+    blocked = [
+        Source(path, f"inbox/{name}")
+        for name in ("folder.pdf", "file/a.pdf", "file/deep/a.pdf", "link.pdf", "links/a.pdf")
+        for path in (sources[0].path, large)
+    ]
+    log = Console(file=io.StringIO(), width=1000)
+    uploads, not_taken = _put(lake, Found([*blocked, *sources]), log)
+    assert sorted(upload.key for upload in uploads) == [source.key for source in sources]
+    assert [one.reason for one in not_taken] == [Reason.NAME_TAKEN] * len(blocked)
+    said = log.file.getvalue()  # type: ignore[attr-defined]
+    for name in ("folder.pdf", "file/a.pdf", "file/deep/a.pdf", "link.pdf", "links"):
+        assert f"not taken: {lake.uri_of('inbox/' + name)}" in said
+    assert "there is a folder of this name: rename one of them" in said
+
+
+def test_an_upload_of_the_same_name_that_the_lake_does_not_give_keeps_no_other_file_from_being_taken(
+    tmp_path: Path, sources: list[Source]
+) -> None:
+    lake = LocalStorage(tmp_path / "lake")
+    round_link = Path(lake.uri_of(sources[1].key))  # gives an error to everybody, as a file without rights to most
+    round_link.parent.mkdir(parents=True)
+    round_link.symlink_to(round_link.name)
+    uploads, not_taken = _put(lake, Found(sources), Console(file=io.StringIO()))
+    assert sorted(upload.key for upload in uploads) == [source.key for source in sources if source != sources[1]]
+    assert [one.reason for one in not_taken] == [Reason.UNREADABLE]
+
+
+def test_a_lake_whose_folder_cannot_be_made_is_no_fault_of_a_file(tmp_path: Path, sources: list[Source]) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="a folder is needed"):
+        put(LocalStorage(tmp_path / "file" / "lake"), sources)
+
+
 def test_the_store_is_asked_for_no_file_while_the_intake_of_the_machine_is_locked(
     tmp_path: Path, options: IntakeOptions, sources: list[Source]
 ) -> None:

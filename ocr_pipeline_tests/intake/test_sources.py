@@ -13,7 +13,7 @@ from ocr_pipeline.intake import inbox, sources
 from ocr_pipeline.intake.sources import Found, Places, Source, SourceError
 from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.s3 import PART_BYTES
-from ocr_pipeline.records import Reason
+from ocr_pipeline.records import Reason, Upload
 from ocr_pipeline_tests.storages import RunningStore
 
 PDF = b"%PDF-1.7 a small one"
@@ -185,6 +185,7 @@ def test_unchanged_bytes_are_not_sent_to_a_bucket_again_whether_they_were_sent_w
         lake.write(source.key, b"older and of another length")
     path.write_bytes(os.urandom(size))
     first = inbox.put(lake, source)
+    assert isinstance(first, Upload)
     assert ("-" in first.etag) is (in_parts and size >= PART_BYTES)
     sent: list[str] = []
     with pytest.MonkeyPatch.context() as patch:

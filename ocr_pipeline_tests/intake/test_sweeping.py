@@ -44,6 +44,18 @@ def test_what_is_gone_is_marked_once_with_the_upload_that_it_hides(lake: Storage
     assert sweep().batches == ()
 
 
+@local
+def test_a_folder_where_a_file_was_and_a_file_where_a_folder_was_are_a_deletion_and_an_upload(
+    lake: Storage, sweep: Sweep
+) -> None:
+    for there in ("inbox/a.pdf", "inbox/a.pdf/b.pdf", "inbox/a.pdf"):
+        lake.delete([info.key for info in lake.list("inbox/")])
+        lake.write(there, b"%PDF-1.7")
+        lake.write("inbox/other.pdf", there.encode() * len(lists(lake)))
+        assert {upload.key for batch in sweep().batches for upload in batch.uploads} == {there, "inbox/other.pdf"}
+    assert {key for batch in lists(lake) for key in batch.deleted} == {"inbox/a.pdf", "inbox/a.pdf/b.pdf"}
+
+
 def test_a_file_that_was_uploaded_again_in_the_second_of_its_deletion_is_not_hidden(
     lake: Storage, sweep: Sweep
 ) -> None:
