@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 import duckdb
 from filelock import FileLock, Timeout
 
-from ocr_pipeline.warehouse.errors import WarehouseError, WarehouseInUse
+from ocr_pipeline.warehouse.errors import WarehouseError, WarehouseInUse, WarehouseUnreachable
 from ocr_pipeline.warehouse.migrations import is_current, migrate
-from ocr_pipeline.warehouse.retry import file_is_in_use, with_retries
+from ocr_pipeline.warehouse.retry import file_is_in_use, is_of_the_network, passes_by_itself, with_retries
 from ocr_pipeline.warehouse.sql import identifier, in_transaction
 
 T = TypeVar("T")
@@ -35,6 +35,9 @@ Connect = Callable[
 
 _MOTHERDUCK = "md:"
 _DATABASE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_SCHEMA = "ocr"
+"""Where the tables are. No database of the same name can hold it: DuckDB, MotherDuck's too, refuses `ocr.pages` there
+as ambiguous."""
 _MB = 1024 * 1024
 _WAIT_WORTH_A_WORD = 2.0
 """Seconds. A load takes less, as a rule; who waits longer wants to know for what."""
@@ -68,14 +71,20 @@ class Warehouse:
         if self.is_motherduck:
             if not _DATABASE_NAME.fullmatch(target.removeprefix(_MOTHERDUCK)):
                 raise WarehouseError(
-                    "OCR_WAREHOUSE must be md: and the name of a database, letters, digits, _ and -, such as md:ocr"
-                    " (the token belongs in MOTHERDUCK_TOKEN)"
+                    "OCR_WAREHOUSE must be md: and the name of a database, letters, digits, _ and -, such as "
+                    "md:documents (the token belongs in MOTHERDUCK_TOKEN)"
                 )
             if not (token or "").strip():
                 # With no token the extension would open a browser and wait for a login: a service would hang.
                 raise WarehouseError(f"{target} needs a token: set MOTHERDUCK_TOKEN (made in MotherDuck's settings)")
         elif not target or target == ":memory:":
             raise WarehouseError("OCR_WAREHOUSE must be the path of a DuckDB file, or md: and the name of a database")
+        if _name_of(target).lower() == _SCHEMA:
+            raise WarehouseError(
+                f"{target}: no database can be named {_SCHEMA}, as the tables' schema is: DuckDB cannot tell which "
+                f"is meant in {_SCHEMA}.pages: take another name in OCR_WAREHOUSE, such as "
+                + ("md:documents" if self.is_motherduck else "warehouse.duckdb")
+            )
 
     def __repr__(self) -> str:
         return f"Warehouse({self.target!r})"
@@ -129,7 +138,8 @@ class Warehouse:
             return
         with contextlib.ExitStack() as opened:
             connection = opened.enter_context(self._open(read_only=True))
-            if not is_current(connection):
+            # MotherDuck refuses the first question after another process changed a table or view, and takes the second
+            if not with_retries(lambda: is_current(connection), remote=self.is_motherduck):
                 opened.close()
                 self.run(lambda _: None)  # whoever comes first after an update brings the tables up to date
                 connection = opened.enter_context(self._open(read_only=True))
@@ -190,7 +200,7 @@ class Warehouse:
                         return opened.enter_context(self._connect(str(self.path), read_only, {}))
                     return self._connected_to_motherduck(opened)
                 except duckdb.Error as error:
-                    if not file_is_in_use(error):
+                    if self.path is None or not file_is_in_use(error):
                         raise self._without_token(error) from None
                     if time.monotonic() > deadline:
                         raise WarehouseInUse(
@@ -218,16 +228,17 @@ class Warehouse:
             timer.cancel()
 
     def _connected_to_motherduck(self, opened: contextlib.ExitStack) -> duckdb.DuckDBPyConnection:
-        # The token is not in the address, which stands in error messages. One process must open a MotherDuck database
-        # with one configuration only, so a reader has no other than a writer.
-        config = {"motherduck_token": self._token or "", "custom_user_agent": "ocr-pipeline"}
+        account = motherduck_account(self._token or "")
+        # single: with the account's whole workspace, its other databases are there too (one may be named `ocr`), and
+        # whoever detaches this one in a browser takes it away here
+        config = {**account, "motherduck_attach_mode": "single"}
         try:
             return opened.enter_context(self._connect(self.target, False, config))
         except duckdb.Error as error:
             if "no database" not in str(error).lower():
                 raise
-        with self._connect(_MOTHERDUCK, False, config) as connection, contextlib.closing(connection):
-            connection.execute(f"CREATE DATABASE IF NOT EXISTS {identifier(self.target.removeprefix(_MOTHERDUCK))}")
+        with self._connect(_MOTHERDUCK, False, account) as connection, contextlib.closing(connection):
+            connection.execute(f"CREATE DATABASE IF NOT EXISTS {identifier(_name_of(self.target))}")
         return opened.enter_context(self._connect(self.target, False, config))
 
     def _without_token(self, error: duckdb.Error) -> Exception:
@@ -235,7 +246,9 @@ class Warehouse:
         if self._token:
             message = message.replace(self._token, "***")
         if self.is_motherduck:
-            return WarehouseError(f"cannot open {self.target}: {message}")
+            # no other IOException: it may be the extension's download, for which dagster-duckdb has waited already
+            passing = is_of_the_network(error) or passes_by_itself(error)
+            return (WarehouseUnreachable if passing else WarehouseError)(f"cannot open {self.target}: {message}")
         return WarehouseError(f"cannot open the DuckDB file {self.target}: {message}")
 
     def _defer_checkpoints(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -253,6 +266,23 @@ class Warehouse:
             return
         connection.execute("PRAGMA disable_checkpoint_on_shutdown")
         connection.execute(f"SET checkpoint_threshold = '{max(16, min(64, size // _MB // 8))}MB'")
+
+
+def _name_of(target: str) -> str:
+    """The database's name: a file's is that of the file, up to its first dot."""
+    if target.startswith(_MOTHERDUCK):
+        return target.removeprefix(_MOTHERDUCK)
+    return Path(target).name.lstrip(".").split(".")[0]
+
+
+def motherduck_account(token: str) -> dict[str, str]:
+    """The configuration with which `md:` (all of the account, for making and dropping databases) is opened.
+
+    DuckDB keeps a MotherDuck database open for 15 minutes after the last connection to it is closed, and refuses
+    another configuration for the same address meanwhile, so a process has only this one. The token is not in the
+    address, which stands in error messages.
+    """
+    return {"motherduck_token": token, "custom_user_agent": "ocr-pipeline"}
 
 
 def _plain_connect(

@@ -16,3 +16,7 @@ class NotAsPublished(WarehouseError):
 
 class WarehouseInUse(WarehouseError):
     """The DuckDB file stayed open elsewhere for as long as was waited: a load, mostly. Another time it will do."""
+
+
+class WarehouseUnreachable(WarehouseError):
+    """MotherDuck could not be opened, for a reason that passes by itself: the network, another process's conflict."""

@@ -12,6 +12,7 @@ from hashlib import sha256
 import duckdb
 
 from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.retry import passes_by_itself
 from ocr_pipeline.warehouse.sql import in_transaction
 from ocr_pipeline.warehouse.views import VIEWS
 
@@ -105,7 +106,9 @@ def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     """The warehouse's version: 0 where there is none yet. Call it outside of a transaction."""
     try:
         row = connection.execute("SELECT max(version) FROM ocr.schema_version").fetchone()
-    except duckdb.CatalogException:
+    except duckdb.CatalogException as error:
+        if passes_by_itself(error):  # the table may well be there
+            raise
         return 0
     return int(row[0]) if row and row[0] is not None else 0
 

@@ -39,7 +39,7 @@ def r2_secret_sql(*, key_id: str, secret: str, account_id: str | None, endpoint:
         raise WarehouseError("MotherDuck cannot read from R2: set R2_ACCOUNT_ID or R2_ENDPOINT_URL")
     return (
         f"CREATE OR REPLACE SECRET {identifier(secret_name(scope))} IN MOTHERDUCK "
-        f"(TYPE R2, KEY_ID {literal(key_id)}, SECRET {literal(secret)}, {place}, SCOPE {literal(scope)})"
+        f"(TYPE R2, KEY_ID {literal(key_id)}, SECRET {literal(secret)}, {place}, REGION 'auto', SCOPE {literal(scope)})"
     )
 
 

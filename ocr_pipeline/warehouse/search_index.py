@@ -98,7 +98,10 @@ def forget(connection: duckdb.DuckDBPyConnection, document_id: str) -> None:
 
 def indexed(connection: duckdb.DuckDBPyConnection, document_id: str) -> int:
     """How many pages of the document the index knows; 0 where there is none."""
-    tables = "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'ocr' AND table_name = 'searched'"
+    tables = (
+        "SELECT count(*) FROM duckdb_tables()"
+        " WHERE database_name = current_database() AND schema_name = 'ocr' AND table_name = 'searched'"
+    )
     if not count(connection, tables):
         return 0
     return count(connection, "SELECT count(*) FROM ocr.searched WHERE document_id = ?", [document_id])

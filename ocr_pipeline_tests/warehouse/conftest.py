@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.connection import Warehouse, motherduck_account
 
 TOKEN = os.environ.get("MOTHERDUCK_TOKEN")
 # Without a token the tests are not made for MotherDuck at all; test_motherduck.py has the one line that says so.
@@ -27,7 +27,8 @@ def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Wareho
     try:
         yield Warehouse(f"md:{name}", TOKEN)
     finally:
-        with contextlib.closing(duckdb.connect("md:", config={"motherduck_token": TOKEN})) as connection:
+        # with the configuration of the warehouse: with another one it would be refused, and the database would stay
+        with contextlib.closing(duckdb.connect("md:", config=motherduck_account(TOKEN or ""))) as connection:
             connection.execute(f"DROP DATABASE IF EXISTS {name}")
 
 

@@ -30,15 +30,32 @@ def opens_in_another_process(path: str) -> bool:
 
 @pytest.mark.parametrize("token", [None, "", "  "])
 def test_motherduck_without_a_token_is_an_error_at_once(token: str | None) -> None:
-    with pytest.raises(WarehouseError, match="md:ocr needs a token: set MOTHERDUCK_TOKEN"):
-        Warehouse("md:ocr", token)
+    with pytest.raises(WarehouseError, match="md:documents needs a token: set MOTHERDUCK_TOKEN"):
+        Warehouse("md:documents", token)
 
 
-@pytest.mark.parametrize("target", ["md:", "md:ocr?motherduck_token=t0ken", "md:a b", 'md:a"b'])
+@pytest.mark.parametrize("target", ["md:", "md:documents?motherduck_token=t0ken", "md:a b", 'md:a"b'])
 def test_a_motherduck_target_that_is_no_database_name_is_refused(target: str) -> None:
     with pytest.raises(WarehouseError, match="OCR_WAREHOUSE must be md: and the name") as caught:
         Warehouse(target, "t0ken")
     assert "t0ken" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["md:ocr", "md:OCR", "ocr.duckdb", "OCR", "ocr.v2.db", ".ocr.duckdb"])
+def test_a_database_of_the_schemas_name_is_refused_with_another_one_to_take(tmp_path: Path, target: str) -> None:
+    if not target.startswith("md:"):
+        target = str(tmp_path / target)
+        with contextlib.closing(duckdb.connect(target)) as plain:
+            plain.execute("CREATE SCHEMA ocr")
+            with pytest.raises(duckdb.BinderException, match="Ambiguous reference to catalog or schema"):
+                plain.execute("CREATE TABLE ocr.pages (number INTEGER)")
+    with pytest.raises(WarehouseError, match=r"DuckDB cannot tell .*: take another name in OCR_WAREHOUSE, such as "):
+        Warehouse(target, "t0ken")
+
+
+def test_a_file_whose_name_only_holds_that_of_the_schema_is_fine(tmp_path: Path) -> None:
+    for name in ("ocr-2026.duckdb", "my.ocr.duckdb"):
+        Warehouse(str(tmp_path / name)).run(lambda connection: connection.execute("SELECT count(*) FROM ocr.pages"))
 
 
 @pytest.mark.parametrize("target", ["", ":memory:"])
@@ -51,9 +68,9 @@ def test_the_token_shows_in_no_representation_and_no_error() -> None:
     def connect(database: str, read_only: bool, config: Mapping[str, Any]) -> Opened:
         raise duckdb.IOException(f"login with {config['motherduck_token']} was refused")
 
-    warehouse = Warehouse("md:ocr", "s3cret-token", connect=connect)
+    warehouse = Warehouse("md:documents", "s3cret-token", connect=connect)
     assert "s3cret" not in repr(warehouse)
-    with pytest.raises(WarehouseError, match=r"cannot open md:ocr: login with \*\*\* was refused") as caught:
+    with pytest.raises(WarehouseError, match=r"cannot open md:documents: login with \*\*\* was refused") as caught:
         warehouse.run(lambda _: None)
     assert caught.value.__cause__ is None
 
@@ -165,7 +182,7 @@ def test_a_file_that_opens_slowly_is_not_told_as_open_elsewhere_and_a_slow_mothe
     with Warehouse(str(file), connect=slowly, on_wait=told.append).exclusive():
         assert told[-1] == f"waiting for {file}: it takes long to open, or another program has it"
     told.clear()
-    with Warehouse("md:ocr", "t0ken", connect=slowly, on_wait=told.append).exclusive():
+    with Warehouse("md:documents", "t0ken", connect=slowly, on_wait=told.append).exclusive():
         assert told == []
 
 
@@ -251,6 +268,11 @@ def test_conflicts_pass_by_themselves_and_faults_of_the_rows_do_not() -> None:
     assert passes_by_itself(duckdb.IOException("Could not set lock on file"))
     assert passes_by_itself(duckdb.IOException("connection reset"), remote=True)
     assert passes_by_itself(duckdb.ConstraintException("Duplicate key violates primary key"), remote=True)
+    assert passes_by_itself(duckdb.CatalogException("Remote catalog has changed. Please rerun query."), remote=True)
+    unreachable = "Request failed: failed to connect to all addresses; last error: … (UNAVAILABLE, RPC 'SETUP', …)"
+    assert passes_by_itself(duckdb.InvalidInputException(unreachable), remote=True)
+    assert passes_by_itself(duckdb.Error("Request failed: (DEADLINE_EXCEEDED, RPC 'PULL', …)"), remote=True)
+    assert not passes_by_itself(duckdb.InvalidInputException("Your request is not authenticated"), remote=True)
     assert not passes_by_itself(duckdb.IOException("No space left on device"))
     assert not passes_by_itself(duckdb.ConstraintException("Duplicate key violates primary key"))
     assert not passes_by_itself(duckdb.ConstraintException("NOT NULL constraint failed"), remote=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,9 +11,134 @@ import duckdb
 import pytest
 
 from ocr_pipeline.warehouse.connection import Warehouse
-from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.errors import WarehouseError, WarehouseUnreachable
 from ocr_pipeline.warehouse.motherduck import make_r2_secret, r2_secret_sql, secret_name
+from ocr_pipeline.warehouse.retry import ATTEMPTS
 from ocr_pipeline_tests.warehouse.conftest import TOKEN
+
+
+class Account:
+    """A MotherDuck account that is not there: what is asked of it and with which configuration, and for each database
+    that was made an empty DuckDB. It says what MotherDuck was seen to say; that it says so today, nobody can know here.
+    """
+
+    def __init__(self, *failures: duckdb.Error) -> None:
+        self.opened: list[tuple[str, dict[str, Any]]] = []
+        self.failures = list(failures)
+        self.databases: dict[str, duckdb.DuckDBPyConnection] = {}
+
+    @contextlib.contextmanager
+    def connect(self, name: str, read_only: bool, config: Mapping[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
+        self.opened.append((name, dict(config)))
+        if self.failures:
+            raise self.failures.pop(0)
+        if name == "md:":
+            yield self  # type: ignore[misc]
+        elif name not in self.databases:
+            raise duckdb.InvalidInputException(
+                'Initialization function "motherduck_duckdb_cpp_init" from file "motherduck.duckdb_extension" threw an '
+                f"exception: \"Failed to attach '{name[3:]}': no database/share named '{name[3:]}' found\""
+            )
+        else:
+            yield self.databases[name].cursor()
+
+    def execute(self, statement: str) -> None:
+        made = re.fullmatch(r'CREATE DATABASE IF NOT EXISTS "(.+)"', statement)
+        assert made is not None
+        self.databases[f"md:{made[1]}"] = duckdb.connect()
+
+    def close(self) -> None:
+        pass
+
+
+def documents(warehouse: Warehouse) -> int:
+    with warehouse.read() as connection:
+        row = connection.execute("SELECT count(*) FROM ocr.documents").fetchone()
+    return row[0] if row else -1
+
+
+def test_a_database_that_is_not_there_is_made_and_each_address_is_opened_with_one_configuration() -> None:
+    account = Account()
+    warehouse = Warehouse("md:documents", "t0ken", connect=account.connect)
+    warehouse.run(lambda _: None)
+    assert documents(warehouse) == 0
+    of_all = {"motherduck_token": "t0ken", "custom_user_agent": "ocr-pipeline"}
+    of_one = {**of_all, "motherduck_attach_mode": "single"}  # `md:` cannot be opened in that mode
+    assert account.opened[:3] == [("md:documents", of_one), ("md:", of_all), ("md:documents", of_one)]
+    assert {(name, config == of_one) for name, config in account.opened} == {("md:documents", True), ("md:", False)}
+
+
+def unreachable() -> duckdb.Error:
+    return duckdb.InvalidInputException(
+        'Initialization function … threw an exception: "Request failed: failed to connect to all addresses; last error:'
+        " … for s3cret (UNAVAILABLE, RPC 'GET_WELCOME_PACK', request id: '8192b044')\""
+    )
+
+
+def test_a_motherduck_that_is_away_for_a_moment_while_it_is_opened_is_opened_again() -> None:
+    account = Account(unreachable(), unreachable())
+    warehouse = Warehouse("md:documents", "t0ken", connect=account.connect)
+    warehouse.run(lambda _: None)
+    assert documents(warehouse) == 0
+
+
+def test_one_that_stays_away_is_an_error_without_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocr_pipeline.warehouse.retry._LONGEST_WAIT", 0.0)
+    account = Account(*[unreachable() for _ in range(100)])
+    with pytest.raises(WarehouseUnreachable, match=r"cannot open md:documents: .* for \*\*\* \(UNAVAILABLE") as caught:
+        Warehouse("md:documents", "s3cret", connect=account.connect).run(lambda _: None)
+    assert caught.value.__cause__ is None
+    assert len(account.opened) == ATTEMPTS
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        duckdb.InvalidInputException("Your request is not authenticated. Please check your MotherDuck token."),
+        duckdb.ConnectionException("Can't open a connection to same database file with a different configuration"),
+    ],
+)
+def test_one_that_refuses_is_an_error_soon(refusal: duckdb.Error, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocr_pipeline.warehouse.retry._LONGEST_WAIT", 0.0)
+    account = Account(*[refusal] * 100)
+    with pytest.raises(WarehouseError, match="cannot open md:documents: "):
+        Warehouse("md:documents", "t0ken", connect=account.connect).run(lambda _: None)
+
+
+class Stale:
+    """A connection whose first question is refused, since another process changed the tables meanwhile."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, refusals: list[duckdb.Error]) -> None:
+        self._connection, self._refusals = connection, refusals
+
+    def execute(self, statement: str, *parameters: object) -> object:
+        if self._refusals and "schema_version" in statement:
+            raise self._refusals.pop()
+        return self._connection.execute(statement, *parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def test_a_question_after_another_process_changed_the_tables_is_asked_again_and_no_table_is_made_anew() -> None:
+    refusals: list[duckdb.Error] = []
+    with contextlib.closing(duckdb.connect()) as database:
+        opened: list[str] = []
+
+        @contextlib.contextmanager
+        def connect(name: str, read_only: bool, config: Mapping[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
+            opened.append(name)
+            yield Stale(database.cursor(), refusals)  # type: ignore[misc]
+
+        warehouse = Warehouse("md:documents", "t0ken", connect=connect)
+        warehouse.run(lambda _: None)
+        opened.clear()
+        refusals.append(duckdb.CatalogException("Remote catalog has changed. Please rerun query."))
+        assert documents(warehouse) == 0
+        assert (len(opened), refusals) == (1, [])
+        refusals.append(duckdb.CatalogException("Remote catalog has changed. Please rerun query."))
+        warehouse.run(lambda _: None)
+        assert (len(opened), refusals) == (3, [])
 
 
 @pytest.mark.motherduck
@@ -71,5 +197,5 @@ def test_the_secret_opens_one_lake_only() -> None:
     statement = r2_secret_sql(key_id="k", secret="it's", account_id="acc", endpoint=None, scope="r2://bucket/lake/")
     assert statement == (
         f"""CREATE OR REPLACE SECRET "{secret_name("r2://bucket/lake/")}" IN MOTHERDUCK """
-        "(TYPE R2, KEY_ID 'k', SECRET 'it''s', ACCOUNT_ID 'acc', SCOPE 'r2://bucket/lake/')"
+        "(TYPE R2, KEY_ID 'k', SECRET 'it''s', ACCOUNT_ID 'acc', REGION 'auto', SCOPE 'r2://bucket/lake/')"
     )
