@@ -13,10 +13,10 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from ocr_pipeline.flow.batch_run import StreamOptions
 from ocr_pipeline.flow.poisoned import keep
 from ocr_pipeline.flow.progress import Progress
 from ocr_pipeline.flow.service import OcrService
-from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.intake.sources import Places
 from ocr_pipeline.lake import batches, planner

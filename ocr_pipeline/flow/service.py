@@ -12,11 +12,13 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from ocr_pipeline.flow.batch_run import BatchRun, StreamOptions
 from ocr_pipeline.flow.memory import limit_retained_memory
-from ocr_pipeline.flow.pages import PageReader
-from ocr_pipeline.flow.progress import Progress, StreamCounts
+from ocr_pipeline.flow.pages import PageReader, RetryPolicy
+from ocr_pipeline.flow.progress import Progress, Silent, StreamCounts
 from ocr_pipeline.flow.rendering import RANGE, PageBudget, RenderPool
-from ocr_pipeline.flow.stream import BatchStream, StreamOptions
+from ocr_pipeline.flow.retries import Retries
+from ocr_pipeline.flow.stream import run_batch
 from ocr_pipeline.lake.storage import Storage, StorageError
 from ocr_pipeline.ocr.transcriber import Transcriber
 from ocr_pipeline.records import Batch
@@ -77,18 +79,23 @@ class OcrService:
             self._begun[batch.name] = self._start(batch, render=True, read=True)
 
     def _start(self, batch: Batch, render: bool, read: bool) -> Future[StreamCounts]:
-        stream = BatchStream(
-            self._storage,
-            self._reader,
-            self._transcriber.geometry,
-            self._pool,
-            self._options,
-            self._progress,
+        run = BatchRun(
+            batch=batch,
+            render=render,
+            read=read,
+            storage=self._storage,
+            reader=self._reader,
+            geometry=self._transcriber.geometry,
+            drawing=self._pool.batch(),
+            options=self._options,
+            progress=self._progress or Silent(),
+            retry=RetryPolicy(frozenset(batch.retry_reasons), batch.created_at),
+            retries=Retries(self._storage, batch),
         )
         with self._starting:
             if self._closed:
                 raise CancelledError(f"the OCR of this process was closed before batch {batch.name} began")
-            future = asyncio.run_coroutine_threadsafe(stream.run(batch, render=render, read=read), self._loop)
+            future = asyncio.run_coroutine_threadsafe(run_batch(run), self._loop)
             self._running.add(future)
         future.add_done_callback(self._running.discard)
         return future

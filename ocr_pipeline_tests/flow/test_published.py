@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from ocr_pipeline.flow import documents, published, reading, rendered
+from ocr_pipeline.flow.batch_run import StreamOptions
 from ocr_pipeline.flow.loading import load
 from ocr_pipeline.flow.published import addresses, outcomes, publish, read_manifest, read_tables
 from ocr_pipeline.flow.reading import Reading
 from ocr_pipeline.flow.rendered import RenderedDocument
 from ocr_pipeline.flow.results import PIECE, document_pieces
 from ocr_pipeline.flow.service import OcrService
-from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.storage import Storage

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ocr_pipeline.flow.batch_run import StreamOptions
 from ocr_pipeline.flow.service import OcrService
-from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.records import PageImage, Transcript
 from ocr_pipeline_tests.flow.doubles import ScriptedTranscriber

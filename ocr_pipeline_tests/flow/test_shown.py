@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ocr_pipeline.flow.batch_run import StreamOptions
 from ocr_pipeline.flow.service import OcrService
-from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.records import Batch, Reason

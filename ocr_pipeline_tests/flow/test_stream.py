@@ -19,10 +19,10 @@ import pytest
 
 from ocr_pipeline import checks
 from ocr_pipeline.flow import rendered
+from ocr_pipeline.flow.batch_run import StreamOptions
 from ocr_pipeline.flow.published import publish, read_manifest
 from ocr_pipeline.flow.results import NotMade
 from ocr_pipeline.flow.service import OcrService
-from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import batches, deletions, keys, planner
 from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.storage import Storage, StorageError

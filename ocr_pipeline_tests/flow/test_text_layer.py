@@ -13,12 +13,11 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 
-from ocr_pipeline.flow import documents, rendered
-from ocr_pipeline.flow import stream as flow_stream
+from ocr_pipeline.flow import document_stream, documents, rendered
+from ocr_pipeline.flow.batch_run import StreamOptions
 from ocr_pipeline.flow.reading import PageReading, Reading
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.flow.service import OcrService
-from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import keys, planner
 from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.storage import Storage
@@ -128,7 +127,7 @@ def test_no_layer_is_kept_of_blank_pages_nor_beyond_a_documents_share(
         canvas.drawString(72, 700, text)
         canvas.showPage()
     canvas.save()
-    monkeypatch.setattr(flow_stream, "LAYER_CHARACTERS", len(first) + 5)
+    monkeypatch.setattr(document_stream, "LAYER_CHARACTERS", len(first) + 5)
     result = read("fallback", ScriptedTranscriber(lambda image: "read"), out.getvalue())
     assert [page.status for page in result.pages] == ["ok", "blank", "ok"]
     kept = rendered.read(lake, result.document.batch, keys.document_id("inbox/a.pdf"))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from ocr_pipeline.flow.batch_run import StreamOptions
 from ocr_pipeline.flow.loading import load
 from ocr_pipeline.flow.published import publish
 from ocr_pipeline.flow.service import OcrService
-from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import batches, planner
 from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.storage import Storage

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from ocr_pipeline.flow.batch_run import StreamOptions
 from ocr_pipeline.flow.loading import load
 from ocr_pipeline.flow.published import publish, read_manifest
 from ocr_pipeline.flow.service import OcrService
-from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.records import Batch, Geometry, PageImage, Reason

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ocr_pipeline.flow.batch_run import StreamOptions
 from ocr_pipeline.flow.service import OcrService
-from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.storage import StorageError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ocr_pipeline.flow.stream import LONG_DOCUMENT
+from ocr_pipeline.flow.document_stream import LONG_DOCUMENT
 from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.storage import ObjectInfo

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ocr_pipeline import cli, wiring
+from ocr_pipeline.flow.batch_run import StreamOptions
 from ocr_pipeline.flow.loading import load
 from ocr_pipeline.flow.published import publish
 from ocr_pipeline.flow.service import OcrService
-from ocr_pipeline.flow.stream import StreamOptions
 from ocr_pipeline.lake import planner
 from ocr_pipeline.records import PageImage, Reason
 from ocr_pipeline.settings import Settings
