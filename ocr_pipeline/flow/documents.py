@@ -1,4 +1,4 @@
-"""Pure assembly: what rendering and OCR made of one document -> its rows and its markdown file.
+"""Pure assembly: what rendering and OCR made of one document -> its rows and the text of its markdown file.
 
 No reading or writing. The ledger rule lives here: a document that is not rejected gets exactly one `Page` for each
 page of its PDF, whatever happened to it.
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date
 from itertools import groupby
 from typing import Any
 
 from ocr_pipeline.flow import figures
 from ocr_pipeline.flow.attempts import of_transcript, sent
-from ocr_pipeline.flow.reading import PageReading, Reading
+from ocr_pipeline.flow.reading import PageReading
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.lake import keys
 from ocr_pipeline.ocr.engines.engine import raw_text
@@ -25,7 +25,6 @@ from ocr_pipeline.ocr.parsing.parse import parse, parse_text
 from ocr_pipeline.records import (
     Batch,
     Document,
-    DocumentResult,
     DocumentStatus,
     Page,
     PageAttempt,
@@ -33,7 +32,6 @@ from ocr_pipeline.records import (
     PageStatus,
     ParsedPage,
     Reason,
-    Transcript,
 )
 
 SPECKS = 5e-4
@@ -56,35 +54,59 @@ def status_of(pages: Sequence[Page]) -> DocumentStatus:
     return DocumentStatus.PARTIAL if good else DocumentStatus.FAILED
 
 
-def result(
-    batch: Batch, document: RenderedDocument, reading: Reading | None, recipe_id: str, uri_of: Callable[[str], str]
-) -> DocumentResult:
-    """All rows of one document. `uri_of` turns a lake key into the URI people see."""
-    read = {page.number: page for page in reading.pages} if reading else {}
+@dataclass(frozen=True, slots=True)
+class PageRows:
+    """The rows of some pages of one document, in their order."""
+
+    pages: tuple[Page, ...]
+    regions: tuple[PageRegion, ...]
+    attempts: tuple[PageAttempt, ...]
+
+
+def page_rows(
+    batch: Batch,
+    document: RenderedDocument,
+    pages: Sequence[RenderedPage],
+    readings: Mapping[int, PageReading],
+    recipe_id: str,
+    uri_of: Callable[[str], str],
+) -> PageRows:
+    """All rows of these pages of the document. `readings`: by page number. `uri_of` turns a lake key into the URI
+    people see."""
     day = ingest_date(batch)
-    pages: list[Page] = []
+    rows: list[Page] = []
     regions: list[PageRegion] = []
     attempts: list[PageAttempt] = []
-    for rendered in document.pages:
-        page, parsed = _page(document, rendered, read.get(rendered.number), recipe_id)
-        links = _figure_links(document.upload.key, rendered, parsed)
-        pages.append(
-            replace(
-                page,
-                markdown=links,
-                image_uri=uri_of(rendered.image_key) if rendered.image_key else None,
+    for drawn in pages:
+        reading = readings.get(drawn.number)
+        if reading is not None:
+            attempts += _numbered(sent(reading, document.document_id))
+        status, reason, detail = page_outcome(drawn, reading)
+        if drawn.status is not None or reason is Reason.IMAGE_GONE:
+            reading = None  # there is none, or it is another image's
+        parsed = _parsed(drawn, reading, status)
+        regions += [
+            PageRegion(document.document_id, drawn.number, index, region) for index, region in enumerate(parsed.regions)
+        ]
+        rows.append(
+            Page(
+                document_id=document.document_id,
+                page_number=drawn.number,
+                status=status,
+                reason=reason,
+                detail=detail,
+                markdown=_figure_links(document.upload.key, drawn, parsed),
+                width=drawn.width,
+                height=drawn.height,
+                rotation=drawn.rotation,
+                image_uri=uri_of(drawn.image_key) if drawn.image_key else None,
+                image_sha256=drawn.image_sha256,
                 batch=batch.name,
                 ingest_date=day,
+                **_columns_of_reading(document, reading, status, recipe_id),
             )
         )
-        regions += [
-            PageRegion(document.document_id, rendered.number, index, region)
-            for index, region in enumerate(parsed.regions)
-        ]
-        if rendered.number in read:
-            attempts += _numbered(sent(read[rendered.number], document.document_id))
-    row = document_row(batch, document, pages, recipe_id, uri_of)
-    return DocumentResult(row, tuple(pages), tuple(regions), tuple(attempts))
+    return PageRows(tuple(rows), tuple(regions), tuple(attempts))
 
 
 def document_row(
@@ -127,81 +149,65 @@ def page_outcome(rendered: RenderedPage, read: PageReading | None) -> tuple[Page
     return status, transcript.reason, transcript.detail
 
 
-def markdown_file(result: DocumentResult) -> str:
-    """The `.md` file of a document: its pages in order, each after a comment with its number.
+def page_markdown(page: Page) -> str:
+    """The page's part of the document's `.md` file: its text after a comment with its number.
 
-    A page without text says why in its comment, so that nobody takes a gap for the whole.
+    Where a page has no text the comment says why, so that nobody takes a gap for the whole.
     """
-    parts = []
-    for page in result.pages:
-        note = "" if page.status is PageStatus.OK else f": {page.status}" + (f", {page.reason}" if page.reason else "")
-        parts.append(f"<!-- page {page.page_number}{note} -->\n\n{page.markdown}".rstrip())
-    return "\n\n".join(parts) + "\n"
+    note = "" if page.status is PageStatus.OK else f": {page.status}" + (f", {page.reason}" if page.reason else "")
+    return f"<!-- page {page.page_number}{note} -->\n\n{page.markdown}".rstrip()
 
 
-def _page(
-    document: RenderedDocument, rendered: RenderedPage, read: PageReading | None, recipe_id: str
-) -> tuple[Page, ParsedPage]:
-    page = Page(
-        document_id=document.document_id,
-        page_number=rendered.number,
-        status=rendered.status or PageStatus.FAILED,
-        reason=rendered.reason,
-        detail=rendered.detail,
-        markdown="",
-        engine=None,
-        backend=None,
-        model=None,
-        attempts=0,
-        prompt_tokens=None,
-        completion_tokens=None,
-        seconds=None,
-        finish_reason=None,
-        quality=None,
-        agreement=None,
-        width=rendered.width,
-        height=rendered.height,
-        rotation=rendered.rotation,
-        image_uri=None,
-        image_sha256=rendered.image_sha256,
-        recipe_id=recipe_id,
-        batch="",
-        ingest_date=date.min,
-        processed_at=document.rendered_at,
-    )
-    if rendered.status is not None:
-        return page, ParsedPage("")
-    status, reason, detail = page_outcome(rendered, read)
-    page = replace(page, status=status, reason=reason, detail=detail)
-    if read is None or reason is Reason.IMAGE_GONE:
-        return page, ParsedPage("")
-    if read.transcript is not None:
-        page = replace(page, **_from_transcript(read, read.transcript, document.document_id))
-    if status not in (PageStatus.OK, PageStatus.FALLBACK):
-        return page, ParsedPage("")
-    if read.layer is not None:
-        page = replace(page, engine="text_layer", backend="pdf", model="text_layer")
-        # through the layout of plain lines, which escapes: a PDF's own words must not become markup
-        lines = raw_text(layer_lines(read.layer))
-        return page, parse_text(lines, "lines", rendered.width or 0, rendered.height or 0)
-    return page, parse(read.transcript) if read.transcript is not None else ParsedPage("")
-
-
-def _from_transcript(read: PageReading, transcript: Transcript, document_id: str) -> dict[str, Any]:
-    return {
-        "recipe_id": transcript.recipe_id,  # a retry keeps pages of an earlier recipe
-        "engine": transcript.engine,
-        "backend": transcript.backend,
-        "model": transcript.model,
-        "attempts": len(of_transcript(read, document_id)),
-        "prompt_tokens": transcript.prompt_tokens,
-        "completion_tokens": transcript.completion_tokens,
-        "seconds": transcript.seconds,
-        "finish_reason": transcript.finish_reason,
-        "quality": transcript.quality,
-        "agreement": transcript.agreement,
-        "processed_at": transcript.finished_at,
+def _columns_of_reading(
+    document: RenderedDocument, reading: PageReading | None, status: PageStatus, recipe_id: str
+) -> dict[str, Any]:
+    """The columns of a page's row that say how it was read; `reading` is None where it was not."""
+    columns: dict[str, Any] = {
+        "engine": None,
+        "backend": None,
+        "model": None,
+        "attempts": 0,
+        "prompt_tokens": None,
+        "completion_tokens": None,
+        "seconds": None,
+        "finish_reason": None,
+        "quality": None,
+        "agreement": None,
+        "recipe_id": recipe_id,
+        "processed_at": document.rendered_at,
     }
+    transcript = reading.transcript if reading is not None else None
+    if reading is not None and transcript is not None:
+        columns |= {
+            "engine": transcript.engine,
+            "backend": transcript.backend,
+            "model": transcript.model,
+            "attempts": len(of_transcript(reading, document.document_id)),
+            "prompt_tokens": transcript.prompt_tokens,
+            "completion_tokens": transcript.completion_tokens,
+            "seconds": transcript.seconds,
+            "finish_reason": transcript.finish_reason,
+            "quality": transcript.quality,
+            "agreement": transcript.agreement,
+            "recipe_id": transcript.recipe_id,  # a retry keeps pages of an earlier recipe
+            "processed_at": transcript.finished_at,
+        }
+    if reading is not None and reading.layer is not None and status in _HAS_TEXT:
+        columns |= {"engine": "text_layer", "backend": "pdf", "model": "text_layer"}
+    return columns
+
+
+_HAS_TEXT = (PageStatus.OK, PageStatus.FALLBACK)
+
+
+def _parsed(drawn: RenderedPage, reading: PageReading | None, status: PageStatus) -> ParsedPage:
+    if reading is None or status not in _HAS_TEXT:
+        return ParsedPage("")
+    if reading.layer is not None:
+        # through the layout of plain lines, which escapes: a PDF's own words must not become markup
+        lines = raw_text(layer_lines(reading.layer))
+        return parse_text(lines, "lines", drawn.width or 0, drawn.height or 0)
+    return parse(reading.transcript) if reading.transcript is not None else ParsedPage("")
 
 
 def _numbered(requests: Iterable[PageAttempt]) -> list[PageAttempt]:

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ocr_pipeline.flow import documents, reading, rendered
+from ocr_pipeline.flow.documents import PageRows
 from ocr_pipeline.flow.memory import release_free_memory
 from ocr_pipeline.flow.reading import Reading
 from ocr_pipeline.flow.rendered import RenderedDocument
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import Storage
-from ocr_pipeline.records import Batch, Document, DocumentResult, Page
+from ocr_pipeline.records import Batch, Document, Page
 
 PIECE = 500
 """Pages. A page's rows with their text are 5 to 30 KB as Python objects, twice that while they become columns."""
@@ -30,9 +31,9 @@ class NotMade(Exception):
     """A hop before this one has not been materialised for the batch."""
 
 
-def pieces(lake: Storage, batch: Batch) -> Iterator[DocumentResult | Document]:
-    """The rows of the batch sorted by document id and page: of each document its pages, regions and attempts in pieces
-    of at most `PIECE` pages (the `document` of a piece is not yet the document's row), then its own row.
+def pieces(lake: Storage, batch: Batch) -> Iterator[PageRows | Document]:
+    """The rows of the batch, sorted by document id and page: for each document the rows of its pages, at most `PIECE`
+    pages at a time, then its own row.
 
     Raises NotMade.
     """
@@ -42,14 +43,13 @@ def pieces(lake: Storage, batch: Batch) -> Iterator[DocumentResult | Document]:
 
 def document_pieces(
     lake: Storage, batch: Batch, document: RenderedDocument, transcripts: Reading
-) -> Iterator[DocumentResult | Document]:
-    """The rows of one document: its pages in pieces, then its own row."""
+) -> Iterator[PageRows | Document]:
+    """The rows of one document: those of its pages, at most `PIECE` pages at a time, then its own row."""
     read = {page.number: page for page in transcripts.pages}
     outlines: list[Page] = []
     for start in range(0, len(document.pages), PIECE):
         pages = document.pages[start : start + PIECE]
-        part = replace(transcripts, pages=tuple(read.pop(page.number) for page in pages if page.number in read))
-        piece = documents.result(batch, replace(document, pages=pages), part, transcripts.recipe_id, lake.uri_of)
+        piece = documents.page_rows(batch, document, pages, read, transcripts.recipe_id, lake.uri_of)
         outlines += [replace(page, markdown="", detail=None) for page in piece.pages]
         yield piece
     yield documents.document_row(batch, document, outlines, transcripts.recipe_id, lake.uri_of)

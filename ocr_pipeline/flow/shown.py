@@ -12,13 +12,14 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ocr_pipeline.flow import documents, figures, rendered
+from ocr_pipeline.flow import figures, rendered
+from ocr_pipeline.flow.documents import PageRows, page_markdown
 from ocr_pipeline.flow.reading import Reading
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.flow.results import document_pieces
 from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage, parallel_map
-from ocr_pipeline.records import Batch, DocumentResult, Region, Upload
+from ocr_pipeline.records import Batch, PageRegion, Region, Upload
 
 _IMAGES_AT_ONCE = 4
 """Page images that are decoded side by side: a few MB each."""
@@ -55,12 +56,12 @@ def write(storage: Storage, batch: Batch, drawn: RenderedDocument, read: Reading
         storage.delete([keys.markdown(upload.key)])  # of an earlier upload that could be read
         return True
     pages = {page.number: page for page in drawn.pages}
-    texts = []
+    texts: list[str] = []
     # in pieces: the rows of a long document are several times its text
     for part in document_pieces(storage, batch, drawn, read):
-        if isinstance(part, DocumentResult):
-            texts.append(documents.markdown_file(part).removesuffix("\n"))
-            _cut_figures(storage, upload.key, pages, part)
+        if isinstance(part, PageRows):
+            texts += map(page_markdown, part.pages)
+            _cut_figures(storage, upload.key, pages, part.regions)
     storage.write(keys.markdown(upload.key), ("\n\n".join(texts) + "\n").encode())
     return True
 
@@ -87,10 +88,12 @@ def _latest(storage: Storage, upload_key: str, marks: Sequence[str]) -> Shown | 
     return None
 
 
-def _cut_figures(storage: Storage, upload_key: str, pages: Mapping[int, RenderedPage], part: DocumentResult) -> None:
-    """The figures of these rows. Where a page's image is gone, those that were cut out of it before stay."""
+def _cut_figures(
+    storage: Storage, upload_key: str, pages: Mapping[int, RenderedPage], rows: Sequence[PageRegion]
+) -> None:
+    """The figures of these regions. Where a page's image is gone, those that were cut out of it before stay."""
     regions: dict[int, list[Region]] = {}
-    for row in part.regions:
+    for row in rows:
         regions.setdefault(row.page_number, []).append(row.region)
 
     def cut(number: int) -> None:

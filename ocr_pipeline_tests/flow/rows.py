@@ -1,8 +1,13 @@
-"""What a batch publishes, read back as everyone reads it."""
+"""What a batch publishes, read back as everyone reads it, and what it should publish."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from ocr_pipeline.flow import documents
 from ocr_pipeline.flow.published import publish, read_tables
+from ocr_pipeline.flow.reading import Reading
+from ocr_pipeline.flow.rendered import RenderedDocument
 from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch, DocumentResult
@@ -21,3 +26,14 @@ def attempts(lake: Storage, batch: Batch) -> list[tuple[int, int]]:
     """Publishes the batch; page and number of each attempt in its files."""
     table = read_tables(lake, publish(lake, batch))["attempts"]
     return [(row["page_number"], row["attempt"]) for row in table.to_pylist()]
+
+
+def assembled(
+    batch: Batch, document: RenderedDocument, reading: Reading | None, uri_of: Callable[[str], str] = str
+) -> DocumentResult:
+    """All rows of one document, made of its records at once."""
+    recipe_id = reading.recipe_id if reading is not None else "r"
+    read = {page.number: page for page in reading.pages} if reading is not None else {}
+    rows = documents.page_rows(batch, document, document.pages, read, recipe_id, uri_of)
+    row = documents.document_row(batch, document, rows.pages, recipe_id, uri_of)
+    return DocumentResult(row, rows.pages, rows.regions, rows.attempts)

@@ -15,6 +15,7 @@ from ocr_pipeline.flow.reading import PageReading, Reading
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.lake import keys
 from ocr_pipeline.records import Batch, DocumentStatus, PageStatus, Reason, Transcript, Upload
+from ocr_pipeline_tests.flow.rows import assembled
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 UPLOAD = Upload("inbox/a.pdf", "e", 1, NOW)
@@ -80,7 +81,7 @@ def test_any_mix_of_outcomes_gives_each_page_one_row_and_the_sums_agree(
 ) -> None:
     drawn, reading = document
     batch = Batch("b", (UPLOAD,))
-    result = documents.result(batch, drawn, reading, "r", lambda key: key)
+    result = assembled(batch, drawn, reading)
     assert [page.page_number for page in result.pages] == list(range(1, drawn.page_count + 1))
     assert Counter(page.status for page in result.pages).total() == drawn.page_count == result.document.page_count
     assert checks.imbalances(batch, [result]) == []
@@ -91,4 +92,4 @@ def test_any_mix_of_outcomes_gives_each_page_one_row_and_the_sums_agree(
     assert result.document.status is ended
     told = summarise([result], ["b"], 0.0)
     assert (told.pages, len(told.failed)) == (drawn.page_count, len(bad))
-    assert f"<!-- page {drawn.page_count}" in documents.markdown_file(result)
+    assert documents.page_markdown(result.pages[-1]).startswith(f"<!-- page {drawn.page_count}")

@@ -15,8 +15,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from ocr_pipeline.flow import documents, published, reading, rendered
+from ocr_pipeline.flow import published, reading, rendered
 from ocr_pipeline.flow.batch_run import StreamOptions
+from ocr_pipeline.flow.documents import PageRows, page_markdown
 from ocr_pipeline.flow.loading import load
 from ocr_pipeline.flow.published import addresses, outcomes, publish, read_manifest, read_tables
 from ocr_pipeline.flow.reading import Reading
@@ -34,6 +35,7 @@ from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.load import load_batch
 from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
+from ocr_pipeline_tests.flow.rows import assembled
 from ocr_pipeline_tests.flow.test_stream import put
 from ocr_pipeline_tests.pdfs import numbered
 from ocr_pipeline_tests.storages import RunningStore, moto_store
@@ -83,12 +85,12 @@ def records(lake: Storage, batch: Batch, upload: Upload | None = None) -> tuple[
     return document, read
 
 
-def assembled(lake: Storage, batch: Batch) -> list[DocumentResult]:
+def all_assembled(lake: Storage, batch: Batch) -> list[DocumentResult]:
     """The rows of each document made of its records in one piece, in the order of the batch's list."""
     found = []
     for upload in batch.uploads:
         document, read = records(lake, batch, upload)
-        found.append(documents.result(batch, document, read, read.recipe_id, lake.uri_of))
+        found.append(assembled(batch, document, read, lake.uri_of))
     return found
 
 
@@ -111,7 +113,7 @@ def longer(lake: Storage, batch: Batch, pages: int) -> None:
 def test_files_hold_what_the_records_say_document_by_document(lake: Storage) -> None:
     batch = read(lake, {"b.pdf": numbered(3), "a.pdf": numbered(2, "other"), "no.pdf": b"not a PDF"})
     tables = read_tables(lake, publish(lake, batch))
-    expected = to_tables(assembled(lake, batch))
+    expected = to_tables(all_assembled(lake, batch))
     assert {name: table.to_pylist() for name, table in tables.items()} == {
         name: table.to_pylist() for name, table in expected.items()
     }
@@ -122,12 +124,12 @@ def test_a_document_longer_than_a_piece_gives_the_same_rows_and_a_second_time_th
     longer(lake, batch, 2 * PIECE + 7)
     manifest = publish(lake, batch)
     assert manifest.tables["pages"].rows == 2 * PIECE + 7
-    expected = to_tables(assembled(lake, batch))
+    expected = to_tables(all_assembled(lake, batch))
     for name, table in read_tables(lake, manifest).items():
         assert table.equals(expected[name])
     assert publish(lake, batch) == manifest
     document, transcripts = records(lake, batch)
-    parts = [part for part in document_pieces(lake, batch, document, transcripts) if isinstance(part, DocumentResult)]
+    parts = [part for part in document_pieces(lake, batch, document, transcripts) if isinstance(part, PageRows)]
     assert [len(part.pages) for part in parts] == [PIECE, PIECE, 7]
 
 
@@ -136,8 +138,8 @@ def test_the_markdown_file_of_a_document_in_pieces_is_that_of_its_pages_in_one(
 ) -> None:
     monkeypatch.setattr("ocr_pipeline.flow.results.PIECE", 2)
     batch = read(lake, {"a.pdf": numbered(5)})
-    (whole,) = assembled(lake, batch)
-    assert lake.read(keys.markdown("inbox/a.pdf")).decode() == documents.markdown_file(whole)
+    (whole,) = all_assembled(lake, batch)
+    assert lake.read(keys.markdown("inbox/a.pdf")).decode() == "\n\n".join(map(page_markdown, whole.pages)) + "\n"
 
 
 def test_outcomes_are_told_by_the_files_in_the_order_of_the_list_without_text(lake: Storage) -> None:
@@ -147,7 +149,7 @@ def test_outcomes_are_told_by_the_files_in_the_order_of_the_list_without_text(la
         dataclasses.replace(
             whole, pages=tuple(replace(page, markdown="") for page in whole.pages), regions=(), attempts=()
         )
-        for whole in assembled(lake, batch)
+        for whole in all_assembled(lake, batch)
     ] == outcomes(lake, batch)
     assert manifest == read_manifest(lake, batch.name)
 

@@ -13,7 +13,7 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 
-from ocr_pipeline.flow import document_stream, documents, rendered
+from ocr_pipeline.flow import document_stream, rendered
 from ocr_pipeline.flow.batch_run import StreamOptions
 from ocr_pipeline.flow.reading import PageReading, Reading
 from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
@@ -23,7 +23,7 @@ from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch, DocumentResult, PageStatus, ParsedPage, Reason, Upload
 from ocr_pipeline_tests.flow.doubles import ScriptedTranscriber
-from ocr_pipeline_tests.flow.rows import rows
+from ocr_pipeline_tests.flow.rows import assembled, rows
 from ocr_pipeline_tests.pdfs import numbered, pdf
 
 Read = Callable[[str, ScriptedTranscriber, bytes], DocumentResult]
@@ -97,7 +97,7 @@ def of_layer(layer: str) -> ParsedPage:
         upload=upload, document_id="d", rendered_at=upload.last_modified, page_count=1, pages=(page,)
     )
     reading = Reading(document_id="d", recipe_id="r", pages=(PageReading(number=1, layer=layer),))
-    made = documents.result(Batch("b", (upload,)), document, reading, "r", lambda key: key)
+    made = assembled(Batch("b", (upload,)), document, reading)
     return ParsedPage(made.pages[0].markdown, tuple(row.region for row in made.regions))
 
 
