@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from ocr_pipeline import samples, wiring
 from ocr_pipeline.commands.terminal import WAIT_SECONDS
+from ocr_pipeline.flow.rehearsal import rehearse
 from ocr_pipeline.lake.check import check
 from ocr_pipeline.lake.storage import StorageError
 from ocr_pipeline.ocr.cpu import cpu_transcriber
@@ -25,6 +26,8 @@ from ocr_pipeline.pdf.renderer import RenderedPage, Renderer, RenderLimits, popp
 from ocr_pipeline.records import Geometry
 from ocr_pipeline.runs import instance
 from ocr_pipeline.settings import Settings
+from ocr_pipeline.warehouse.check import check_connection, check_tables
+from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 
 
@@ -98,16 +101,58 @@ def lake(settings: Settings) -> list[Finding]:
     return [Finding("lake", True, settings.lake)]
 
 
-def warehouse(settings: Settings) -> list[Finding]:
+def warehouse(settings: Settings) -> Iterable[Finding]:
     try:
         opened = wiring.warehouse(settings, wait_seconds=WAIT_SECONDS)
-        if opened.path is not None:
-            _try_writing_beside(opened.path)
+        if opened.path is None:
+            return _motherduck(settings, opened)
+        _try_writing_beside(opened.path)
         with opened.read() as connection:
             row = connection.execute("SELECT count(*) FROM ocr.documents").fetchone()
     except (WarehouseError, OSError) as error:
         return [Finding("warehouse", False, str(error), "see OCR_WAREHOUSE and MOTHERDUCK_TOKEN in the README")]
     return [Finding("warehouse", True, f"{settings.warehouse}: {row[0] if row else 0} documents")]
+
+
+_MENDS = {
+    "connection": "check MOTHERDUCK_TOKEN (expired, revoked?), this machine's way to MotherDuck and to DuckDB's"
+    " extensions, and that the installed duckdb is a version that MotherDuck takes",
+    "tables": "MOTHERDUCK_TOKEN must be of the kind read/write, of a user who may write to this database",
+    "R2 secret": "the user of MOTHERDUCK_TOKEN must have the right to create and to delete secrets",
+    "load": "on R2: check R2_ACCOUNT_ID and R2_JURISDICTION, and that R2_ACCESS_KEY_ID may read the bucket from any"
+    " address. Rows that are not the same: install the duckdb of the version that MotherDuck has",
+}
+"""By what a batch needs of MotherDuck, in the order of its need."""
+
+
+def _motherduck(settings: Settings, opened: Warehouse) -> Iterator[Finding]:
+    """All that the first batch will need, up to the first that fails."""
+    on_r2 = False
+
+    def connection() -> str:
+        check_connection(opened)
+        return settings.warehouse
+
+    def secret() -> str:
+        nonlocal on_r2
+        on_r2 = wiring.let_motherduck_read_r2(settings, opened)
+        return "made: MotherDuck reads Parquet in R2 itself" if on_r2 else "none: Parquet is sent from here"
+
+    def load() -> str:
+        return f"one page from {rehearse(wiring.lake(settings), opened, on_r2=on_r2)}, taken away again"
+
+    questions: dict[str, Callable[[], str]] = {
+        "connection": connection,
+        "tables": lambda: f"{check_tables(opened)} documents",
+        "R2 secret": secret,
+        "load": load,
+    }
+    for name, ask in questions.items():
+        try:
+            yield Finding(f"warehouse: {name}", True, ask())
+        except (WarehouseError, StorageError) as error:
+            yield Finding(f"warehouse: {name}", False, str(error), _MENDS[name])
+            return
 
 
 def _try_writing_beside(path: Path) -> None:

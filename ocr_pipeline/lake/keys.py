@@ -22,6 +22,7 @@ POISONED = "poisoned/"
 SHOWN = "shown/"
 UPLOADERS = "uploads-by-sha256/"  # the upload Worker's records, `{"key": …}`: which upload has this content
 PROBE = "doctor/probe"  # written, read and deleted again by `doctor`
+PROBE_TABLE = "doctor/ingest_date=2026-11-01/pages.parquet"  # the same; as a batch's Parquet lies in its folder
 
 OURS = frozenset({BATCHES, PAGES, TRANSCRIPTS, MARKDOWN, TABLES, POISONED, SHOWN, UPLOADERS, "doctor/"})
 """First parts of the keys of everything that is no upload: the inbox lies in none of them."""

@@ -33,6 +33,11 @@ def differences(warehouse: Warehouse, batch: str, tables: Source) -> list[str]:
     return [line for line in found if line]
 
 
+def row_hash(table: str) -> str:
+    """What stands for a row in a comparison: comparing the rows themselves would hold all of their text twice more."""
+    return "hash(" + ", ".join(column for column in TABLES[table].names if column != "deleted_at") + ")"
+
+
 def _missing_documents(connection: duckdb.DuckDBPyConnection, documents: str) -> str:
     missing = count(
         connection,
@@ -48,8 +53,7 @@ def _missing_documents(connection: duckdb.DuckDBPyConnection, documents: str) ->
 
 
 def _differing_rows(connection: duckdb.DuckDBPyConnection, table: str, source: dict[str, str]) -> str:
-    # hashes of rows: comparing the rows themselves would hold all of their text twice more
-    row = "hash(" + ", ".join(column for column in TABLES[table].names if column != "deleted_at") + ")"
+    row = row_hash(table)
     ours = f"""
         SELECT document_id FROM {source["documents"]} p JOIN ocr.documents d USING (document_id)
         WHERE d.batch = p.batch AND d.uploaded_at = p.uploaded_at

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,41 +13,8 @@ from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError, WarehouseUnreachable
 from ocr_pipeline.warehouse.motherduck import make_r2_secret, r2_secret_sql, secret_name
 from ocr_pipeline.warehouse.retry import ATTEMPTS
+from ocr_pipeline_tests.warehouse.account import Account
 from ocr_pipeline_tests.warehouse.conftest import TOKEN
-
-
-class Account:
-    """A MotherDuck account that is not there: what is asked of it and with which configuration, and for each database
-    that was made an empty DuckDB. It says what MotherDuck was seen to say; that it says so today, nobody can know here.
-    """
-
-    def __init__(self, *failures: duckdb.Error) -> None:
-        self.opened: list[tuple[str, dict[str, Any]]] = []
-        self.failures = list(failures)
-        self.databases: dict[str, duckdb.DuckDBPyConnection] = {}
-
-    @contextlib.contextmanager
-    def connect(self, name: str, read_only: bool, config: Mapping[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
-        self.opened.append((name, dict(config)))
-        if self.failures:
-            raise self.failures.pop(0)
-        if name == "md:":
-            yield self  # type: ignore[misc]
-        elif name not in self.databases:
-            raise duckdb.InvalidInputException(
-                'Initialization function "motherduck_duckdb_cpp_init" from file "motherduck.duckdb_extension" threw an '
-                f"exception: \"Failed to attach '{name[3:]}': no database/share named '{name[3:]}' found\""
-            )
-        else:
-            yield self.databases[name].cursor()
-
-    def execute(self, statement: str) -> None:
-        made = re.fullmatch(r'CREATE DATABASE IF NOT EXISTS "(.+)"', statement)
-        assert made is not None
-        self.databases[f"md:{made[1]}"] = duckdb.connect()
-
-    def close(self) -> None:
-        pass
 
 
 def documents(warehouse: Warehouse) -> int:

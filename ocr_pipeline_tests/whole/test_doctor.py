@@ -8,11 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
+import s3fs
 from click.testing import CliRunner
 
 from ocr_pipeline.commands import doctor
 from ocr_pipeline.settings import Settings
+from ocr_pipeline_tests.storages import moto_store
+from ocr_pipeline_tests.warehouse.account import Account
 
 
 def checked() -> tuple[int, dict[str, Any]]:
@@ -78,3 +82,85 @@ def test_a_duckdb_file_that_is_open_elsewhere_is_told_and_not_waited_for(
         holder.communicate("")
     assert (code, found["warehouse"]["ok"]) == (1, False)
     assert "has been open in another program" in found["warehouse"]["detail"]
+
+
+MOTHERDUCK = ("connection", "tables", "R2 secret", "load")
+
+
+def asked_of(account: Account, monkeypatch: pytest.MonkeyPatch) -> tuple[int, dict[str, Any]]:
+    """What doctor says of this account."""
+    monkeypatch.setenv("OCR_WAREHOUSE", "md:documents")
+    monkeypatch.setenv("MOTHERDUCK_TOKEN", "t0ken-of-mine")
+    monkeypatch.setattr(duckdb, "connect", account.duckdb_connect)
+    code, found = checked()
+    assert "t0ken-of-mine" not in str(found)
+    return code, {name.removeprefix("warehouse: "): check for name, check in found.items() if "warehouse" in name}
+
+
+def test_a_motherduck_is_asked_for_all_that_the_first_batch_needs(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = Account()
+    code, found = asked_of(account, monkeypatch)
+    assert (code, tuple(found)) == (0, MOTHERDUCK)
+    assert found["tables"]["detail"] == "0 documents"
+    assert found["R2 secret"]["detail"] == "none: Parquet is sent from here"
+    path = str(environment / "lake" / "doctor" / "ingest_date=2026-11-01" / "pages.parquet")
+    assert found["load"]["detail"] == f"one page from {path}, taken away again"
+    (database,) = account.databases.values()
+    assert ("pages",) in (names := database.execute("SELECT table_name FROM duckdb_tables()").fetchall())
+    assert not [name for (name,) in names if name.startswith("doctor")]
+
+
+class R2(s3fs.S3FileSystem):  # type: ignore[misc]
+    """What MotherDuck has of its own: addresses that begin with r2://."""
+
+    protocol = ("r2",)
+
+
+def test_with_the_lake_on_r2_it_reads_the_parquet_at_its_address_with_the_secret_it_was_given(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with moto_store() as store:
+        options, lake = store.options, store.new_lake()
+        for name, value in {**store.environment(), "OCR_LAKE": lake, "R2_ACCOUNT_ID": "acc"}.items():
+            monkeypatch.setenv(name, value)
+        reader = R2(key=options.access_key_id, secret=options.secret_access_key, endpoint_url=options.endpoint_url)
+        account = Account(prepare=lambda connection: connection.register_filesystem(reader))
+        code, found = asked_of(account, monkeypatch)
+        address = lake.replace("s3://", "r2://", 1)
+        assert code == 0, found
+        assert found["load"]["detail"].startswith(
+            f"one page from {address}/doctor/ingest_date=2026-11-01/pages.parquet"
+        )
+        assert [statement.partition(" SCOPE ")[2] for statement in account.secrets] == [f"'{address}/')"]
+        refusing = Account(
+            refuse=lambda statement: (
+                duckdb.PermissionException(f"no right: {statement}") if "SECRET" in statement else None
+            )
+        )
+        monkeypatch.setenv("OCR_LAKE", store.new_lake())  # the secret of the other one is made, in this process
+        code, found = asked_of(refusing, monkeypatch)
+        assert (code, tuple(found)) == (1, MOTHERDUCK[:3])
+        assert "MotherDuck did not take the R2 secret: no right" in found["R2 secret"]["detail"]
+        assert options.secret_access_key
+        assert f"'{options.secret_access_key}'" not in str(found)
+        assert "right to create" in found["R2 secret"]["mend"]
+
+
+@pytest.mark.parametrize(
+    ("part", "error", "step", "mend"),
+    [
+        ("SELECT 1", duckdb.InvalidInputException("Jwt is expired"), "connection", "MOTHERDUCK_TOKEN"),
+        ("CREATE SCHEMA", duckdb.InvalidInputException("attached in read-only mode"), "tables", "kind read/write"),
+        ("read_parquet", duckdb.BinderException("no such function"), "load", "R2_ACCOUNT_ID"),
+    ],
+)
+def test_what_a_motherduck_refuses_is_red_with_its_words_and_the_mend(
+    environment: Path, monkeypatch: pytest.MonkeyPatch, part: str, error: duckdb.Error, step: str, mend: str
+) -> None:
+    account = Account(refuse=lambda statement: error if part in statement else None)
+    code, found = asked_of(account, monkeypatch)
+    assert (code, tuple(found)) == (1, MOTHERDUCK[: MOTHERDUCK.index(step) + 1])
+    assert str(error) in found[step]["detail"]
+    assert mend in found[step]["mend"]
