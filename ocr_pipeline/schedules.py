@@ -52,6 +52,8 @@ def reconcile(settings: Settings, young: timedelta = YOUNG) -> dg.ScheduleDefini
         swept = sweeping.sweep_everything(
             lake, wiring.intake(settings), announce=lambda names: requests.add_partitions(instance, names)
         )
+        for error in swept.unreadable:
+            context.log.error(error)
         fresh = {batch.name for batch in swept.batches}
         now = datetime.now(UTC)
         settled = [name for name, written in swept.lists.items() if name in fresh or now - written > young]
@@ -69,7 +71,8 @@ def reconcile(settings: Settings, young: timedelta = YOUNG) -> dg.ScheduleDefini
                 asked += 1
                 yield request
         if not asked:
-            yield dg.SkipReason(f"{swept.note}; every batch that is not young is finished or at work")
+            done = "every batch that is not young is finished or at work"
+            yield dg.SkipReason("; ".join([swept.note, done, *swept.unreadable]))
 
     return ask
 

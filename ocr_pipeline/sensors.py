@@ -6,7 +6,9 @@ from ocr_pipeline import wiring
 from ocr_pipeline.intake.tick import run_tick
 from ocr_pipeline.jobs import process_batch
 from ocr_pipeline.lake import batches
+from ocr_pipeline.lake.storage import ObjectUnreadable
 from ocr_pipeline.partitions import BATCHES
+from ocr_pipeline.records import Batch
 from ocr_pipeline.runs import history, requests
 from ocr_pipeline.settings import Settings
 
@@ -26,13 +28,15 @@ def upload_sensor(settings: Settings) -> dg.SensorDefinition:
             found = run_tick(
                 lake, wiring.intake(settings), context.cursor, hold_partial=history.busy(context.instance), queue=queue
             )
-        cut = {batch.name: batch for batch in found.batches}
+        cut: dict[str, Batch | ObjectUnreadable] = {batch.name: batch for batch in found.batches}
         # a tick that died between the list and the run request left a list without a partition
         orphans = requests.without_partition(context.instance, [name for name in found.recent if name not in cut])
-        fresh = [*found.batches, *(batches.read(lake, name) for name in orphans)]
-        names = [batch.name for batch in fresh]
+        fresh = {**cut, **dict(batches.read_each(lake, orphans))}
+        names = list(fresh)
+        for error in found.unreadable:
+            context.log.error(error)
         return dg.SensorResult(
-            run_requests=[requests.request(batch) for batch in fresh],
+            run_requests=[requests.request_of(name, batch) for name, batch in fresh.items()],
             dynamic_partitions_requests=[BATCHES.build_add_request(names)] if names else [],
             cursor=found.cursor,
             asset_events=[
@@ -45,9 +49,10 @@ def upload_sensor(settings: Settings) -> dg.SensorDefinition:
                         "urgent": batch.urgent,
                     },
                 )
-                for batch in fresh
+                for batch in fresh.values()
+                if isinstance(batch, Batch)
             ],
-            skip_reason=None if fresh else dg.SkipReason(found.note),
+            skip_reason=None if fresh else dg.SkipReason("; ".join([found.note, *found.unreadable])),
         )
 
     return sense

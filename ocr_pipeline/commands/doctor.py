@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,18 +18,22 @@ from rich.console import Console
 from ocr_pipeline import samples, wiring
 from ocr_pipeline.commands.terminal import WAIT_SECONDS
 from ocr_pipeline.flow.rehearsal import rehearse
+from ocr_pipeline.lake import batches
 from ocr_pipeline.lake.check import check
-from ocr_pipeline.lake.storage import StorageError
+from ocr_pipeline.lake.storage import Storage, StorageError
 from ocr_pipeline.ocr.cpu import cpu_transcriber
 from ocr_pipeline.ocr.engines.engine import EngineError
 from ocr_pipeline.ocr.vllm.backends import ConfigError, geometry
 from ocr_pipeline.pdf.renderer import RenderedPage, Renderer, RenderLimits, poppler_installed
-from ocr_pipeline.records import Geometry
+from ocr_pipeline.records import Batch, Geometry
 from ocr_pipeline.runs import instance
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.warehouse.check import check_connection, check_tables
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
+
+LISTS_SECONDS = 10.0
+"""For reading batch lists: some thousand of a bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +100,29 @@ def history(settings: Settings) -> list[Finding]:
 
 def lake(settings: Settings) -> list[Finding]:
     try:
-        check(wiring.lake(settings), settings.inbox)
+        opened = wiring.lake(settings)
+        check(opened, settings.inbox)
+        return [Finding("lake", True, settings.lake), _batch_lists(opened)]
     except StorageError as error:
         return [Finding("lake", False, str(error), "see OCR_LAKE and the R2_* settings in the README")]
-    return [Finding("lake", True, settings.lake)]
+
+
+def _batch_lists(opened: Storage) -> Finding:
+    """The lists themselves, newest first, as far as the time goes: they cannot be made again."""
+    deadline = time.monotonic() + LISTS_SECONDS
+    names = sorted(batches.names(opened), reverse=True)
+    read, errors = 0, list[str]()
+    for _, found in batches.read_each(opened, names):
+        read += 1
+        if not isinstance(found, Batch):
+            errors.append(str(found))
+        if time.monotonic() > deadline:
+            break
+    looked_at = f"{read} of {len(names)}" if read < len(names) else str(read)
+    if errors:
+        mend = "as it says; what of their uploads is in the inbox is cut into batches anew, and read without OCR"
+        return Finding("batch lists", False, f"{len(errors)} of {read} cannot be read, first {errors[0]}", mend)
+    return Finding("batch lists", True, f"{looked_at} read")
 
 
 def warehouse(settings: Settings) -> Iterable[Finding]:

@@ -76,7 +76,11 @@ def ingest(settings: Settings, found: Found, console: Console) -> Summary:
     reaping.reap(dagster, settings.claims)
     # partitions before lists: the sensor takes a list without a partition for one that nobody runs
     held = cutting.cut_all(
-        lake, uploads, wiring.intake(settings), announce=lambda names: requests.add_partitions(dagster, names)
+        lake,
+        uploads,
+        wiring.intake(settings),
+        announce=lambda names: requests.add_partitions(dagster, names),
+        tell=lambda error: _say(console, error),
     )
     todo = _todo(lake, warehouse, history.finished(dagster), held)
     requests.add_partitions(dagster, [batch.name for batch in todo])
@@ -117,12 +121,16 @@ def _put(lake: Storage, found: Found, console: Console) -> tuple[list[Upload], l
         for source, put in all_put:
             if not isinstance(put, Upload):
                 if isinstance(put, StorageError):  # says what is wrong in the lake, and where
-                    console.print(f"not taken: {printable(str(put))}", markup=False, highlight=False, soft_wrap=True)
+                    _say(console, f"not taken: {put}")
                 not_taken.append(NotTaken(sources.printable_path(source.path), sources.reason_for(put)))
             else:
                 uploads.append(put)
             counter.advance()
     return uploads, not_taken
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def _todo(lake: Storage, warehouse: Warehouse, finished: Collection[str], held: Mapping[Upload, Batch]) -> list[Batch]:

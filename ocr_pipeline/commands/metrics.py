@@ -8,7 +8,7 @@ import click
 
 from ocr_pipeline import wiring
 from ocr_pipeline.lake import batches
-from ocr_pipeline.lake.storage import ObjectMissing
+from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable
 from ocr_pipeline.settings import Settings
 
 WAIT_SECONDS = 2.0
@@ -39,7 +39,7 @@ def command(port: int, host: str) -> int:
     def documents_of(name: str) -> int:
         try:
             return len(batches.read(lake, name).uploads)
-        except ObjectMissing:  # a partition that somebody made by hand: its run will fail
+        except (ObjectMissing, ObjectUnreadable):  # as of a partition that somebody made by hand: its run will fail
             return 0
 
     exporter = Exporter(

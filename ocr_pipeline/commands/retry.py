@@ -62,7 +62,10 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
     err = terminal(stderr=True)
     err.print(f"{plan.pages} pages of {plan.documents} documents are asked again, in {len(plan.batches)} batches")
     if plan.gone:
-        err.print(f"{plan.gone} documents left out: their upload was replaced or deleted, or cannot be looked at")
+        err.print(
+            f"{plan.gone} documents left out: their upload was replaced or deleted, or it or its batch list "
+            "cannot be read"
+        )
     if leave_to_sensor or not plan.batches:
         if as_json:
             _print(plan, summarise([], [batch.name for batch in plan.batches], 0.0))

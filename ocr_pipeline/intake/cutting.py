@@ -62,30 +62,45 @@ def cut(
     plan = _with_returned([known[upload.key] for upload in taken], taken, limits, plan)
     announce([batch.name for batch in plan.batches])
     batches.write_many(storage, plan.batches)
+    for batch in plan.batches:  # one that could not be read is mended by its own content
+        index.unreadable.pop(batch.name, None)
     return plan
 
 
 def cut_all(
-    storage: Storage, uploads: Collection[Upload], options: IntakeOptions, announce: Announce = lambda names: None
+    storage: Storage,
+    uploads: Collection[Upload],
+    options: IntakeOptions,
+    announce: Announce = lambda names: None,
+    tell: Callable[[str], None] = lambda error: None,
 ) -> dict[Upload, Batch]:
     """Every one of `uploads` in a batch list, and for each the batch whose rows count, without a cap on batches.
 
     All that grows with their number is done before the lock, which the sensor and other commands wait for. An upload
-    that another ingest has replaced meanwhile is given as it is now. Raises SourceError for one that is gone.
+    that another ingest has replaced meanwhile is given as it is now. One whose list cannot be read is cut into a batch
+    anew; `tell` gets what is wrong with such lists. Raises SourceError for an upload that is gone,
+    StorageError when lists are taken away meanwhile.
     """
     if not uploads:
         return {}
     since = min(upload.last_modified for upload in uploads)
     with BatchIndex(storage, options.index) as index:
         index.refresh(since)
-        with intake_lock(options.data):
-            index.refresh(since)  # what others have cut meanwhile
-            replaced = overtaken(storage, uploads, index)
-            uploads = [replaced.get(upload, upload) for upload in uploads]
-            limits = replace(options.limits, batches=max(1, len(uploads)))
-            cut(storage, uploads, limits, index, inbox=options.inbox, announce=announce)
-        index.refresh(since)
-        return batches_of(storage, uploads, index)
+        limits = replace(options.limits, batches=max(1, len(uploads)))
+        for _ in range(2):
+            with intake_lock(options.data):
+                index.refresh(since)  # what others have cut meanwhile
+                replaced = overtaken(storage, uploads, index)
+                uploads = [replaced.get(upload, upload) for upload in uploads]
+                cut(storage, uploads, limits, index, inbox=options.inbox, announce=announce)
+            index.refresh(since)
+            held, spoiled = _held(storage, uploads, index)
+            if not spoiled:
+                break
+            index.forget(spoiled)  # a disk that lost their bytes has not changed their etags
+        for error in index.unreadable.values():
+            tell(error)
+        return _complete(storage, uploads, held)
 
 
 def _with_returned(
@@ -106,25 +121,31 @@ def _with_returned(
     )
 
 
-def batches_of(storage: Storage, uploads: Collection[Upload], index: BatchIndex) -> dict[Upload, Batch]:
-    """For each upload the last batch that holds it, by name: the one whose rows count.
+def _held(
+    storage: Storage, uploads: Collection[Upload], index: BatchIndex
+) -> tuple[dict[Upload, Batch], Collection[str]]:
+    """For each upload the last batch that holds it, by name, whose rows are the ones that count; and the names of
+    lists that cannot be read any more. `index` knows every list since the oldest of the uploads."""
+    names = {name for entry in index.known(upload.key for upload in uploads).values() for name in entry.lists}
+    read = dict(batches.read_each(storage, sorted(names)))
+    held = _last_of(set(uploads), (batch for batch in read.values() if isinstance(batch, Batch)))
+    return held, [name for name, batch in read.items() if not isinstance(batch, Batch)]
 
-    `uploads` are not empty, and `index` knows every list since the oldest of them. Raises StorageError when one of
-    them is in no list.
-    """
+
+def _complete(storage: Storage, uploads: Collection[Upload], held: dict[Upload, Batch]) -> dict[Upload, Batch]:
+    """`held`, which has every one of the uploads. Raises StorageError when one of them is in no list."""
     wanted = set(uploads)
-    names = {name for entry in index.known(upload.key for upload in wanted).values() for name in entry.lists}
-    found = _last_of(wanted, batches.read_many(storage, sorted(names)))
-    if len(found) < len(wanted):
+    if len(held) < len(wanted):
         # a process of another release may just have made the index anew: the lists themselves are the truth
-        found = _last_of(wanted, batches.load(storage, min(upload.last_modified for upload in wanted)))
-    if missing := sorted(wanted - found.keys()):
+        since = min(upload.last_modified for upload in wanted)
+        held = _last_of(wanted, batches.load(storage, since, tell=lambda error: None))
+    if missing := sorted(wanted - held.keys()):
         raise StorageError(
             f"{len(missing)} of {len(wanted)} uploads, first {storage.uri_of(missing[0].key)}, are in no batch list "
             "right after they were cut: something else takes lists out of the lake's batches/; "
             "run the same command again"
         )
-    return found
+    return held
 
 
 def _last_of(wanted: Collection[Upload], lists: Iterable[Batch]) -> dict[Upload, Batch]:

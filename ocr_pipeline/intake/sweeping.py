@@ -34,6 +34,7 @@ class Swept:
     lists: dict[str, datetime]  # every batch list, by name, and when it was written
     finished: bool  # the end of the inbox was reached; else the next sweep goes on
     note: str  # for people
+    unreadable: tuple[str, ...] = ()  # batch lists that say nothing: what is wrong with each, and what to do
 
 
 def sweep_everything(
@@ -84,7 +85,7 @@ def sweep_everything(
     lists |= {batch.name: written for batch in cut_now}
     end = "to the end" if finished else "the next sweep goes on"
     note = f"{seen} uploads compared with {len(lists)} batch lists, {end}"
-    return Swept(tuple(cut_now), dict(sorted(lists.items())), finished, note)
+    return Swept(tuple(cut_now), dict(sorted(lists.items())), finished, note, tuple(index.unreadable.values()))
 
 
 def _merged(

@@ -38,6 +38,7 @@ class TickResult:
     recent: tuple[str, ...]  # young batch lists, which a tick that died may have left without a run
     cursor: str
     note: str  # for people: what was seen
+    unreadable: tuple[str, ...] = ()  # batch lists that say nothing: what is wrong with each, and what to do
 
 
 def run_tick(
@@ -81,7 +82,8 @@ def _list(
     note = f"{found.seen} objects seen, {sum(len(b.uploads) for b in plan.batches)} new"
     note += f", {plan.left} wait" if plan.left else ""
     note += f", {len(found.unsettled)} still being written" if found.unsettled else ""
-    return TickResult(plan.batches, _recent(index), listing.dump(found.next(plan.left_since)), note)
+    cursors = listing.dump(found.next(plan.left_since))
+    return TickResult(plan.batches, _recent(index), cursors, note, tuple(index.unreadable.values()))
 
 
 def _listed(
@@ -136,7 +138,7 @@ def _pull(
     note += f", {len(pulled.refused_keys)} refused by the store" if pulled.refused_keys else ""
     note += f", {pulled.foreign} events of other buckets or folders" if pulled.foreign else ""
     note += f", {pulled.undecodable} messages that are no events" if pulled.undecodable else ""
-    return TickResult((*plan.batches, *gone), _recent(index), cursor, note)
+    return TickResult((*plan.batches, *gone), _recent(index), cursor, note, tuple(index.unreadable.values()))
 
 
 def _since(uploads: Iterable[Upload]) -> datetime:

@@ -4,6 +4,9 @@ A copy, made from the lists alone: it may be deleted at any time. Without it eve
 may matter (600 a tick for the last 75 minutes of a busy inbox, all of them for a comparison with the whole inbox), and
 hold in memory what it compares. A list never changes, but for a purge that writes it anew: its etag tells.
 
+A list that cannot be read says nothing and stops no other: what of its uploads is in the inbox is in no list then, and
+is cut into a batch anew. That loses nothing, and costs a drawing of its pages and no OCR.
+
 Keys are kept in the order in which stores list them, so that an inbox of any size is compared with them side by side.
 """
 
@@ -23,14 +26,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from ocr_pipeline.lake import batches, deletions, keys, planner
-from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError
+from ocr_pipeline.lake import batches, deletions, planner
+from ocr_pipeline.lake.storage import ObjectInfo, ObjectUnreadable, Storage, StorageError
 from ocr_pipeline.records import Batch, Deletion, Upload
 
 T = TypeVar("T")
 
 LISTS_AT_ONCE = 64  # read and written down together; what a kill or the end of the time costs
 KEYS_AT_ONCE = 1000
+MOST_UNREADABLE = 10
+"""Lists that are left out. More are no accident of single objects but a store that gives something else: then nothing
+is cut, or a whole inbox might be drawn once more."""
+
 SCHEMA_VERSION = 1  # an index of another version is made anew
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -94,6 +101,8 @@ class BatchIndex:
                 self._open()
         self.listed: dict[str, ObjectInfo] = {}
         """The batch lists that the last `refresh` saw, by name, sorted."""
+        self.unreadable: dict[str, str] = {}
+        """Those of them that it could not read, by name: what is wrong, and what to do."""
 
     def _open(self) -> None:
         self._db = sqlite3.connect(self._path, timeout=60, isolation_level=None)
@@ -116,7 +125,8 @@ class BatchIndex:
 
         One listing, and a read for each list that is new. False when time ran out before the last one: what was read
         is kept, and the next call goes on. `LISTS_AT_ONCE` are read also when there is no time at all: whoever comes
-        late each time gets through in the end.
+        late each time gets through in the end. Raises ObjectUnreadable where more than
+        `MOST_UNREADABLE` cannot be read.
         """
         floor = "" if since is None else planner.name_floor(since)
         with self._file_errors():
@@ -125,16 +135,35 @@ class BatchIndex:
         self.listed = dict(batches.objects(self._storage, since))
         with self._file_errors():
             changed = {n for n, etag in known.items() if n not in self.listed or self.listed[n].etag != etag}
-            if changed:
-                with self._transaction():
-                    self._forget(changed)
+        if changed:
+            self.forget(changed)
+        self.unreadable = {}
         unread = [name for name in self.listed if name not in known or name in changed]
         for number, names in enumerate(_groups(unread, LISTS_AT_ONCE)):
             if number and out_of_time():
                 return False
-            read = zip(names, self._storage.read_many(keys.batch(name) for name in names), strict=True)
-            self._add([(n, batches.parse(n, data)) for n, (_, data) in read if data is not None])
+            self._add(self._read_lists(names))
         return True
+
+    def forget(self, names: Iterable[str]) -> None:
+        """What these lists said is known no more; the next refresh reads again those that are there."""
+        with self._file_errors(), self._transaction():
+            self._forget(names)
+
+    def _read_lists(self, names: Iterable[str]) -> list[tuple[str, Batch]]:
+        read = list[tuple[str, Batch]]()
+        for name, found in batches.read_each(self._storage, names):
+            if isinstance(found, Batch):
+                read.append((name, found))
+            else:
+                self.unreadable[name] = str(found)
+        if len(self.unreadable) > MOST_UNREADABLE:
+            first = next(iter(self.unreadable.values()))
+            raise ObjectUnreadable(
+                f"{len(self.unreadable)} batch lists or more cannot be read: does {self._storage.uri} give what was "
+                f"written there? The first one: {first}"
+            )
+        return read
 
     def known(self, wanted: Iterable[str]) -> dict[str, Known]:
         """What the lists say of these keys; those that none names are left out."""

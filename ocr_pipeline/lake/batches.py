@@ -5,21 +5,36 @@ The lists are the truth about what was seen; the sensor's cursor only says from 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from pydantic import TypeAdapter
 
 from ocr_pipeline.lake import json_objects, keys, planner
-from ocr_pipeline.lake.storage import ObjectInfo, Storage, parallel_map
+from ocr_pipeline.lake.storage import ObjectInfo, ObjectMissing, ObjectUnreadable, Storage, parallel_map
 from ocr_pipeline.records import Batch
+
+MEND = (
+    "put it back from your copy of batches/, or delete it where there is none: what of its uploads is in the inbox is "
+    "then cut into a batch anew, and a retry has to be asked for again"
+)
+
+Tell = Callable[[str], None]
 
 _BATCH = TypeAdapter(Batch)
 
 
 def write(storage: Storage, batch: Batch) -> bool:
-    """Writes a batch list; False when it is there already, which is the same list since its name is its content."""
-    return storage.create(keys.batch(batch.name), dump(batch))
+    """Writes a batch list; False when it is there already, which is the same list since its name is its content: so one
+    that is there and cannot be read is mended by this one."""
+    if storage.create(keys.batch(batch.name), dump(batch)):
+        return True
+    try:
+        read(storage, batch.name)
+    except ObjectUnreadable:
+        storage.write(keys.batch(batch.name), dump(batch))
+        return True
+    return False
 
 
 def read(storage: Storage, name: str) -> Batch:
@@ -34,7 +49,7 @@ def dump(batch: Batch) -> bytes:
 
 def parse(name: str, data: bytes) -> Batch:
     """The batch list `name`, which has these bytes. Raises ObjectUnreadable."""
-    return json_objects.parse(_BATCH, keys.batch(name), data, "put it back from your copy of batches/")
+    return json_objects.parse(_BATCH, keys.batch(name), data, MEND)
 
 
 def objects(storage: Storage, since: datetime | None = None) -> Iterator[tuple[str, ObjectInfo]]:
@@ -64,16 +79,38 @@ def names(storage: Storage, since: datetime | None = None) -> Iterator[str]:
     return (name for name, _ in objects(storage, since))
 
 
-def load(storage: Storage, since: datetime | None = None) -> Iterator[Batch]:
-    """The batch lists themselves, many reads at once."""
-    return read_many(storage, names(storage, since))
+def load(storage: Storage, since: datetime | None = None, tell: Tell | None = None) -> Iterator[Batch]:
+    """The batch lists themselves, many reads at once; `tell` as in `read_many`."""
+    return read_many(storage, names(storage, since), tell)
 
 
-def read_many(storage: Storage, wanted: Iterable[str]) -> Iterator[Batch]:
-    """The batch lists of these names, many reads at once, in their order; one that is not there is left out."""
-    for key, data in storage.read_many(keys.batch(name) for name in wanted):
-        if data is not None:
-            yield parse(key.removeprefix(keys.BATCHES).removesuffix(".json"), data)
+def read_many(storage: Storage, wanted: Iterable[str], tell: Tell | None = None) -> Iterator[Batch]:
+    """The batch lists of these names, many reads at once, in their order; one that is not there is left out.
+
+    So is one that cannot be read, and `tell` gets what is wrong with it; without `tell` that raises ObjectUnreadable.
+    """
+    for _, found in read_each(storage, wanted):
+        if isinstance(found, Batch):
+            yield found
+        elif tell is None:
+            raise found
+        else:
+            tell(str(found))
+
+
+def read_each(storage: Storage, wanted: Iterable[str]) -> Iterator[tuple[str, Batch | ObjectUnreadable]]:
+    """Each of these lists by its name, or what is wrong with it; many reads at once, in their order. One that is not
+    there is left out."""
+
+    def work(name: str) -> tuple[str, Batch | ObjectUnreadable | None]:
+        try:
+            return name, read(storage, name)
+        except ObjectMissing:
+            return name, None
+        except ObjectUnreadable as error:
+            return name, error
+
+    return ((name, found) for name, found in parallel_map(work, wanted) if found is not None)
 
 
 def write_many(storage: Storage, wanted: Iterable[Batch]) -> None:
@@ -90,5 +127,5 @@ def documents_since(storage: Storage, since: datetime, enough: int) -> int:
     recent = list(names(storage, since))
     if len(recent) >= enough:
         return len(recent)
-    read = read_many(storage, recent)
+    read = read_many(storage, recent, tell=lambda error: None)
     return len({u.key for batch in read for u in batch.uploads if u.last_modified >= since})

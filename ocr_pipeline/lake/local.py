@@ -30,6 +30,7 @@ from ocr_pipeline.lake.storage import (
     ObjectInfo,
     ObjectMissing,
     ObjectTooLarge,
+    ObjectUnreadable,
     StorageError,
     is_hidden,
     parallel_map,
@@ -43,6 +44,9 @@ NAME_BYTES = 255
 COPY_BYTES = 1 << 20
 CHANGED_RETRIES = 3
 TEMPORARY = ".tmp-"
+_OF_ONE = frozenset({errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP})
+"""Errors at opening a file that say nothing of the others."""
+
 _OURS = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{32}}")
 """Names that this module gives: people may have files that begin alike."""
 
@@ -76,7 +80,10 @@ class LocalStorage:
 
     def read(self, key: str) -> bytes:
         with self._open(key) as file:
-            return file.read()
+            try:
+                return file.read()
+            except OSError as error:
+                raise _storage_error(error, self.uri_of(key), ObjectUnreadable) from error
 
     def download(self, key: str, path: Path, max_bytes: int | None = None) -> ObjectInfo:
         for _ in range(CHANGED_RETRIES):
@@ -212,7 +219,7 @@ class LocalStorage:
         except OSError as error:
             if error.errno in (errno.ENXIO, errno.EISDIR):
                 raise ObjectMissing(self.uri_of(key)) from None
-            raise _storage_error(error, path) from error
+            raise _storage_error(error, path, ObjectUnreadable if error.errno in _OF_ONE else StorageError) from error
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise ObjectMissing(self.uri_of(key))
@@ -425,6 +432,8 @@ def _storage_error(error: OSError, path: str, kind: type[StorageError] = Storage
         errno.ENAMETOOLONG: "the path is too long: use a shorter folder for OCR_LAKE or a shorter name",
         errno.ENOTDIR: "a part of the path is a file where a folder is needed: rename one of them",
         errno.EISDIR: "there is a folder of this name: rename one of them",
+        errno.EIO: "the disk fails there: put the file back from a copy",
+        errno.ELOOP: "it is a link in a circle: replace it by the file itself",
         errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
     }.get(error.errno or 0, "check the disk and the folder")
     kind = KeyRefused if error.errno == errno.ENAMETOOLONG else kind

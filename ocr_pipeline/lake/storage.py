@@ -56,7 +56,8 @@ class ObjectTooLarge(StorageError):
 
 
 class ObjectUnreadable(StorageError):
-    """The object is there, and its bytes are not what was written."""
+    """The object is there and cannot be read: its bytes are not what was written, the disk fails at them, or rights
+    lack. Others may well be sound."""
 
 
 @dataclass(frozen=True, slots=True)

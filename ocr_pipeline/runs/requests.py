@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
+from ocr_pipeline.lake.storage import ObjectUnreadable
 from ocr_pipeline.partitions import BATCHES
 from ocr_pipeline.records import Batch
 from ocr_pipeline.runs.liveness import stamp
@@ -35,6 +36,14 @@ def command_tags(batch: Batch, run_id: str) -> dict[str, str]:
 
 def request(batch: Batch, run_key: str | None = None) -> dg.RunRequest:
     return dg.RunRequest(run_key=run_key or batch.name, partition_key=batch.name, tags=tags(batch))
+
+
+def request_of(name: str, batch: Batch | ObjectUnreadable, run_key: str | None = None) -> dg.RunRequest:
+    """The request for the batch of that name. Where its list cannot be read, too: the run fails and says why, in
+    Dagster and to the webhook for alerts."""
+    if isinstance(batch, Batch):
+        return request(batch, run_key)
+    return dg.RunRequest(run_key=run_key or name, partition_key=name)
 
 
 def without_partition(instance: dg.DagsterInstance, names: Iterable[str]) -> list[str]:

@@ -40,7 +40,8 @@ def wanted(
         last = history.last_run(instance, name)
         if last is not None and last[1] == DagsterRunStatus.CANCELED.value:
             continue  # a person ended it; a person starts it
-        requests.add_partitions(instance, [name])
-        asked += 1
-        # the plain run key is used up by the sensor's request; each run that ended allows one more
-        yield requests.request(batches.read(lake, name), run_key=f"{name}#reconcile-{failed + succeeded}")
+        for _, batch in batches.read_each(lake, [name]):  # none: somebody has taken the list away
+            requests.add_partitions(instance, [name])
+            asked += 1
+            # the plain run key is used up by the sensor's request; each run that ended allows one more
+            yield requests.request_of(name, batch, f"{name}#reconcile-{failed + succeeded}")

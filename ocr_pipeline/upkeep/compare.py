@@ -127,8 +127,8 @@ def _difference(place: Place, a: PageSide | None, b: PageSide | None, upload_key
 
 
 def _upload_keys(lake: Storage, wanted: Collection[str]) -> dict[str, str]:
-    """The keys of these documents, by id, as the batch lists name them."""
-    listed = (upload.key for batch in batches.load(lake) for upload in batch.uploads)
+    """The keys of these documents, by id, as the batch lists name them that can be read."""
+    listed = (upload.key for batch in batches.load(lake, tell=lambda error: None) for upload in batch.uploads)
     return {document_id: key for key in listed if (document_id := keys.document_id(key)) in wanted}
 
 

@@ -48,9 +48,10 @@ def pages_until_read(
     """For each batch of `waiting`: the pages that are still to be read until it is, its own among them.
 
     `at_work`: those whose runs have begun; they share the machines, and come before all others. Of the rest urgent ones
-    come first, then the earlier names. Reads the lists of all of them, and lists the pages of those at work.
+    come first, then the earlier names. Reads the lists of all of them, and lists the pages of those at work. One
+    whose list cannot be read is left out: its run fails at once.
     """
-    lists = list(batches.read_many(lake, sorted(waiting)))
+    lists = list(batches.read_many(lake, sorted(waiting), tell=lambda error: None))
     begun = [batch for batch in lists if batch.name in at_work]
     so_far = sum(_pages_left(lake, batch, pages_per_document) for batch in begun)
     found = {batch.name: so_far for batch in begun}

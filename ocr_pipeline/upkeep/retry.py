@@ -27,7 +27,7 @@ class RetryPlan:
     batches: tuple[Batch, ...]
     documents: int
     pages: int  # failed for one of the reasons; 0 for documents that were rejected whole
-    gone: int  # documents left out, since their upload was replaced, deleted, or cannot be looked at
+    gone: int  # documents left out: their upload was replaced, deleted, or it or its batch list cannot be looked at
 
 
 def ask_again(
@@ -67,7 +67,7 @@ def ask_again(
 
 def _failed(lake: Storage, rows: Sequence[tuple[str, str, int]]) -> dict[Upload, tuple[str, int]]:
     """Of (document, batch, failed pages) those that the batch's list holds now: by upload the batch and the pages."""
-    named = batches.read_many(lake, sorted({batch_name for _, batch_name, _ in rows}))
+    named = batches.read_many(lake, sorted({batch_name for _, batch_name, _ in rows}), tell=lambda error: None)
     held = {(keys.document_id(upload.key), batch.name): upload for batch in named for upload in batch.uploads}
     return {held[document_id, name]: (name, n) for document_id, name, n in rows if (document_id, name) in held}
 
@@ -76,5 +76,9 @@ def follow_ups(lake: Storage, asked: Sequence[Batch], since: datetime) -> list[B
     """The batches listed since then that bring together what these have read and what other retries have (see
     `flow/repeating.py`). The sensor runs them; a caller may be where there is none."""
     uploads = {upload for batch in asked for upload in batch.uploads}
-    found = (batch for batch in batches.load(lake, since) if batch.repeats and not batch.retry_reasons)
+    found = (
+        batch
+        for batch in batches.load(lake, since, tell=lambda error: None)
+        if batch.repeats and not batch.retry_reasons
+    )
     return [batch for batch in found if batch not in asked and not uploads.isdisjoint(batch.uploads)]

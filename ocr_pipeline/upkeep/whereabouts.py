@@ -46,6 +46,7 @@ class Found:
 
     documents: list[Whereabouts]
     more: int  # that the text fits too, and that are left out
+    unreadable: tuple[str, ...]  # batch lists that could not be looked at: what is wrong with each, and what to do
 
 
 def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
@@ -71,7 +72,8 @@ def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
 
     newest: dict[str, tuple[Upload, Batch]] = {}
     listed: set[Upload] = set()
-    for batch in batches.load(lake):
+    unreadable: list[str] = []
+    for batch in batches.load(lake, tell=unreadable.append):
         for upload in batch.uploads:
             if fits(upload.key):
                 listed.add(upload)
@@ -87,6 +89,7 @@ def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
     return Found(
         [_one(lake, key, places.get(key), rows.get(keys.document_id(key)), key not in waiting) for key in found],
         len(matching) - len(found),
+        tuple(unreadable),
     )
 
 

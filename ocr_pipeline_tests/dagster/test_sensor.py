@@ -87,6 +87,29 @@ def test_urgent_uploads_go_first_in_dagsters_queue(
     assert priorities == ["10", None]
 
 
+def test_a_batch_list_that_cannot_be_read_fails_its_own_run_and_no_tick(
+    lake: Storage, instance: dg.DagsterInstance, run: RunBatch
+) -> None:
+    lake.write("inbox/a.pdf", numbered(1))
+    lake.write("inbox/gone.pdf", numbered(1))
+    (torn,) = (batches.read(lake, name) for name in requested(tick(instance, dies_before="partitions")))
+    lake.delete(["inbox/gone.pdf"])  # else the tick would cut the same list, and mend it
+    lake.write(keys.batch(torn.name), b"")
+    lake.write("inbox/b.pdf", numbered(1))
+    again = requested(tick(instance))
+    (cut,) = set(again) - {torn.name}
+    assert sorted(upload.key for upload in batches.read(lake, cut).uploads) == ["inbox/a.pdf", "inbox/b.pdf"]
+    assert torn.name in again
+    failed = run(torn)
+    assert not failed.success
+    (error,) = (event.step_failure_data.error for event in failed.all_events if event.is_step_failure)
+    assert f"{keys.batch(torn.name)} is not the JSON that was written there" in str(error)
+    assert torn.name in [request.partition_key for request in reconciled(instance)]
+    waiting = tick(instance)
+    assert requested(waiting) == []
+    assert keys.batch(torn.name) in str(waiting.skip_reason)
+
+
 @pytest.mark.parametrize("gap", ["list and partition", "partition and cursor"])
 def test_a_tick_that_dies_leaves_nothing_behind_that_the_next_one_does_not_take_up(
     settings: Settings, lake: Storage, instance: dg.DagsterInstance, gap: str

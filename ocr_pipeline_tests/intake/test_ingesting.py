@@ -20,7 +20,7 @@ from ocr_pipeline.commands.ingest import _put
 from ocr_pipeline.intake import cutting, inbox
 from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.intake.sources import Found, Source, SourceError
-from ocr_pipeline.lake import keys
+from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.batch_index import BatchIndex, index_file
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.planner import BatchLimits
@@ -237,6 +237,27 @@ def test_an_upload_is_held_also_when_another_release_makes_the_copy_of_the_batch
     assert cutting.cut_all(Flipping(tmp_path / "lake"), uploads, options) == held
     assert sorted(held) == uploads
     assert len(lists(lake)) == 1
+
+
+@pytest.mark.parametrize("etag", ["another", "the same"])
+def test_an_upload_whose_batch_list_cannot_be_read_any_more_is_cut_anew(
+    tmp_path: Path, sources: list[Source], options: IntakeOptions, etag: str
+) -> None:
+    lake = LocalStorage(tmp_path / "lake")
+    first = cutting.cut_all(lake, put(lake, sources[:2]), options)
+    (batch,) = set(first.values())
+    path = Path(lake.uri_of(keys.batch(batch.name)))
+    before = path.stat()
+    path.write_bytes(b"\0" * before.st_size)
+    if etag == "the same":  # a disk that loses bytes changes no time
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    told: list[str] = []
+    uploads = put(lake, sources[1:])
+    held = cutting.cut_all(lake, uploads, options, tell=told.append)
+    assert held.keys() == set(uploads)
+    assert all(batches.read(lake, new.name) == new != batch for new in held.values())
+    (error,) = told
+    assert keys.batch(batch.name) in error
 
 
 def test_a_batch_list_that_is_taken_away_at_once_is_an_error_and_no_empty_success(

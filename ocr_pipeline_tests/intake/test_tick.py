@@ -15,6 +15,7 @@ import pytest
 from ocr_pipeline.intake import sweeping, tick
 from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.lake import batches, deletions, keys, listing
+from ocr_pipeline.lake.batch_index import MOST_UNREADABLE
 from ocr_pipeline.lake.listing import floor
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.opening import open_storage
@@ -322,6 +323,56 @@ def test_a_copy_of_a_batch_list_stops_no_intake_and_is_nothing_to_run(
     assert [upload.key for new in found.batches for upload in new.uploads] == ["inbox/b.pdf"]
     assert found.recent == (batch.name,)
     assert set(sweeping.sweep_everything(lake, options).lists) == {batch.name, found.batches[0].name}
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"name": "20', b"<html>", b'{"uploads": 1}'])
+def test_a_batch_list_that_cannot_be_read_stops_no_intake_and_loses_no_upload(
+    lake: Storage, options: IntakeOptions, torn: bytes
+) -> None:
+    for name in ("a", "gone"):
+        lake.write(f"inbox/{name}.pdf", name.encode())
+    (batch,) = tick.run_tick(lake, options, None).batches
+    lake.write("inbox/b.pdf", b"b")
+    sweeping.sweep_everything(lake, options)
+    lake.delete(["inbox/gone.pdf"])
+    lake.write(keys.batch(batch.name), torn)
+    lake.write("inbox/c.pdf", b"c")
+    found = tick.run_tick(lake, options, None)
+    assert {upload.key for new in found.batches for upload in new.uploads} == {"inbox/a.pdf", "inbox/c.pdf"}
+    for unreadable in (found.unreadable, sweeping.sweep_everything(lake, options).unreadable):
+        (error,) = unreadable
+        assert keys.batch(batch.name) in error
+        assert "your copy of batches/, or delete it" in error
+    assert tick.run_tick(lake, options, None).batches == ()
+    lake.write(keys.batch(batch.name), batches.dump(batch))
+    back = sweeping.sweep_everything(lake, options)
+    assert ([new.deleted for new in back.batches], back.unreadable) == ([("inbox/gone.pdf",)], ())
+
+
+def test_a_batch_list_that_cannot_be_read_is_mended_where_the_same_uploads_are_cut_again(
+    lake: Storage, options: IntakeOptions
+) -> None:
+    lake.write("inbox/a.pdf", b"x")
+    (batch,) = tick.run_tick(lake, options, None).batches
+    lake.write(keys.batch(batch.name), b"")
+    found = tick.run_tick(lake, options, None)
+    assert (found.batches, found.unreadable) == ((batch,), ())
+    assert batches.read(lake, batch.name) == batch
+    assert tick.run_tick(lake, options, None).batches == ()
+
+
+def test_nothing_is_cut_where_so_many_lists_cannot_be_read_that_the_store_is_at_fault(
+    lake: Storage, options: IntakeOptions
+) -> None:
+    for number in range(MOST_UNREADABLE + 1):
+        lake.write(f"inbox/{number}.pdf", b"x")
+        tick.run_tick(lake, options, None)
+    for info in list(lake.list(keys.BATCHES)):
+        lake.write(info.key, b"<html>")
+    lake.write("inbox/new.pdf", b"x")
+    for look in (lambda: tick.run_tick(lake, options, None), lambda: sweeping.sweep_everything(lake, options)):
+        with pytest.raises(StorageError, match=f"{MOST_UNREADABLE + 1} batch lists .* does {lake.uri} give"):
+            look()
 
 
 @local

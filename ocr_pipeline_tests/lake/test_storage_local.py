@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.opening import open_storage
-from ocr_pipeline.lake.storage import KeyRefused, ObjectMissing, StorageError
+from ocr_pipeline.lake.storage import KeyRefused, ObjectMissing, ObjectUnreadable, StorageError
 
 
 @pytest.fixture
@@ -141,6 +142,19 @@ def test_a_folder_that_may_not_be_read_is_an_error_and_not_an_empty_inbox(lake: 
         folder.chmod(0o700)
 
 
+def test_a_file_that_the_disk_does_not_give_is_unreadable_and_named(tmp_path: Path) -> None:
+    class FailingDisk(LocalStorage):
+        def _open(self, key: str) -> BinaryIO:
+            return open("/proc/self/mem", "rb")  # opens, and answers the first read with an I/O error
+
+    lake = FailingDisk(tmp_path)
+    with pytest.raises(ObjectUnreadable, match=r"batches/a.json: Input/output error; the disk fails there"):
+        lake.read("batches/a.json")
+    Path(tmp_path, "round").symlink_to("round")
+    with pytest.raises(ObjectUnreadable, match=r"round: .*; it is a link in a circle"):
+        LocalStorage(tmp_path).read("round")
+
+
 def test_a_file_moved_in_with_an_old_date_has_arrived_now(lake: LocalStorage, tmp_path: Path) -> None:
     lake.write("inbox/x", b"")
     old = tmp_path / "old.pdf"
@@ -188,6 +202,7 @@ def test_deleting_the_last_file_of_a_folder_removes_the_folder_but_not_the_first
 WRITER = """
 import sys
 from pathlib import Path
+from typing import BinaryIO
 from ocr_pipeline.lake.local import LocalStorage
 lake = LocalStorage(Path(sys.argv[1]))
 number = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import s3fs
 from click.testing import CliRunner
 
 from ocr_pipeline.commands import doctor
+from ocr_pipeline.lake import batches, keys, planner
+from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.settings import Settings
 from ocr_pipeline_tests.storages import moto_store
 from ocr_pipeline_tests.warehouse.account import Account
@@ -49,6 +52,17 @@ def test_what_cannot_work_is_red_and_has_its_mend(
     assert code == 1
     assert [name for name, check in found.items() if not check["ok"] and not check["warning"]] == [red]
     assert variable in found[red]["mend"]
+
+
+def test_a_batch_list_that_cannot_be_read_is_red_and_named(settings: Settings) -> None:
+    lake = open_storage(settings.lake)
+    lists = [planner.deletion([f"inbox/{name}.pdf"], datetime.now(UTC)) for name in ("a", "b")]
+    batches.write_many(lake, lists)
+    assert checked()[1]["batch lists"]["detail"] == "2 read"
+    lake.write(keys.batch(lists[0].name), b"")
+    code, found = checked()
+    assert (code, [name for name, check in found.items() if not check["ok"]]) == (1, ["batch lists"])
+    assert f"1 of 2 cannot be read, first {keys.batch(lists[0].name)}" in found["batch lists"]["detail"]
 
 
 def test_an_engine_that_is_not_installed_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
