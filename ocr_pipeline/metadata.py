@@ -118,8 +118,8 @@ def _first_page(lake: Storage, batch: Batch) -> str | None:
     """The first page of the first document that opened, small, as a data URI that the UI shows."""
     for upload in batch.uploads[:20]:
         # the images are listed, not looked up: the record of a long document is megabytes
-        folder = keys.page_image(batch.name, keys.document_id(upload.key), 1).rpartition("/")[0] + "/"
-        image_key = next((info.key for info in lake.list(folder) if info.key.endswith(".jpg")), None)
+        listed = lake.list(keys.pages_of_document(batch.name, keys.document_id(upload.key)))
+        image_key = next((info.key for info in listed if keys.is_page_image(info.key)), None)
         if image_key is None:
             continue
         try:

@@ -30,7 +30,7 @@ OURS = frozenset({BATCHES, PAGES, TRANSCRIPTS, MARKDOWN, TABLES, POISONED, SHOWN
 MAX_PART_BYTES = 255  # NAME_MAX of ext4, xfs, apfs
 MAX_KEY_BYTES = 1024 - 192  # R2 and S3 take 1,024; the rest is for the lake's prefix and a figure's name
 
-
+_RENDERED, _READING = "rendered.json", "reading.json"
 _TABLE_FILE = re.compile(r"tables/([^/]+)/ingest_date=(\d{4}-\d\d-\d\d)/([^/]+)\.parquet")
 
 
@@ -77,28 +77,50 @@ def batch(name: str) -> str:
     return f"{BATCHES}{name}.json"
 
 
+def pages_of_batch(batch_name: str) -> str:
+    """The prefix of everything that a batch has made of its documents: page images and records."""
+    return f"{PAGES}{batch_name}/"
+
+
+def pages_of_document(batch_name: str, document: str) -> str:
+    """The prefix of what a batch has made of one document."""
+    return f"{pages_of_batch(batch_name)}{document}/"
+
+
 def page_image(batch_name: str, document: str, page: int) -> str:
-    return f"{PAGES}{batch_name}/{document}/{page:04d}.jpg"
+    return f"{pages_of_document(batch_name, document)}{page:04d}.jpg"
+
+
+def is_page_image(key: str) -> bool:
+    return key.startswith(PAGES) and key.endswith(".jpg")
 
 
 def page_count(batch_name: str, document: str) -> str:
     """How many pages a long document has, for people who ask while it is drawn: a number in digits."""
-    return f"{PAGES}{batch_name}/{document}/page-count.txt"
+    return f"{pages_of_document(batch_name, document)}page-count.txt"
 
 
 def rendered(batch_name: str, document: str) -> str:
-    """What rendering made of one document: page count, title, one line per page."""
-    return f"{PAGES}{batch_name}/{document}/rendered.json"
+    """What rendering made of one document: page count, title, and an entry for each page."""
+    return f"{pages_of_document(batch_name, document)}{_RENDERED}"
+
+
+def is_rendered(key: str) -> bool:
+    return key.startswith(PAGES) and key.endswith(f"/{_RENDERED}")
 
 
 def reading(batch_name: str, document: str) -> str:
     """What OCR made of one document: its pages' transcripts under the recipe of the last run."""
-    return f"{PAGES}{batch_name}/{document}/reading.json"
+    return f"{pages_of_document(batch_name, document)}{_READING}"
+
+
+def is_reading(key: str) -> bool:
+    return key.startswith(PAGES) and key.endswith(f"/{_READING}")
 
 
 def retries_done(first_batch: str, document: str) -> str:
     """Where retries of the document leave their marks: beside the records of the batch that read the upload first."""
-    return f"{PAGES}{first_batch}/{document}/retries/"
+    return f"{pages_of_document(first_batch, document)}retries/"
 
 
 def retry_done(first_batch: str, document: str, retry: str) -> str:
@@ -108,19 +130,35 @@ def retry_done(first_batch: str, document: str, retry: str) -> str:
 
 def repeated_by(batch_name: str, document: str) -> str:
     """Holds the name of the last retry of the document of that batch. Older releases wrote it; it is only read."""
-    return f"{PAGES}{batch_name}/{document}/repeated.txt"
+    return f"{pages_of_document(batch_name, document)}repeated.txt"
+
+
+def transcripts(recipe_id: str) -> str:
+    """The prefix of all transcripts of one recipe."""
+    return f"{TRANSCRIPTS}{recipe_id}/"
 
 
 def transcript(recipe_id: str, image_sha256: str) -> str:
-    return f"{TRANSCRIPTS}{recipe_id}/{image_sha256}.json"
+    return f"{transcripts(recipe_id)}{image_sha256}.json"
+
+
+def parse_transcript(key: str) -> tuple[str, str]:
+    """Recipe and image (its SHA-256) of the transcript that has this key."""
+    parts = key.removeprefix(TRANSCRIPTS).split("/")
+    return parts[0], parts[-1].removesuffix(".json")
 
 
 def markdown(upload_key: str) -> str:
     return _below(MARKDOWN, upload_key, ".md")
 
 
+def figures(upload_key: str) -> str:
+    """The prefix of the figures that were cut out of a document's pages."""
+    return _below(MARKDOWN, upload_key, ".files") + "/"
+
+
 def figure(upload_key: str, page: int, region: int) -> str:
-    return _below(MARKDOWN, upload_key, ".files") + f"/{page:04d}-{region}.jpg"
+    return f"{figures(upload_key)}{page:04d}-{region}.jpg"
 
 
 def shown_by(upload_key: str) -> str:

@@ -34,7 +34,7 @@ def write(storage: Storage, transcript: Transcript) -> None:
 
 def load(storage: Storage, recipe_id: str) -> Iterator[Transcript]:
     """Every transcript of one recipe, many reads at once."""
-    found = (info.key for info in storage.list(f"{keys.TRANSCRIPTS}{recipe_id}/"))
+    found = (info.key for info in storage.list(keys.transcripts(recipe_id)))
     for key, data in storage.read_many(found):
         if data is not None:
             yield parse(key, data)

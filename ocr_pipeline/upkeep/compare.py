@@ -76,7 +76,7 @@ def recipes(lake: Storage) -> dict[str, int]:
     """The recipes that have transcripts, with how many."""
     found: dict[str, int] = {}
     for info in lake.list(keys.TRANSCRIPTS):
-        recipe = info.key.removeprefix(keys.TRANSCRIPTS).split("/", 1)[0]
+        recipe, _ = keys.parse_transcript(info.key)
         found[recipe] = found.get(recipe, 0) + 1
     return found
 

@@ -66,9 +66,9 @@ def _pages_left(lake: Storage, batch: Batch, pages_per_document: float) -> float
     """Of a batch at work. A page that is drawn counts as read: both happen side by side."""
     drawn: dict[str, int] = {}
     done, counted = set(), []
-    for info in lake.list(f"{keys.PAGES}{batch.name}/"):
-        document_id, _, name = info.key.removeprefix(f"{keys.PAGES}{batch.name}/").partition("/")
-        if name.endswith(".jpg"):
+    for info in lake.list(keys.pages_of_batch(batch.name)):
+        document_id = info.key.removeprefix(keys.pages_of_batch(batch.name)).partition("/")[0]
+        if keys.is_page_image(info.key):
             drawn[document_id] = drawn.get(document_id, 0) + 1
         elif info.key == keys.reading(batch.name, document_id):
             done.add(document_id)

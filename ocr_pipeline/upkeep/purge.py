@@ -45,8 +45,7 @@ def purge(lake: Storage, warehouse: Warehouse, found: Traces) -> Purged:
     lake.delete([upload_key])
     written = sum(_rewrite(lake, name, document_id) for name in found.batches)
     for key in found.shared:
-        recipe_id, image = key.removeprefix(keys.TRANSCRIPTS).removesuffix(".json").split("/")
-        if (transcript := transcripts.read(lake, recipe_id, image)) is not None:
+        if (transcript := transcripts.read(lake, *keys.parse_transcript(key))) is not None:
             transcripts.write(lake, _without(transcript, document_id))
     for batch_name, other in found.sharers:
         _forget_who_asked(lake, batch_name, other, document_id)

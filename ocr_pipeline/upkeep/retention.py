@@ -20,7 +20,7 @@ def forget_images(lake: Storage, older_than: timedelta, now: datetime) -> int:
     """Deletes page images written before `now - older_than`; their pages keep their text, and are drawn
     again to be read under another recipe."""
     old = (
-        info for info in lake.list(keys.PAGES) if info.key.endswith(".jpg") and info.last_modified < now - older_than
+        info for info in lake.list(keys.PAGES) if keys.is_page_image(info.key) and info.last_modified < now - older_than
     )
     return _delete(lake, old)
 
@@ -32,7 +32,7 @@ def forget_recipes(lake: Storage, older_than: timedelta, now: datetime, in_use: 
     """
     if not in_use:
         return 0
-    kept = tuple(f"{keys.TRANSCRIPTS}{recipe}/" for recipe in in_use)
+    kept = tuple(map(keys.transcripts, in_use))
     old = (
         info
         for info in lake.list(keys.TRANSCRIPTS)
@@ -52,8 +52,8 @@ def recipes_in_use(lake: Storage) -> set[str]:
         info.key
         for name in batches.names(lake)
         if name not in published
-        for info in lake.list(f"{keys.PAGES}{name}/")
-        if info.key.endswith("/reading.json")
+        for info in lake.list(keys.pages_of_batch(name))
+        if keys.is_reading(info.key)
     )
     for key, data in lake.read_many(waiting):
         if data is not None:

@@ -71,7 +71,7 @@ def traces(lake: Storage, warehouse: Warehouse, upload_key: str) -> Traces:
             *([upload_key] if lake.stat(upload_key) else []),
             *records,
             *([keys.markdown(upload_key)] if lake.stat(keys.markdown(upload_key)) else []),
-            *(info.key for info in lake.list(keys.figure(upload_key, 0, 0).rsplit("/", 1)[0] + "/")),
+            *(info.key for info in lake.list(keys.figures(upload_key))),
             *(info.key for info in lake.list(keys.shown_by(upload_key))),
             *(key for key, sha in asked if sha not in kept),
             *_poisoned(lake, document_id, images - kept),
@@ -130,7 +130,7 @@ def _holds(table: pa.Table, document_id: str) -> bool:
 def _drawn(lake: Storage, records: list[str]) -> set[str]:
     """SHA-256 of the page images that the records of rendering name."""
     found: set[str] = set()
-    for key, data in lake.read_many(key for key in records if key.endswith("/rendered.json")):
+    for key, data in lake.read_many(filter(keys.is_rendered, records)):
         document = rendered.parse(key, data) if data is not None else None
         found.update(page.image_sha256 for page in (document.pages if document else ()) if page.image_sha256)
     return found
@@ -142,7 +142,7 @@ def _records(lake: Storage, document_id: str) -> tuple[list[str], list[str]]:
     for info in lake.list(keys.PAGES):
         if f"/{document_id}/" in info.key:
             own.append(info.key)
-        elif info.key.endswith("/reading.json"):
+        elif keys.is_reading(info.key):
             of_others.append(info.key)
     return own, of_others
 
@@ -178,7 +178,7 @@ def _transcripts(lake: Storage, document_id: str, images: set[str]) -> tuple[lis
     by_others: set[str] = set()
     mark = document_id.encode()
     for key, data in lake.read_many(info.key for info in lake.list(keys.TRANSCRIPTS)):
-        sha = key.rsplit("/", 1)[1].removesuffix(".json")
+        _, sha = keys.parse_transcript(key)
         if data is None or (mark not in data and sha not in images):
             continue
         found.append((key, sha))

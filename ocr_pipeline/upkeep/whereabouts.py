@@ -120,8 +120,8 @@ def _one(
     drawn = rendered.read(lake, batch.name, document_id)
     if drawn is not None:
         return Whereabouts(key, document_id, Stage.READ, batch.name, drawn.page_count, drawn.page_count, row)
-    there = [info.key for info in lake.list(f"{keys.PAGES}{batch.name}/{document_id}/")]
-    images = sum(name.endswith(".jpg") for name in there)
+    there = [info.key for info in lake.list(keys.pages_of_document(batch.name, document_id))]
+    images = sum(map(keys.is_page_image, there))
     counted = keys.page_count(batch.name, document_id)
     pages = int(lake.read(counted)) if counted in there else None
     stage = Stage.PAGES if images or pages else Stage.BATCH
