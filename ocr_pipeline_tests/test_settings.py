@@ -26,8 +26,8 @@ def test_paths_are_absolute_for_all_who_use_them_and_so_is_the_home_folder(
     assert settings.lake == str(Path.cwd() / "lake")
     assert settings.warehouse == str(tmp_path / "x.duckdb")
     monkeypatch.setenv("OCR_LAKE", "s3://bucket/~/prefix")
-    monkeypatch.setenv("OCR_WAREHOUSE", "md:documents")
-    assert (Settings().lake, Settings().warehouse) == ("s3://bucket/~/prefix", "md:documents")
+    monkeypatch.setenv("OCR_WAREHOUSE", "md:scans")
+    assert (Settings().lake, Settings().warehouse) == ("s3://bucket/~/prefix", "md:scans")
 
 
 def test_an_empty_variable_is_none_and_hides_nothing_of_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,13 +50,16 @@ def check_load(warehouse: Warehouse, address: str) -> None:
         rows = relation(connection, "pages", address)
         return count(connection, f"INSERT INTO {table} BY NAME SELECT * FROM {rows}")
 
+    def equal(connection: duckdb.DuckDBPyConnection) -> int:
+        rows = relation(connection, "pages", address)
+        held, published = (f"SELECT {row_hash('pages')} FROM {place}" for place in (table, rows))
+        return count(connection, f"SELECT count(*) FROM ({published} INTERSECT ALL {held})")
+
     try:
         with _told(f"does not load {address}"):
             loaded = warehouse.run(load)
-        with _told("does not give back what was loaded"), warehouse.read() as connection:
-            rows = relation(connection, "pages", address)
-            held, published = (f"SELECT {row_hash('pages')} FROM {place}" for place in (table, rows))
-            same = count(connection, f"SELECT count(*) FROM ({published} INTERSECT ALL {held})")
+        with _told("does not give back what was loaded"):
+            same = warehouse.ask(equal)
     finally:
         with contextlib.suppress(duckdb.Error, WarehouseError):  # what failed before is the news
             warehouse.run(lambda connection: connection.execute(f"DROP TABLE IF EXISTS {table}"))

@@ -67,14 +67,14 @@ class Warehouse:
         self._connect = connect or _plain_connect
         self._wait_seconds = wait_seconds
         self._on_wait = on_wait
-        self._token = token
+        self._token = (token or "").strip()  # a token from a file ends with its line, and would not be taken
         if self.is_motherduck:
             if not _DATABASE_NAME.fullmatch(target.removeprefix(_MOTHERDUCK)):
                 raise WarehouseError(
                     "OCR_WAREHOUSE must be md: and the name of a database, letters, digits, _ and -, such as "
-                    "md:documents (the token belongs in MOTHERDUCK_TOKEN)"
+                    "md:scans (the token belongs in MOTHERDUCK_TOKEN)"
                 )
-            if not (token or "").strip():
+            if not self._token:
                 # With no token the extension would open a browser and wait for a login: a service would hang.
                 raise WarehouseError(f"{target} needs a token: set MOTHERDUCK_TOKEN (made in MotherDuck's settings)")
         elif not target or target == ":memory:":
@@ -83,7 +83,7 @@ class Warehouse:
             raise WarehouseError(
                 f"{target}: no database can be named {_SCHEMA}, as the tables' schema is: DuckDB cannot tell which "
                 f"is meant in {_SCHEMA}.pages: take another name in OCR_WAREHOUSE, such as "
-                + ("md:documents" if self.is_motherduck else "warehouse.duckdb")
+                + ("md:scans" if self.is_motherduck else "warehouse.duckdb")
             )
 
     def __repr__(self) -> str:
@@ -123,6 +123,15 @@ class Warehouse:
 
         def once() -> T:
             with self.transaction() as connection:
+                return work(connection)
+
+        return with_retries(once, remote=self.is_motherduck)
+
+    def ask(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """What `work` returns, asked on a connection for questions; asked again where MotherDuck was away."""
+
+        def once() -> T:
+            with self.read() as connection:
                 return work(connection)
 
         return with_retries(once, remote=self.is_motherduck)
@@ -228,7 +237,7 @@ class Warehouse:
             timer.cancel()
 
     def _connected_to_motherduck(self, opened: contextlib.ExitStack) -> duckdb.DuckDBPyConnection:
-        account = motherduck_account(self._token or "")
+        account = motherduck_account(self._token)
         # single: with the account's whole workspace, its other databases are there too (one may be named `ocr`), and
         # whoever detaches this one in a browser takes it away here
         config = {**account, "motherduck_attach_mode": "single"}

@@ -43,8 +43,7 @@ def set_backend_costs(warehouse: Warehouse, costs: Mapping[str, BackendCost | No
         (name, float(c.power_usd_per_month), float(c.hardware_usd), float(c.hardware_months))
         for name, c in priced.items()
     }
-    with warehouse.read() as connection:
-        noted = connection.execute("FROM ocr.backend_costs").fetchall()
+    noted = warehouse.ask(lambda connection: connection.execute("FROM ocr.backend_costs").fetchall())
     if wanted == {row for row in noted if row[0] in costs}:
         return False
 

@@ -24,13 +24,16 @@ def differences(warehouse: Warehouse, batch: str, tables: Source) -> list[str]:
     `deleted_at` is not compared: deletions are seen after the file was written.
     """
     check_complete(batch, tables)
-    with warehouse.read() as connection:
+
+    def compare(connection: duckdb.DuckDBPyConnection) -> list[str]:
         warehouse.use_one_thread(connection)
         source = {table: relation(connection, table, tables[table]) for table in TABLES}
         found = [_missing_documents(connection, source["documents"])]
         found += [_differing_rows(connection, table, source) for table in DOCUMENT_TABLES]
         found.append(_missing_attempts(connection, source["attempts"]))
-    return [line for line in found if line]
+        return [line for line in found if line]
+
+    return warehouse.ask(compare)
 
 
 def row_hash(table: str) -> str:

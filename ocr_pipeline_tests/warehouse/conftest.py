@@ -13,7 +13,7 @@ import pytest
 
 from ocr_pipeline.warehouse.connection import Warehouse, motherduck_account
 
-TOKEN = os.environ.get("MOTHERDUCK_TOKEN")
+TOKEN = os.environ.get("MOTHERDUCK_TOKEN", "").strip()
 # Without a token the tests are not made for MotherDuck at all; test_motherduck.py has the one line that says so.
 KINDS = ["duckdb", *([pytest.param("motherduck", marks=pytest.mark.motherduck)] if TOKEN else [])]
 
@@ -28,7 +28,7 @@ def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Wareho
         yield Warehouse(f"md:{name}", TOKEN)
     finally:
         # with the configuration of the warehouse: with another one it would be refused, and the database would stay
-        with contextlib.closing(duckdb.connect("md:", config=motherduck_account(TOKEN or ""))) as connection:
+        with contextlib.closing(duckdb.connect("md:", config=motherduck_account(TOKEN))) as connection:
             connection.execute(f"DROP DATABASE IF EXISTS {name}")
 
 

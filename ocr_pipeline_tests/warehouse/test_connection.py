@@ -30,11 +30,11 @@ def opens_in_another_process(path: str) -> bool:
 
 @pytest.mark.parametrize("token", [None, "", "  "])
 def test_motherduck_without_a_token_is_an_error_at_once(token: str | None) -> None:
-    with pytest.raises(WarehouseError, match="md:documents needs a token: set MOTHERDUCK_TOKEN"):
-        Warehouse("md:documents", token)
+    with pytest.raises(WarehouseError, match="md:scans needs a token: set MOTHERDUCK_TOKEN"):
+        Warehouse("md:scans", token)
 
 
-@pytest.mark.parametrize("target", ["md:", "md:documents?motherduck_token=t0ken", "md:a b", 'md:a"b'])
+@pytest.mark.parametrize("target", ["md:", "md:scans?motherduck_token=t0ken", "md:a b", 'md:a"b'])
 def test_a_motherduck_target_that_is_no_database_name_is_refused(target: str) -> None:
     with pytest.raises(WarehouseError, match="OCR_WAREHOUSE must be md: and the name") as caught:
         Warehouse(target, "t0ken")
@@ -68,9 +68,9 @@ def test_the_token_shows_in_no_representation_and_no_error() -> None:
     def connect(database: str, read_only: bool, config: Mapping[str, Any]) -> Opened:
         raise duckdb.IOException(f"login with {config['motherduck_token']} was refused")
 
-    warehouse = Warehouse("md:documents", "s3cret-token", connect=connect)
+    warehouse = Warehouse("md:scans", "s3cret-token", connect=connect)
     assert "s3cret" not in repr(warehouse)
-    with pytest.raises(WarehouseError, match=r"cannot open md:documents: login with \*\*\* was refused") as caught:
+    with pytest.raises(WarehouseError, match=r"cannot open md:scans: login with \*\*\* was refused") as caught:
         warehouse.run(lambda _: None)
     assert caught.value.__cause__ is None
 
@@ -182,7 +182,7 @@ def test_a_file_that_opens_slowly_is_not_told_as_open_elsewhere_and_a_slow_mothe
     with Warehouse(str(file), connect=slowly, on_wait=told.append).exclusive():
         assert told[-1] == f"waiting for {file}: it takes long to open, or another program has it"
     told.clear()
-    with Warehouse("md:documents", "t0ken", connect=slowly, on_wait=told.append).exclusive():
+    with Warehouse("md:scans", "t0ken", connect=slowly, on_wait=told.append).exclusive():
         assert told == []
 
 

@@ -10,11 +10,14 @@ import duckdb
 import pytest
 
 from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.differences import differences
 from ocr_pipeline.warehouse.errors import WarehouseError, WarehouseUnreachable
+from ocr_pipeline.warehouse.load import load_batch
 from ocr_pipeline.warehouse.motherduck import make_r2_secret, r2_secret_sql, secret_name
 from ocr_pipeline.warehouse.retry import ATTEMPTS
 from ocr_pipeline_tests.warehouse.account import Account
 from ocr_pipeline_tests.warehouse.conftest import TOKEN
+from ocr_pipeline_tests.warehouse.sample_rows import result, to_tables
 
 
 def documents(warehouse: Warehouse) -> int:
@@ -25,13 +28,13 @@ def documents(warehouse: Warehouse) -> int:
 
 def test_a_database_that_is_not_there_is_made_and_each_address_is_opened_with_one_configuration() -> None:
     account = Account()
-    warehouse = Warehouse("md:documents", "t0ken", connect=account.connect)
+    warehouse = Warehouse("md:scans", "t0ken\n", connect=account.connect)  # as a file of one line holds it
     warehouse.run(lambda _: None)
     assert documents(warehouse) == 0
     of_all = {"motherduck_token": "t0ken", "custom_user_agent": "ocr-pipeline"}
     of_one = {**of_all, "motherduck_attach_mode": "single"}  # `md:` cannot be opened in that mode
-    assert account.opened[:3] == [("md:documents", of_one), ("md:", of_all), ("md:documents", of_one)]
-    assert {(name, config == of_one) for name, config in account.opened} == {("md:documents", True), ("md:", False)}
+    assert account.opened[:3] == [("md:scans", of_one), ("md:", of_all), ("md:scans", of_one)]
+    assert {(name, config == of_one) for name, config in account.opened} == {("md:scans", True), ("md:", False)}
 
 
 def unreachable() -> duckdb.Error:
@@ -43,7 +46,7 @@ def unreachable() -> duckdb.Error:
 
 def test_a_motherduck_that_is_away_for_a_moment_while_it_is_opened_is_opened_again() -> None:
     account = Account(unreachable(), unreachable())
-    warehouse = Warehouse("md:documents", "t0ken", connect=account.connect)
+    warehouse = Warehouse("md:scans", "t0ken", connect=account.connect)
     warehouse.run(lambda _: None)
     assert documents(warehouse) == 0
 
@@ -51,8 +54,8 @@ def test_a_motherduck_that_is_away_for_a_moment_while_it_is_opened_is_opened_aga
 def test_one_that_stays_away_is_an_error_without_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocr_pipeline.warehouse.retry._LONGEST_WAIT", 0.0)
     account = Account(*[unreachable() for _ in range(100)])
-    with pytest.raises(WarehouseUnreachable, match=r"cannot open md:documents: .* for \*\*\* \(UNAVAILABLE") as caught:
-        Warehouse("md:documents", "s3cret", connect=account.connect).run(lambda _: None)
+    with pytest.raises(WarehouseUnreachable, match=r"cannot open md:scans: .* for \*\*\* \(UNAVAILABLE") as caught:
+        Warehouse("md:scans", "s3cret", connect=account.connect).run(lambda _: None)
     assert caught.value.__cause__ is None
     assert len(account.opened) == ATTEMPTS
 
@@ -67,8 +70,25 @@ def test_one_that_stays_away_is_an_error_without_the_token(monkeypatch: pytest.M
 def test_one_that_refuses_is_an_error_soon(refusal: duckdb.Error, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocr_pipeline.warehouse.retry._LONGEST_WAIT", 0.0)
     account = Account(*[refusal] * 100)
-    with pytest.raises(WarehouseError, match="cannot open md:documents: "):
-        Warehouse("md:documents", "t0ken", connect=account.connect).run(lambda _: None)
+    with pytest.raises(WarehouseError, match="cannot open md:scans: "):
+        Warehouse("md:scans", "t0ken", connect=account.connect).run(lambda _: None)
+
+
+def test_a_load_and_its_comparison_go_on_where_motherduck_is_away_for_a_moment_in_between() -> None:
+    parts = ["INSERT INTO ocr.pages", "EXCEPT ALL"]
+
+    def away_once(statement: str) -> duckdb.Error | None:
+        if part := next((part for part in parts if part in statement), None):
+            parts.remove(part)
+            return duckdb.IOException("Request failed: (DEADLINE_EXCEEDED, RPC 'PULL_RESULT', request id: '8192b044')")
+        return None
+
+    account = Account(refuse=away_once)
+    warehouse = Warehouse("md:scans", "t0ken", connect=account.connect)
+    rows = to_tables([result("a.pdf", batch="b1")])
+    assert load_batch(warehouse, "b1", rows).pages == 2
+    assert differences(warehouse, "b1", rows) == []
+    assert parts == []
 
 
 class Stale:
@@ -96,7 +116,7 @@ def test_a_question_after_another_process_changed_the_tables_is_asked_again_and_
             opened.append(name)
             yield Stale(database.cursor(), refusals)  # type: ignore[misc]
 
-        warehouse = Warehouse("md:documents", "t0ken", connect=connect)
+        warehouse = Warehouse("md:scans", "t0ken", connect=connect)
         warehouse.run(lambda _: None)
         opened.clear()
         refusals.append(duckdb.CatalogException("Remote catalog has changed. Please rerun query."))

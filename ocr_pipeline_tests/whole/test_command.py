@@ -80,7 +80,7 @@ def test_usage_and_configuration_are_exit_code_2_and_one_sentence(data: Path, fo
     for arguments, environment, told in (
         ([str(tmp_path / "nowhere")], {}, "no file or folder"),
         ([str(folder), str(other)], {}, "would both become"),
-        ([str(folder)], {"OCR_WAREHOUSE": "md:documents"}, "MOTHERDUCK_TOKEN"),
+        ([str(folder)], {"OCR_WAREHOUSE": "md:scans"}, "MOTHERDUCK_TOKEN"),
         ([str(folder)], {"OCR_BACKENDS": str(tmp_path / "none.toml")}, "none.toml"),
         ([str(folder)], {"OCR_SENSOR_SECONDS": "soon"}, "OCR_SENSOR_SECONDS"),
         ([], {}, "PATHS"),

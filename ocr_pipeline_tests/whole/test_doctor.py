@@ -103,7 +103,7 @@ MOTHERDUCK = ("connection", "tables", "R2 secret", "load")
 
 def asked_of(account: Account, monkeypatch: pytest.MonkeyPatch) -> tuple[int, dict[str, Any]]:
     """What doctor says of this account."""
-    monkeypatch.setenv("OCR_WAREHOUSE", "md:documents")
+    monkeypatch.setenv("OCR_WAREHOUSE", "md:scans")
     monkeypatch.setenv("MOTHERDUCK_TOKEN", "t0ken-of-mine")
     monkeypatch.setattr(duckdb, "connect", account.duckdb_connect)
     code, found = checked()
