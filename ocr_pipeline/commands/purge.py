@@ -15,6 +15,7 @@ from ocr_pipeline import wiring
 from ocr_pipeline.commands.terminal import WAIT_SECONDS, say_wait, terminal
 from ocr_pipeline.intake import cutting
 from ocr_pipeline.lake.batch_index import BatchIndex
+from ocr_pipeline.printable import printable
 from ocr_pipeline.runs import claims, forgetting, history, instance, reaping
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.purge import purge
@@ -33,7 +34,8 @@ def command(key: str, yes: bool, as_json: bool) -> int:
 
     Transcripts of page images that another document has too stay. Refused while a run works on one of its batches, or
     on one with a document that has such a page.
-    A document that is gone already is no error. Exit code 1 when something still names it.
+    A document that is gone already is no error. Exit code 1 when something still names it, or when an object that may
+    name it cannot be read: all else goes, and that object is told.
     """
     settings = Settings()
     lake, dagster = wiring.lake(settings), instance.instance(settings)
@@ -65,18 +67,23 @@ def command(key: str, yes: bool, as_json: bool) -> int:
     done = replace(done, left=(*done.left, *(f"run {run_id}" for run_id in sorted(came_since))))
     with _half_done():
         compact(warehouse)  # DuckDB keeps the bytes of removed rows in the file's free parts
+    where = ", as far as the lake could be read" if done.unread else ""
     if as_json:
         click.echo(json.dumps({**asdict(done), "runs": runs, "found": found.found}))
     elif not found.found and not any(asdict(done.rows).values()):
-        terminal().print(f"nothing of {key!r} was there", markup=False)
+        terminal().print(f"nothing of {key!r} was there{where}", markup=False)
     else:
         terminal().print(
             f"{done.document_id}: {done.rows.documents} document, {done.rows.pages} page, {done.rows.regions} region "
             f"and {done.rows.attempts} attempt rows, {done.objects} objects; {done.parquet_files} Parquet files "
-            f"written again; runs forgotten in Dagster: {runs}; found afterwards: {', '.join(done.left) or 'nothing'}",
+            f"written again; runs forgotten in Dagster: {runs}; found afterwards{where}: "
+            f"{', '.join(done.left) or 'nothing'}",
             markup=False,
         )
-    return 1 if done.left else 0
+    if not as_json:
+        for error in done.unread:
+            click.echo(f"not looked into, purge again once it is mended: {printable(error)}", err=True)
+    return 1 if done.left or done.unread else 0
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ocr_pipeline.flow.published import FILES_AT_ONCE, Manifest, read_manifest, read_table
 from ocr_pipeline.lake import keys
-from ocr_pipeline.lake.storage import Storage, parallel_map
+from ocr_pipeline.lake.storage import ObjectUnreadable, Storage, parallel_map
 from ocr_pipeline.warehouse import parquet
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.schema import TABLES
@@ -20,12 +20,24 @@ from ocr_pipeline.warehouse.schema import TABLES
 T = TypeVar("T")
 
 
-def of_each(lake: Storage, work: Callable[[Manifest], T]) -> Iterator[T]:
+def of_each(lake: Storage, work: Callable[[Manifest], T], tell: Callable[[str], None] | None = None) -> Iterator[T]:
     """What `work` makes of each published batch, by name; side by side, in threads, with few files held at once.
 
-    Raises StorageError or WarehouseError with the key of what cannot be read.
+    Raises StorageError or WarehouseError with the key of what cannot be read. With `tell` a batch whose manifest cannot
+    be is left out, and `tell` gets what is wrong with it.
     """
-    return parallel_map(lambda name: work(read_manifest(lake, name)), _names(lake), FILES_AT_ONCE)
+
+    def one(name: str) -> list[T]:
+        try:
+            manifest = read_manifest(lake, name)
+        except (ObjectUnreadable, WarehouseError) as error:
+            if tell is None:
+                raise
+            tell(str(error))
+            return []
+        return [work(manifest)]
+
+    return (made for some in parallel_map(one, _names(lake), FILES_AT_ONCE) for made in some)
 
 
 def manifests(lake: Storage) -> Iterator[Manifest]:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 
 from ocr_pipeline.flow import published, reading
 from ocr_pipeline.lake import batches, keys, transcripts
-from ocr_pipeline.lake.storage import ObjectMissing, Storage
+from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage
 from ocr_pipeline.records import Batch, Transcript
 from ocr_pipeline.upkeep.published import parquet_files
 from ocr_pipeline.upkeep.traces import Traces, traces
 from ocr_pipeline.warehouse import parquet
 from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.purge import PurgeCounts, left_of
 from ocr_pipeline.warehouse.purge import purge as purge_rows
 from ocr_pipeline.warehouse.schema import SCHEMA_VERSION
@@ -26,13 +27,14 @@ from ocr_pipeline.warehouse.schema import SCHEMA_VERSION
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """What was removed, and what was still found afterwards (nothing: that is the proof)."""
+    """What was removed, and what was still found afterwards (nothing, and all was looked into: that is the proof)."""
 
     document_id: str
     rows: PurgeCounts
     parquet_files: int  # written again without the document
     objects: int  # deleted in the lake, Parquet files that no manifest names among them
     left: tuple[str, ...]  # keys or tables that still name the document
+    unread: tuple[str, ...]  # objects that could not be looked into: what is wrong with each, and what to do
 
 
 def purge(lake: Storage, warehouse: Warehouse, found: Traces) -> Purged:
@@ -53,9 +55,12 @@ def purge(lake: Storage, warehouse: Warehouse, found: Traces) -> Purged:
     lake.delete([*found.own, *unnamed])
     counts = purge_rows(warehouse, document_id)
     for name in found.batches:
-        with contextlib.suppress(ObjectMissing):  # of a batch whose list is gone, records and Parquet may be there
+        # of a batch whose list is gone, records and Parquet may be there; one that cannot be read is told afterwards
+        with contextlib.suppress(ObjectMissing, ObjectUnreadable):
             lake.write(keys.batch(name), batches.dump(_smaller(batches.read(lake, name), upload_key)))
-    return Purged(document_id, counts, written, len(found.own) + len(unnamed), _left(lake, warehouse, found))
+    after = traces(lake, warehouse, upload_key)
+    left = _left(lake, warehouse, found, after)
+    return Purged(document_id, counts, written, len(found.own) + len(unnamed), left, after.unread)
 
 
 def _smaller(batch: Batch, upload_key: str) -> Batch:
@@ -75,8 +80,9 @@ def _without(transcript: Transcript, document_id: str) -> Transcript:
 
 
 def _forget_who_asked(lake: Storage, batch_name: str, other: str, document_id: str) -> None:
-    """Another document's record repeats the shared transcripts, and with them who asked."""
-    record = reading.read(lake, batch_name, other)
+    """Another document's record repeats the shared transcripts, and with them who asked. A broken one that names the
+    document is found again afterwards."""
+    record = reading.read_sound(lake, batch_name, other)
     if record is None:
         return
     pages = tuple(
@@ -88,10 +94,20 @@ def _forget_who_asked(lake: Storage, batch_name: str, other: str, document_id: s
 
 
 def _rewrite(lake: Storage, batch_name: str, document_id: str) -> int:
-    """Writes the batch's Parquet files again without the document; returns how many changed."""
+    """Writes the batch's Parquet files again without the document; returns how many changed.
+
+    One that cannot be read stays, and is told afterwards: materialised again it is made of records that do not know the
+    document. It may hold the attempts of others, which nothing else has.
+    """
     manifest = _manifest(lake, batch_name)
+    if manifest is None:
+        return 0
     changed = {}
-    for name, arrow in published.read_tables(lake, manifest, verified=False).items():
+    for name in manifest.tables:
+        try:
+            arrow = published.read_table(lake, manifest, name, verified=False)
+        except (ObjectMissing, ObjectUnreadable, WarehouseError):
+            continue
         mask = [value != document_id for value in arrow["document_id"].to_pylist()]
         # other rows than the manifest says: a purge died between the file and the manifest
         if all(mask) and arrow.num_rows == manifest.tables[name].rows:
@@ -111,22 +127,24 @@ def _rewrite(lake: Storage, batch_name: str, document_id: str) -> int:
 def _unnamed(lake: Storage, batch_names: Collection[str]) -> list[str]:
     """The Parquet files of these batches that no manifest names. Nothing reads them, and the batch makes them again
     from its records. With the shorter list that may be in another day's folder, so all of them go."""
-    files = {key for key, name in parquet_files(lake).items() if name in batch_names}
-    named = {file.key for name in batch_names for file in _manifest(lake, name).tables.values()}
+    manifests = {name: manifest for name in batch_names if (manifest := _manifest(lake, name)) is not None}
+    files = {key for key, name in parquet_files(lake).items() if name in manifests}
+    named = {file.key for manifest in manifests.values() for file in manifest.tables.values()}
     return sorted(files - named)
 
 
-def _manifest(lake: Storage, batch_name: str) -> published.Manifest:
-    """The batch's manifest; an empty one where it is not published."""
+def _manifest(lake: Storage, batch_name: str) -> published.Manifest | None:
+    """The batch's manifest; an empty one where it is not published, None where nobody can tell what is."""
     try:
         return published.read_manifest(lake, batch_name)
     except ObjectMissing:
         return published.Manifest(batch_name, SCHEMA_VERSION)
+    except (ObjectUnreadable, WarehouseError):
+        return None
 
 
-def _left(lake: Storage, warehouse: Warehouse, before: Traces) -> tuple[str, ...]:
-    """Looks again, everywhere: whatever still names the document."""
-    after = traces(lake, warehouse, before.upload_key)
+def _left(lake: Storage, warehouse: Warehouse, before: Traces, after: Traces) -> tuple[str, ...]:
+    """Whatever still names the document after the purge."""
     found = [f"{count} rows in {table}" for table, count in left_of(warehouse, before.document_id).items() if count]
     found += [f"batch {name}" for name in sorted(after.batches)]
     found += [*after.own, *after.shared, *(keys.reading(batch, document) for batch, document in after.naming)]

@@ -192,6 +192,60 @@ def test_a_parquet_file_that_no_list_record_or_manifest_leads_to_is_found(pipeli
     assert pipeline.everything() == before
 
 
+@pytest.mark.parametrize("whose", ["another", "its own"])
+@pytest.mark.parametrize("kind", ["unnamed", "parquet", "manifest", "list"])
+def test_what_cannot_be_read_stops_no_purge_and_is_named_until_it_is_mended(
+    pipeline: Pipeline, kind: str, whose: str
+) -> None:
+    batch = pipeline.cut({"a.pdf": numbered(2), "b.pdf": numbered(1, "b")})
+    other = pipeline.cut({"c.pdf": numbered(1, "c")})
+    for one in (batch, other):
+        pipeline.process(one)
+    of = batch if whose == "its own" else other
+    key = {
+        "unnamed": keys.table("regions", date(2026, 11, 1), "of-a-killed-run" if whose == "another" else of.name),
+        "parquet": read_manifest(pipeline.lake, of.name).tables["attempts"].key,
+        "manifest": keys.manifest(of.name),
+        "list": keys.batch(of.name),
+    }[kind]
+    pipeline.lake.write(key, b"torn")
+    done = pipeline.purge("inbox/a.pdf")
+    assert pipeline.lake.stat("inbox/a.pdf") is None
+    assert pipeline.rows("SELECT parse_filename(source_uri) FROM ocr.documents ORDER BY 1") == [("b.pdf",), ("c.pdf",)]
+    if (kind, whose) == ("unnamed", "its own"):  # the batch makes it again from its records: it has gone too
+        assert (done.left, done.unread) == ((), ())
+    else:
+        (error,) = done.unread
+        assert key in error
+        # files of which nobody knows what is published are kept: they hold what others were asked
+        assert done.left == ((f"batch {batch.name}",) if (kind, whose) == ("manifest", "its own") else ())
+    if kind == "list":
+        pipeline.lake.write(key, batches.dump(of))
+    elif kind == "unnamed":
+        pipeline.lake.delete([key])
+    else:
+        publish(pipeline.lake, batches.read(pipeline.lake, of.name))
+    done = pipeline.purge("inbox/a.pdf")
+    assert (done.left, done.unread) == ((), ())
+    assert pipeline.naming(keys.document_id("inbox/a.pdf"), "inbox/a.pdf") == []
+    rebuild_warehouse(pipeline.lake, pipeline.warehouse)
+    assert pipeline.rows("SELECT document_id, page_number FROM ocr.attempts ORDER BY 1") == sorted(
+        (keys.document_id(f"inbox/{name}.pdf"), 1) for name in ("b", "c")
+    )
+
+
+def test_a_broken_record_of_a_document_with_the_same_page_is_found_and_stops_no_purge(pipeline: Pipeline) -> None:
+    batch = pipeline.cut({"a.pdf": pdf(["this page is in both"])})
+    pipeline.process(batch)
+    other = pipeline.cut({"b.pdf": pdf(["this page is in both"])})
+    pipeline.process(other)
+    key = keys.reading(other.name, keys.document_id("inbox/b.pdf"))
+    pipeline.lake.write(key, pipeline.lake.read(key)[:-1])
+    assert pipeline.purge("inbox/a.pdf").left == (key,)
+    pipeline.lake.delete([key])
+    assert pipeline.purge("inbox/a.pdf").left == ()
+
+
 def test_a_batch_whose_newest_upload_was_purged_is_published_again_where_it_was(pipeline: Pipeline) -> None:
     for name in ("a.pdf", "b.pdf"):
         pipeline.lake.write(f"inbox/{name}", numbered(2, name))
