@@ -78,18 +78,8 @@ def command(
     ceiling = most or LADDER[-1]
     measured = {backend.name: Measured(backend, ceiling, prices.get(backend.name)) for backend in chosen}
     result = Result(len(images), problems, measured)
-    endless = pages.endless(images)
     try:
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            for found in measured.values():
-                watch = _Watch(found, result, out, console, bar)
-                found.given_up = asyncio.run(
-                    measure(found.backend, endless, most=ceiling, pages=count, seconds=timeout, watch=watch)
-                )
-                if found.given_up:
-                    console.print(f"{found.backend.name}: given up: {found.given_up}", markup=False)
-                result.keep(out, complete=False)
-        result.keep(out, complete=True)
+        _measure_all(result, images, out, console, pages_a_step=count, timeout=timeout)
     except KeyboardInterrupt:
         if any(found.steps for found in measured.values()):
             _show(measured, out, terminal(stderr=as_json))
@@ -99,6 +89,23 @@ def command(
     else:
         _show(measured, out, terminal())
     return 0 if all(found.best for found in measured.values()) else 1
+
+
+def _measure_all(
+    result: Result, images: Sequence[bytes], out: Path, console: Console, *, pages_a_step: int, timeout: float
+) -> None:
+    """One backend after the other; the figures are written to `out` after each step."""
+    endless = pages.endless(images)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        for found in result.measured.values():
+            watch = _Watch(found, result, out, console, bar)
+            found.given_up = asyncio.run(
+                measure(found.backend, endless, most=found.most, pages=pages_a_step, seconds=timeout, watch=watch)
+            )
+            if found.given_up:
+                console.print(f"{found.backend.name}: given up: {found.given_up}", markup=False)
+            result.keep(out, complete=False)
+    result.keep(out, complete=True)
 
 
 def _documents(paths: Sequence[Path], settings: Settings) -> list[Path]:

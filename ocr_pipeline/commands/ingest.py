@@ -88,14 +88,7 @@ def ingest(settings: Settings, found: Found, console: Console) -> Summary:
     if todo:
         with Display(console, sum(len(batch.uploads) for batch in todo)) as display:
             try:
-                run_batches(
-                    settings,
-                    dagster,
-                    todo,
-                    display,
-                    lambda name, run: display.say(f"batch {name}: waiting for run {run}, which is working on it"),
-                    display.say,
-                )
+                run_batches(settings, dagster, todo, display)
             except RunFailed as error:
                 failed = error.batches
                 display.say(f"Error: {error}\nThe pages that were read are kept; run the same command again.")

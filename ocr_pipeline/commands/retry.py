@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import click
+import dagster as dg
 
 from ocr_pipeline import wiring
 from ocr_pipeline.commands.display import Display
@@ -16,7 +18,8 @@ from ocr_pipeline.commands.terminal import say_wait, terminal
 from ocr_pipeline.flow import published
 from ocr_pipeline.intake import cutting
 from ocr_pipeline.lake import keys
-from ocr_pipeline.records import REASONS, Batch, Reason
+from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.records import REASONS, Batch, DocumentResult, Reason
 from ocr_pipeline.runs import instance, reaping, requests
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.retry import RetryPlan, ask_again, follow_ups
@@ -71,39 +74,46 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
             _print(plan, summarise([], [batch.name for batch in plan.batches], 0.0))
         return 0
     started = datetime.now(UTC)
-    done: list[Batch] = []
-    todo = list(plan.batches)
     try:
         with Display(err, plan.documents) as display:
-            while todo:
-                run_batches(
-                    settings,
-                    dagster,
-                    todo,
-                    display,
-                    lambda name, run: display.say(f"waiting for {run}"),
-                    display.say,
-                )
-                done += todo
-                todo = follow_ups(lake, done, started)  # another retry of the same documents ran beside this one
-                requests.add_partitions(dagster, [batch.name for batch in todo])
+            done = _run(settings, dagster, lake, plan, display)
     except RunFailed as error:
         click.echo(f"Error: {error}\nThe pages that were read are kept; run the same command again.", err=True)
         return 1
+    seconds = (datetime.now(UTC) - started).total_seconds()
+    summary = summarise(_results(lake, plan, done), [batch.name for batch in done], seconds)
+    if as_json:
+        _print(plan, summary)
+    else:
+        show(summary, terminal())
+    return summary.exit_code
+
+
+def _run(
+    settings: Settings, dagster: dg.DagsterInstance, lake: Storage, plan: RetryPlan, display: Display
+) -> list[Batch]:
+    """Runs the batches of the plan, and the follow-ups that other retries of the same documents have made necessary
+    meanwhile. Raises RunFailed."""
+    started = datetime.now(UTC)
+    done: list[Batch] = []
+    todo = list(plan.batches)
+    while todo:
+        run_batches(settings, dagster, todo, display)
+        done += todo
+        todo = follow_ups(lake, done, started)
+        requests.add_partitions(dagster, [batch.name for batch in todo])
+    return done
+
+
+def _results(lake: Storage, plan: RetryPlan, done: Sequence[Batch]) -> list[DocumentResult]:
+    """What became of the documents of the plan: of each what the last batch says."""
     asked = {keys.document_id(upload.key) for batch in plan.batches for upload in batch.uploads}
     results = {
         result.document.document_id: result
         for batch in sorted(done, key=lambda batch: batch.name)
         for result in published.outcomes(lake, batch)
     }
-    seconds = (datetime.now(UTC) - started).total_seconds()
-    wanted = [result for document_id, result in results.items() if document_id in asked]
-    summary = summarise(wanted, [batch.name for batch in done], seconds)
-    if as_json:
-        _print(plan, summary)
-    else:
-        show(summary, terminal())
-    return summary.exit_code
+    return [result for document_id, result in results.items() if document_id in asked]
 
 
 def _print(plan: RetryPlan, summary: Summary) -> None:

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterRunStatus
 
 from ocr_pipeline import wiring
+from ocr_pipeline.commands.display import Display
 from ocr_pipeline.definitions import build_defs
-from ocr_pipeline.flow.progress import Progress
+from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.records import Batch
 from ocr_pipeline.resources import through_dagster_duckdb
 from ocr_pipeline.runs import history, reaping, requests
@@ -37,41 +38,43 @@ class RunFailed(Exception):
         self.batches = frozenset(why)
 
 
-def run_batches(
-    settings: Settings,
-    instance: dg.DagsterInstance,
-    batches: Sequence[Batch],
-    progress: Progress,
-    waiting_for: Callable[[str, str], None],
-    say: Callable[[str], None],
-) -> None:
+def run_batches(settings: Settings, instance: dg.DagsterInstance, batches: Sequence[Batch], display: Display) -> None:
     """Takes each batch to the tables, urgent ones first. Returns when all are finished.
 
     Runs of Dagster go one after the other (two in one process lock each other up in its logging); the OCR of the next
     batches is begun while one is read and loaded, older ones first. A batch that another process is working on is
-    waited for; `say` is told of a wait for the tables. Raises RunFailed with every batch that failed.
+    waited for. `display` shows the progress, and what is waited for. Raises RunFailed with every batch that failed.
     """
     failed: dict[str, str] = {}
     with claim(settings.claims, [batch.name for batch in batches]):
-        service = wiring.ocr_service(settings, progress)
+        service = wiring.ocr_service(settings, display)
         try:
-            warehouse = wiring.warehouse(settings, connect=through_dagster_duckdb, on_wait=say)
+            warehouse = wiring.warehouse(settings, connect=through_dagster_duckdb, on_wait=display.say)
             job = build_defs(settings, {"ocr": service, "warehouse": warehouse}).resolve_job_def("process_batch")
             ordered = sorted(batches, key=lambda batch: (not batch.urgent, batch.name))
             begun: set[str] = set()
             for place, batch in enumerate(ordered):
-                if _done_by_another(instance, batch, settings.claims, waiting_for):
+                if _done_by_another(instance, batch, settings.claims, display):
                     continue
-                for ahead in ordered[place : place + 1 + BEGUN_AHEAD]:
-                    if ahead is batch or (ahead.name not in begun and history.live_run(instance, ahead.name) is None):
-                        begun.add(ahead.name)
-                        service.begin(ahead)
+                _begin(service, instance, batch, ordered[place + 1 : place + 1 + BEGUN_AHEAD], begun)
                 if (why := _run(job, instance, batch, settings.claims)) is not None:
                     failed[batch.name] = why
         finally:
             service.close()
     if failed:
         raise RunFailed(failed)
+
+
+def _begin(
+    service: OcrService, instance: dg.DagsterInstance, batch: Batch, following: Sequence[Batch], begun: set[str]
+) -> None:
+    """Begins to read this batch, and those after it that nobody is working on; `begun` are those begun so far."""
+    service.begin(batch)
+    begun.add(batch.name)
+    for ahead in following:
+        if ahead.name not in begun and history.live_run(instance, ahead.name) is None:
+            service.begin(ahead)
+            begun.add(ahead.name)
 
 
 def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, batch: Batch, claims: Path) -> str | None:
@@ -94,13 +97,12 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, batch: Batch, clai
     return _failure_reason(result)
 
 
-def _done_by_another(
-    instance: dg.DagsterInstance, batch: Batch, claims: Path, waiting_for: Callable[[str, str], None]
-) -> bool:
+def _done_by_another(instance: dg.DagsterInstance, batch: Batch, claims: Path, display: Display) -> bool:
     """Waits while another process works on this batch; whether it finished it."""
     done = False
     while (run_id := history.live_run(instance, batch.name)) is not None:
-        waiting_for(batch.name, history.describe_run(instance, run_id))
+        run_in_words = history.describe_run(instance, run_id)
+        display.say(f"batch {batch.name}: waiting for run {run_in_words}, which is working on it")
         while (run := instance.get_run_by_id(run_id)) is not None and not run.is_finished:
             reaping.reap(instance, claims)
             time.sleep(POLL_SECONDS)
