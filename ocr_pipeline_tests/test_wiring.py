@@ -6,11 +6,14 @@ import asyncio
 import os
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from ocr_pipeline import wiring
 from ocr_pipeline.ocr.transcriber import Transcriber
+from ocr_pipeline.resources import through_dagster_duckdb
 from ocr_pipeline.settings import Settings
+from ocr_pipeline_tests.warehouse.account import Account
 
 BACKENDS = """
 [[backend]]
@@ -54,3 +57,20 @@ def test_a_process_that_may_run_on_one_core_draws_with_one_worker() -> None:
         assert wiring.stream_options(Settings()).render_workers == 1
     finally:
         os.sched_setaffinity(0, cores)
+
+
+def test_whatever_opens_motherduck_in_a_process_opens_it_with_the_same_configuration(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An asset goes through dagster-duckdb, a job beside it does not; a second configuration would be refused."""
+    account = Account()
+    monkeypatch.setattr(duckdb, "connect", account.duckdb_connect)
+    monkeypatch.setenv("OCR_WAREHOUSE", "md:scans")
+    monkeypatch.setenv("MOTHERDUCK_TOKEN", "t0ken")
+    for connect in (through_dagster_duckdb, None):
+        with wiring.warehouse(Settings(), connect=connect).session() as connection:
+            assert connection.execute("SELECT count(*) FROM ocr.documents").fetchone() == (0,)
+    of_scans = [config for name, config in account.opened if name == "md:scans"]
+    assert len(of_scans) == 3  # the first did not find it
+    assert all(config == of_scans[0] for config in of_scans)
+    assert of_scans[0]["motherduck_token"] == "t0ken"

@@ -140,7 +140,7 @@ def warehouse(settings: Settings) -> Iterable[Finding]:
 
 _MENDS = {
     "connection": "check MOTHERDUCK_TOKEN (expired, revoked?), this machine's way to MotherDuck and to DuckDB's"
-    " extensions, and that the installed duckdb is a version that MotherDuck takes",
+    " extensions, and that the installed duckdb is a version that MotherDuck takes (constraints.txt names one)",
     "tables": "MOTHERDUCK_TOKEN must be of the kind read/write, of a user who may write to this database",
     "R2 secret": "the user of MOTHERDUCK_TOKEN must have the right to create and to delete secrets",
     "load": "on R2: check R2_ACCOUNT_ID and R2_JURISDICTION, and that R2_ACCESS_KEY_ID may read the bucket from any"
