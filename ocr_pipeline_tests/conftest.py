@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,21 @@ def settings(environment: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings whose OCR costs nothing: the PDFs' own text."""
     monkeypatch.setenv("OCR_CPU_ENGINE", "text_layer")
     return Settings()
+
+
+@pytest.fixture
+def bound_by_rights() -> Iterator[Path]:
+    """A folder of somebody whom rights bind, as they do not bind root; the test runs as that user."""
+    with tempfile.TemporaryDirectory() as name:
+        as_root = os.geteuid() == 0
+        if as_root:
+            os.chown(name, 65534, 65534)
+            os.seteuid(65534)
+        try:
+            yield Path(name)
+        finally:
+            if as_root:
+                os.seteuid(0)
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,7 @@ def command(key: str, as_json: bool) -> int:
         pages = pages_until_read(lake, waiting, history.at_work(dagster), speed.pages_per_document)
         expected = {name: speed.seconds_for(count) for name, count in pages.items() if name in on_their_way}
     for error in found.unreadable:
-        click.echo(f"a batch is not looked at: {printable(error)}", err=True)
+        click.echo(f"not looked at: {printable(error)}", err=True)
     said = []
     for document in found.documents:
         batch = document.batch or ""

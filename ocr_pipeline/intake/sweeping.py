@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from ocr_pipeline.intake.cutting import Announce, cut, intake_lock, mark_deleted
 from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.lake.batch_index import BatchIndex, Known
-from ocr_pipeline.lake.storage import ObjectInfo, Storage
+from ocr_pipeline.lake.storage import ObjectInfo, Storage, Tell
 from ocr_pipeline.records import Batch, Upload
 
 SWEEP_SECONDS = 25.0
@@ -34,7 +34,7 @@ class Swept:
     lists: dict[str, datetime]  # every batch list, by name, and when it was written
     finished: bool  # the end of the inbox was reached; else the next sweep goes on
     note: str  # for people
-    unreadable: tuple[str, ...] = ()  # batch lists that say nothing: what is wrong with each, and what to do
+    unreadable: tuple[str, ...] = ()  # batch lists and folders of the inbox: what is wrong with each, and what to do
 
 
 def sweep_everything(
@@ -58,9 +58,9 @@ def sweep_everything(
         behind = index.get_note(POSITION)
         most = options.limits.documents * options.limits.batches
         found, gone = list[Upload](), list[str]()
-        seen, last = 0, None
+        seen, last, closed = 0, None, list[str]()
         settled_before = datetime.now(UTC) - options.settle
-        for key, known, info in _merged(storage, index, options.inbox, behind):
+        for key, known, info in _merged(storage, index, options.inbox, behind, closed.append):
             seen += info is not None
             if info is None and known is not None and known.there:
                 gone.append(key)
@@ -85,14 +85,15 @@ def sweep_everything(
     lists |= {batch.name: written for batch in cut_now}
     end = "to the end" if finished else "the next sweep goes on"
     note = f"{seen} uploads compared with {len(lists)} batch lists, {end}"
-    return Swept(tuple(cut_now), dict(sorted(lists.items())), finished, note, tuple(index.unreadable.values()))
+    unreadable = (*closed, *index.unreadable.values())
+    return Swept(tuple(cut_now), dict(sorted(lists.items())), finished, note, unreadable)
 
 
 def _merged(
-    storage: Storage, index: BatchIndex, inbox: str, behind: str | None
+    storage: Storage, index: BatchIndex, inbox: str, behind: str | None, tell: Tell
 ) -> Iterator[tuple[str, Known | None, ObjectInfo | None]]:
     """Every key that is in the inbox or in a batch list, in the order of keys."""
-    listed, indexed = storage.list(inbox, start_after=behind), index.in_order(inbox, behind)
+    listed, indexed = storage.list(inbox, start_after=behind, tell=tell), index.in_order(inbox, behind)
     info, known = next(listed, None), next(indexed, None)
     while info is not None or known is not None:
         if info is not None and known is not None and info.key == known.key:

@@ -38,7 +38,7 @@ class TickResult:
     recent: tuple[str, ...]  # young batch lists, which a tick that died may have left without a run
     cursor: str
     note: str  # for people: what was seen
-    unreadable: tuple[str, ...] = ()  # batch lists that say nothing: what is wrong with each, and what to do
+    unreadable: tuple[str, ...] = ()  # batch lists and folders of the inbox: what is wrong with each, and what to do
 
 
 def run_tick(
@@ -83,7 +83,7 @@ def _list(
     note += f", {plan.left} wait" if plan.left else ""
     note += f", {len(found.unsettled)} still being written" if found.unsettled else ""
     cursors = listing.dump(found.next(plan.left_since))
-    return TickResult(plan.batches, _recent(index), cursors, note, tuple(index.unreadable.values()))
+    return TickResult(plan.batches, _recent(index), cursors, note, (*found.unreadable, *index.unreadable.values()))
 
 
 def _listed(

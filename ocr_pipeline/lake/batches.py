@@ -5,21 +5,19 @@ The lists are the truth about what was seen; the sensor's cursor only says from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from pydantic import TypeAdapter
 
 from ocr_pipeline.lake import json_objects, keys, planner
-from ocr_pipeline.lake.storage import ObjectInfo, ObjectMissing, ObjectUnreadable, Storage, parallel_map
+from ocr_pipeline.lake.storage import ObjectInfo, ObjectMissing, ObjectUnreadable, Storage, Tell, parallel_map
 from ocr_pipeline.records import Batch
 
 MEND = (
     "put it back from your copy of batches/, or delete it where there is none: what of its uploads is in the inbox is "
     "then cut into a batch anew, and a retry has to be asked for again"
 )
-
-Tell = Callable[[str], None]
 
 _BATCH = TypeAdapter(Batch)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from ocr_pipeline.lake.storage import ObjectInfo, Storage
+from ocr_pipeline.lake.storage import ObjectInfo, Storage, Tell
 from ocr_pipeline.records import Upload
 
 URGENT = "urgent/"
@@ -76,9 +76,12 @@ class InboxScan:
         now: datetime,
         settle: timedelta,
         out_of_time: Callable[[], bool],
+        unreadable: list[str],
     ) -> None:
         self.unsettled: list[str] = []
         """Keys of files that something may still write to."""
+        self.unreadable = unreadable
+        """Folders of a local inbox that could not be looked into: what is wrong with each, and what to do."""
         self.seen = 0
         """Objects listed, known ones and others included."""
         self.given = 0
@@ -148,8 +151,15 @@ def sweep(
     """
     cursor = cursors.get(inbox, Cursor())
     since = None if cursor.since is None else cursor.since - overlap
-    objects = ((info, since is None or info.arrived >= since) for info in storage.list(inbox, start_after=cursor.after))
-    return InboxScan({inbox: (cursor, objects)}, now=now or datetime.now(UTC), settle=settle, out_of_time=out_of_time)
+    unreadable: list[str] = []
+    listed = storage.list(inbox, start_after=cursor.after, tell=unreadable.append)
+    return InboxScan(
+        {inbox: (cursor, ((info, since is None or info.arrived >= since) for info in listed))},
+        now=now or datetime.now(UTC),
+        settle=settle,
+        out_of_time=out_of_time,
+        unreadable=unreadable,
+    )
 
 
 def ordered(
@@ -168,18 +178,20 @@ def ordered(
     left to the reconcile run. `look_back` must be longer than the time from the making of a key to the end of its
     upload. The other arguments as for `sweep`.
     """
-    parts = {}
+    parts, unreadable = {}, list[str]()
     for prefix in (inbox + URGENT, inbox):
         cursor = cursors.get(prefix, Cursor())
-        parts[prefix] = (cursor, _dated(storage, prefix, cursor, look_back))
-    return InboxScan(parts, now=now or datetime.now(UTC), settle=settle, out_of_time=out_of_time)
+        parts[prefix] = (cursor, _dated(storage, prefix, cursor, look_back, unreadable.append))
+    return InboxScan(parts, now=now or datetime.now(UTC), settle=settle, out_of_time=out_of_time, unreadable=unreadable)
 
 
-def _dated(storage: Storage, prefix: str, cursor: Cursor, look_back: timedelta) -> Iterator[tuple[ObjectInfo, bool]]:
+def _dated(
+    storage: Storage, prefix: str, cursor: Cursor, look_back: timedelta, tell: Tell
+) -> Iterator[tuple[ObjectInfo, bool]]:
     start = cursor.after
     if start is None and cursor.since is not None:
         start = floor(prefix, cursor.since - look_back)
-    for info in storage.list(prefix, start_after=start):
+    for info in storage.list(prefix, start_after=start, tell=tell):
         below = info.key[len(prefix) :]
         if below > "9:":  # past the years: urgent/ and whatever people put beside it
             return

@@ -32,6 +32,7 @@ from ocr_pipeline.lake.storage import (
     ObjectTooLarge,
     ObjectUnreadable,
     StorageError,
+    Tell,
     is_hidden,
     parallel_map,
 )
@@ -44,8 +45,8 @@ NAME_BYTES = 255
 COPY_BYTES = 1 << 20
 CHANGED_RETRIES = 3
 TEMPORARY = ".tmp-"
-_OF_ONE = frozenset({errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP})
-"""Errors at opening a file that say nothing of the others."""
+_OF_ONE = frozenset({errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENAMETOOLONG})
+"""Errors at opening a file or folder that say nothing of the others."""
 
 _OURS = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{32}}")
 """Names that this module gives: people may have files that begin alike."""
@@ -80,10 +81,7 @@ class LocalStorage:
 
     def read(self, key: str) -> bytes:
         with self._open(key) as file:
-            try:
-                return file.read()
-            except OSError as error:
-                raise _storage_error(error, self.uri_of(key), ObjectUnreadable) from error
+            return self._read(key, file)
 
     def download(self, key: str, path: Path, max_bytes: int | None = None) -> ObjectInfo:
         for _ in range(CHANGED_RETRIES):
@@ -93,7 +91,7 @@ class LocalStorage:
                     raise ObjectTooLarge(self.uri_of(key), before.st_size, max_bytes)
                 try:
                     with open(path, "wb") as target:
-                        copied = _copy(source, target, before.st_size)
+                        copied = self._copy(key, source, target, before.st_size)
                 except BaseException:
                     path.unlink(missing_ok=True)
                     raise
@@ -129,14 +127,14 @@ class LocalStorage:
         except ObjectMissing:
             return None
 
-    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, start_after: str | None = None, tell: Tell | None = None) -> Iterator[ObjectInfo]:
         folder = prefix.rpartition("/")[0]
         if is_hidden(prefix):
             return
         if folder:
             self._path(folder + "/x")
         after = None if start_after is None else os.fsencode(start_after)
-        yield from self._walk(os.fsencode(folder + "/" if folder else ""), os.fsencode(prefix), after)
+        yield from self._walk(os.fsencode(folder + "/" if folder else ""), os.fsencode(prefix), after, tell)
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -225,6 +223,23 @@ class LocalStorage:
             raise ObjectMissing(self.uri_of(key))
         return os.fdopen(fd, "rb")
 
+    def _copy(self, key: str, source: BinaryIO, target: BinaryIO, size: int) -> int:
+        """Copy at most `size` bytes, so that a file that grows without end cannot fill the disk."""
+        copied = 0
+        while copied < size:
+            piece = self._read(key, source, min(COPY_BYTES, size - copied))
+            if not piece:
+                break
+            target.write(piece)
+            copied += len(piece)
+        return copied
+
+    def _read(self, key: str, file: BinaryIO, size: int = -1) -> bytes:
+        try:
+            return file.read(size)
+        except OSError as error:
+            raise _storage_error(error, self.uri_of(key), ObjectUnreadable) from error
+
     # ---------------------------------------------------------------------------------------------------- writing
 
     def _put(self, key: str, fill: Callable[[BinaryIO], object], publish: Callable[[str, str], object]) -> None:
@@ -268,14 +283,17 @@ class LocalStorage:
 
     # ---------------------------------------------------------------------------------------------------- listing
 
-    def _walk(self, folder: bytes, prefix: bytes, after: bytes | None, moved: int = 0) -> Iterator[ObjectInfo]:
+    def _walk(
+        self, folder: bytes, prefix: bytes, after: bytes | None, tell: Tell | None, moved: int = 0
+    ) -> Iterator[ObjectInfo]:
         """Files below `folder` ("" or "a/b/"), in the order of their keys; one folder's names a level in memory.
 
         `moved`: when a folder above was moved to its place, in nanoseconds; 0 where none is known to have been.
         """
         root = os.fsencode(self.root)
         try:
-            moved = max(moved, _moved(os.stat(os.path.join(root, folder))))
+            # its "." needs the right to look up what is in it, without which every file would seem to be gone
+            moved = max(moved, _moved(os.stat(os.path.join(root, folder, b"."))))
             with os.scandir(os.path.join(root, folder)) as entries:
                 # A folder sorts as "name/": "a.pdf" comes before "a/b.pdf", as a bucket sorts them.
                 names = [
@@ -286,14 +304,19 @@ class LocalStorage:
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            raise _storage_error(error, os.path.join(self.root, os.fsdecode(folder))) from error
+            kind = ObjectUnreadable if error.errno in _OF_ONE else StorageError
+            failure = _storage_error(error, os.path.join(self.root, os.fsdecode(folder)), kind)
+            if tell is None or prefix.startswith(folder) or kind is StorageError:
+                raise failure from error
+            tell(str(failure))
+            return
         names.sort()
         for name in names:
             key = folder + name
             if name.endswith(b"/"):
                 wanted = key.startswith(prefix) or prefix.startswith(key)
                 if wanted and (after is None or after < key or after.startswith(key)):
-                    yield from self._walk(key, prefix, after, moved)
+                    yield from self._walk(key, prefix, after, tell, moved)
             elif key.startswith(prefix) and (after is None or key > after):
                 info = self._listed(key, moved)
                 if info is not None:
@@ -378,18 +401,6 @@ def _sync_folder(folder: str) -> None:
 
 def _write_all(file: BinaryIO, data: bytes) -> None:
     file.write(data)
-
-
-def _copy(source: BinaryIO, target: BinaryIO, size: int) -> int:
-    """Copy at most `size` bytes, so that a file that grows without end cannot fill the disk."""
-    copied = 0
-    while copied < size:
-        piece = source.read(min(COPY_BYTES, size - copied))
-        if not piece:
-            break
-        target.write(piece)
-        copied += len(piece)
-    return copied
 
 
 def _moved(status: os.stat_result) -> int:

@@ -46,6 +46,7 @@ from ocr_pipeline.lake.storage import (
     ObjectTooLarge,
     S3Options,
     StorageError,
+    Tell,
     climbs,
     is_hidden,
     parallel_map,
@@ -256,7 +257,7 @@ class S3Storage:
         except ObjectMissing:
             return None
 
-    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, start_after: str | None = None, tell: Tell | None = None) -> Iterator[ObjectInfo]:
         asked: dict[str, Any] = {"Prefix": self.prefix + prefix, "MaxKeys": PAGE_KEYS}
         if start_after is not None:
             asked["StartAfter"] = self.prefix + start_after

@@ -19,6 +19,9 @@ from typing import Protocol, TypeVar
 
 from ocr_pipeline.records import Upload
 
+Tell = Callable[[str], None]
+"""Gets what is wrong with one thing of many, and what to do, where the others are gone on with."""
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -148,11 +151,14 @@ class Storage(Protocol):
         """The object as it stands now; None when there is none."""
         ...
 
-    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, start_after: str | None = None, tell: Tell | None = None) -> Iterator[ObjectInfo]:
         """All objects whose key starts with `prefix`, sorted by the key's UTF-8 bytes, as a stream.
 
         Only keys after `start_after` where it is given. Keys with a part that starts with a dot are left out: hidden
         files are not ours, and "." and ".." are no names.
+
+        A folder of a local lake that cannot be read raises ObjectUnreadable; with `tell`, which gets what is wrong with
+        it, its objects are left out: they may be there all the same. Never the folder that `prefix` itself names.
         """
         ...
 

@@ -46,7 +46,7 @@ class Found:
 
     documents: list[Whereabouts]
     more: int  # that the text fits too, and that are left out
-    unreadable: tuple[str, ...]  # batch lists that could not be looked at: what is wrong with each, and what to do
+    unreadable: tuple[str, ...]  # batch lists, folders of the inbox: what is wrong with each, and what to do
 
 
 def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
@@ -64,7 +64,8 @@ def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
     def inexact(key: str) -> tuple[bool, bool]:
         return _folded(key) != wanted, not f"/{_folded(lake.uri_of(key))}".endswith(f"/{wanted}")
 
-    here = {info.as_upload() for info in lake.list(inbox) if fits(info.key)}
+    unreadable: list[str] = []
+    here = {info.as_upload() for info in lake.list(inbox, tell=unreadable.append) if fits(info.key)}
 
     def rank(upload: Upload, batch: Batch) -> tuple[datetime, bool, str]:
         """Of two places of one document the higher one's rows count, as in the tables."""
@@ -72,7 +73,6 @@ def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
 
     newest: dict[str, tuple[Upload, Batch]] = {}
     listed: set[Upload] = set()
-    unreadable: list[str] = []
     for batch in batches.load(lake, tell=unreadable.append):
         for upload in batch.uploads:
             if fits(upload.key):

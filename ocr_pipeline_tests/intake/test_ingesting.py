@@ -24,7 +24,7 @@ from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.batch_index import BatchIndex, index_file
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.planner import BatchLimits
-from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError
+from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError, Tell
 from ocr_pipeline.records import Reason, Upload
 from ocr_pipeline_tests.intake.conftest import lists, taken
 
@@ -224,8 +224,8 @@ def test_an_upload_is_held_also_when_another_release_makes_the_copy_of_the_batch
     tmp_path: Path, options: IntakeOptions, sources: list[Source]
 ) -> None:
     class Flipping(LocalStorage):
-        def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
-            yield from super().list(prefix, start_after)
+        def list(self, prefix: str, start_after: str | None = None, tell: Tell | None = None) -> Iterator[ObjectInfo]:
+            yield from super().list(prefix, start_after, tell)
             with closing(sqlite3.connect(index_file(self, options.index))) as other_release:
                 other_release.execute("PRAGMA user_version = 99")
             with BatchIndex(self, options.index):

@@ -16,7 +16,7 @@ from ocr_pipeline.intake.options import IntakeOptions
 from ocr_pipeline.lake import batches, deletions, planner
 from ocr_pipeline.lake.local import LocalStorage
 from ocr_pipeline.lake.planner import BatchLimits
-from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError
+from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError, Tell
 from ocr_pipeline.records import Batch, Upload
 from ocr_pipeline_tests.intake.conftest import Sweep, lists, taken
 
@@ -122,8 +122,8 @@ def test_a_clock_of_ours_that_is_behind_orders_deletions_and_returns_all_the_sam
 @local
 def test_an_object_that_the_store_refuses_is_not_taken_for_gone(lake: Storage, options: IntakeOptions) -> None:
     class Refusing(LocalStorage):
-        def list(self, prefix: str, start_after: str | None = None) -> object:  # type: ignore[override]
-            return (info for info in super().list(prefix, start_after) if not info.key.startswith("inbox/a"))
+        def list(self, prefix: str, start_after: str | None = None, tell: Tell | None = None) -> object:  # type: ignore[override]
+            return (info for info in super().list(prefix, start_after, tell) if not info.key.startswith("inbox/a"))
 
         def stat(self, key: str) -> ObjectInfo | None:
             if key == "inbox/a.pdf":
@@ -149,8 +149,8 @@ class Slow(LocalStorage):
         self.clock, self.objects = clock, objects
         self.read_lists = 0
 
-    def list(self, prefix: str, start_after: str | None = None):  # type: ignore[no-untyped-def]
-        for number, info in enumerate(super().list(prefix, start_after), 1):
+    def list(self, prefix: str, start_after: str | None = None, tell: Tell | None = None):  # type: ignore[no-untyped-def]
+        for number, info in enumerate(super().list(prefix, start_after, tell), 1):
             if prefix == "inbox/" and number == self.objects:
                 self.clock[0] += 1000
             yield info
@@ -241,7 +241,7 @@ class InMemory(LocalStorage):
     def stat(self, key: str) -> ObjectInfo | None:
         return self.objects[key][1] if key in self.objects else None
 
-    def list(self, prefix: str, start_after: str | None = None):  # type: ignore[no-untyped-def]
+    def list(self, prefix: str, start_after: str | None = None, tell: Tell | None = None):  # type: ignore[no-untyped-def]
         for key in sorted(self.objects, key=str.encode):
             if key.startswith(prefix) and key.encode() > (start_after or "").encode():
                 yield self.objects[key][1]

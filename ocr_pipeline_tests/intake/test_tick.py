@@ -375,6 +375,28 @@ def test_nothing_is_cut_where_so_many_lists_cannot_be_read_that_the_store_is_at_
             look()
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_folder_of_the_inbox_that_may_not_be_read_stops_no_intake_and_nothing_in_it_is_taken_for_gone(
+    bound_by_rights: Path, ordered: bool
+) -> None:
+    lake = LocalStorage(bound_by_rights / "lake")
+    options = IntakeOptions(bound_by_rights, ordered=ordered)
+    lake.write("inbox/2026/11/closed/a.pdf", b"x")
+    sweeping.sweep_everything(lake, options)
+    folder = Path(lake.uri_of("inbox/2026/11/closed"))
+    folder.chmod(0)
+    key = worker_key(datetime.now(UTC))
+    lake.write(key, b"x")
+    found = tick.run_tick(lake, options, None)
+    assert [upload.key for batch in found.batches for upload in batch.uploads] == [key]
+    swept = sweeping.sweep_everything(lake, options)
+    assert (swept.batches, swept.finished) == ((), True)
+    for (error,) in (found.unreadable, swept.unreadable):
+        assert f"{folder}/: Permission denied" in error
+    folder.chmod(0o755)
+    assert sweeping.sweep_everything(lake, options).unreadable == ()
+
+
 @local
 def test_a_first_look_at_an_old_bucket_reads_the_lists_that_others_wrote(
     lake: Storage, options: IntakeOptions, tmp_path: Path

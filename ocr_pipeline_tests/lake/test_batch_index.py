@@ -18,7 +18,7 @@ import pytest
 from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.lake.batch_index import SCHEMA_VERSION, BatchIndex, index_file
 from ocr_pipeline.lake.local import LocalStorage
-from ocr_pipeline.lake.storage import ObjectInfo, StorageError
+from ocr_pipeline.lake.storage import ObjectInfo, StorageError, Tell
 from ocr_pipeline.records import Batch, Upload
 
 START = datetime(2026, 11, 22, 12, 0, 0, 123457, tzinfo=UTC)
@@ -198,8 +198,8 @@ class ListedMeanwhile(LocalStorage):
         super().__init__(root)
         self._meanwhile = meanwhile
 
-    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
-        found = [*super().list(prefix, start_after)]
+    def list(self, prefix: str, start_after: str | None = None, tell: Tell | None = None) -> Iterator[ObjectInfo]:
+        found = [*super().list(prefix, start_after, tell)]
         self._meanwhile()
         yield from found
 

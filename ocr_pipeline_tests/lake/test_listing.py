@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ocr_pipeline.lake import listing
 from ocr_pipeline.lake.listing import Cursor, InboxScan, ordered, sweep
 from ocr_pipeline.lake.local import LocalStorage
-from ocr_pipeline.lake.storage import ObjectInfo, Storage
+from ocr_pipeline.lake.storage import ObjectInfo, Storage, Tell
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -34,7 +34,7 @@ class Bucket(LocalStorage):
     def put(self, key: str, modified: datetime) -> None:
         self.objects[key] = ObjectInfo(key, f"etag {modified}", 1, modified)
 
-    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, start_after: str | None = None, tell: Tell | None = None) -> Iterator[ObjectInfo]:
         self.asked.append((prefix, start_after))
         last = start_after or ""
         while True:

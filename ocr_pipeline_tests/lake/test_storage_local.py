@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -129,17 +131,43 @@ def test_a_file_where_a_folder_is_needed_is_told_with_the_path(lake: LocalStorag
         lake.read("a")
 
 
-def test_a_folder_that_may_not_be_read_is_an_error_and_not_an_empty_inbox(lake: LocalStorage) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root reads everything")
-    lake.write("inbox/a/b.pdf", b"x")
-    folder = Path(lake.root, "inbox", "a")
-    folder.chmod(0)
-    try:
-        with pytest.raises(StorageError, match="right to read"):
-            keys(lake)
-    finally:
-        folder.chmod(0o700)
+@pytest.mark.parametrize("rights", [0o000, 0o444, 0o111])
+def test_a_folder_that_may_not_be_read_is_an_error_or_told_and_no_empty_folder(
+    bound_by_rights: Path, rights: int
+) -> None:
+    lake = LocalStorage(bound_by_rights / "lake")
+    lake.write_many((f"inbox/{name}.pdf", b"x") for name in ("a", "closed/b", "z"))
+    for closed, left in (("inbox/closed", ["inbox/a.pdf", "inbox/z.pdf"]), ("inbox", None)):
+        folder = Path(lake.uri_of(closed))
+        folder.chmod(rights)
+        told: list[str] = []
+        with pytest.raises(ObjectUnreadable, match=f"{folder}/: Permission denied; give this user the right"):
+            list(lake.list("inbox/"))
+        if left is None:  # the whole inbox
+            with pytest.raises(ObjectUnreadable):
+                list(lake.list("inbox/", tell=told.append))
+        else:
+            assert [info.key for info in lake.list("inbox/", tell=told.append)] == left
+            (error,) = told
+            assert str(folder) in error
+        folder.chmod(0o755)
+
+
+def test_a_file_that_the_disk_stops_giving_half_way_is_unreadable(tmp_path: Path) -> None:
+    class Torn(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 0:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(10) or b""
+
+    class FailingDisk(LocalStorage):
+        def _open(self, key: str) -> BinaryIO:
+            return Torn(self.uri_of(key))  # type: ignore[return-value]
+
+    LocalStorage(tmp_path).write("inbox/a.pdf", b"x" * 100)
+    with pytest.raises(ObjectUnreadable, match=r"a.pdf: Input/output error; the disk fails there"):
+        FailingDisk(tmp_path).download("inbox/a.pdf", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_a_file_that_the_disk_does_not_give_is_unreadable_and_named(tmp_path: Path) -> None:

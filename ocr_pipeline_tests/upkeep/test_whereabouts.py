@@ -15,7 +15,7 @@ import pytest
 from ocr_pipeline.flow.document_stream import LONG_DOCUMENT
 from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.lake.local import LocalStorage
-from ocr_pipeline.lake.storage import ObjectInfo
+from ocr_pipeline.lake.storage import ObjectInfo, Tell
 from ocr_pipeline.records import Attempt, Batch, PageAttempt, PageImage, Upload
 from ocr_pipeline.upkeep.expected_time import pace, pages_until_read
 from ocr_pipeline.upkeep.whereabouts import MOST, Stage, find
@@ -64,8 +64,8 @@ class InOneSecond(LocalStorage):
         info = super().stat(key)
         return info and replace(info, last_modified=datetime(2026, 11, 1, tzinfo=UTC))
 
-    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
-        for info in super().list(prefix, start_after):
+    def list(self, prefix: str, start_after: str | None = None, tell: Tell | None = None) -> Iterator[ObjectInfo]:
+        for info in super().list(prefix, start_after, tell):
             yield replace(info, last_modified=datetime(2026, 11, 1, tzinfo=UTC))
 
 
