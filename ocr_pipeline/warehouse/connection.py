@@ -237,18 +237,17 @@ class Warehouse:
             timer.cancel()
 
     def _connected_to_motherduck(self, opened: contextlib.ExitStack) -> duckdb.DuckDBPyConnection:
-        account = motherduck_account(self._token)
         # single: with the account's whole workspace, its other databases are there too (one may be named `ocr`), and
         # whoever detaches this one in a browser takes it away here
-        config = {**account, "motherduck_attach_mode": "single"}
+        address, config = f"{self.target}?attach_mode=single", motherduck_account(self._token)
         try:
-            return opened.enter_context(self._connect(self.target, False, config))
+            return opened.enter_context(self._connect(address, False, config))
         except duckdb.Error as error:
             if "no database" not in str(error).lower():
                 raise
-        with self._connect(_MOTHERDUCK, False, account) as connection, contextlib.closing(connection):
+        with self._connect(_MOTHERDUCK, False, config) as connection, contextlib.closing(connection):
             connection.execute(f"CREATE DATABASE IF NOT EXISTS {identifier(_name_of(self.target))}")
-        return opened.enter_context(self._connect(self.target, False, config))
+        return opened.enter_context(self._connect(address, False, config))
 
     def _without_token(self, error: duckdb.Error) -> Exception:
         message = str(error)
@@ -285,7 +284,7 @@ def _name_of(target: str) -> str:
 
 
 def motherduck_account(token: str) -> dict[str, str]:
-    """The configuration with which `md:` (all of the account, for making and dropping databases) is opened.
+    """The configuration with which MotherDuck is opened, one database or `md:` (to make and to drop databases).
 
     DuckDB keeps a MotherDuck database open for 15 minutes after the last connection to it is closed, and refuses
     another configuration for the same address meanwhile, so a process has only this one. The token is not in the

@@ -42,6 +42,8 @@ class Account:
     def duckdb_connect(self, database: str, read_only: bool, config: Mapping[str, Any]) -> duckdb.DuckDBPyConnection:
         """In place of `duckdb.connect`."""
         self.opened.append((database, dict(config)))
+        assert database != "md:?attach_mode=single"  # MotherDuck opens no whole workspace in that mode
+        database = database.removesuffix("?attach_mode=single")
         if self._failures:
             raise self._failures.pop(0)
         if database != "md:" and database not in self.databases:
