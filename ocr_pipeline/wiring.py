@@ -23,6 +23,7 @@ from ocr_pipeline.lake import batches, planner
 from ocr_pipeline.lake.opening import is_local, open_storage
 from ocr_pipeline.lake.queue import QueueOptions, QueuePull
 from ocr_pipeline.lake.storage import S3Options, Storage, StorageError
+from ocr_pipeline.ocr.cpu import cpu_transcriber
 from ocr_pipeline.ocr.engines.engine import usable_cores
 from ocr_pipeline.ocr.fleet.failover import Poisoned
 from ocr_pipeline.ocr.transcriber import Transcriber
@@ -143,8 +144,6 @@ def backends(settings: Settings) -> BackendsConfig | None:
 
 def check_engine(settings: Settings) -> None:
     """Raises ConfigError or EngineError where the engine cannot be made as configured; starts nothing."""
-    from ocr_pipeline.ocr.cpu import cpu_transcriber
-
     backends(settings)
     cpu_transcriber(settings.cpu_engine)  # the servers' stand-in, too, where all are away
 
@@ -168,14 +167,12 @@ def set_prices(settings: Settings, opened: Warehouse) -> None:
 
 def transcriber(settings: Settings) -> Callable[[], Transcriber]:
     """Makes the transcriber; to be called on the event loop that will use it."""
-    from ocr_pipeline.ocr.cpu import cpu_transcriber
-
     config = backends(settings)
     if config is None:
         return lambda: cpu_transcriber(settings.cpu_engine)
 
     def fleet() -> Transcriber:
-        from ocr_pipeline.ocr.fleet.fleet import Fleet
+        from ocr_pipeline.ocr.fleet.fleet import Fleet  # 40 ms of imports, which the CPU engine does without
 
         storage = lake(settings)
 
@@ -196,7 +193,6 @@ def transcriber(settings: Settings) -> Callable[[], Transcriber]:
 
 def recipe_in_force(settings: Settings) -> str:
     """The recipe that a run would read with now. Nothing is asked of a server or the lake."""
-    from ocr_pipeline.ocr.cpu import cpu_transcriber
     from ocr_pipeline.ocr.fleet.fleet import recipe_of
 
     config = backends(settings)

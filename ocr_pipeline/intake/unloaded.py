@@ -35,7 +35,7 @@ def not_in_tables(warehouse: Warehouse, held: Mapping[Upload, Batch]) -> set[str
     if not held:
         return set()
     with warehouse.read() as connection:
-        return set(_missing(connection, ((upload, batch.name) for upload, batch in held.items())))
+        return set(missing_uploads(connection, ((upload, batch.name) for upload, batch in held.items())))
 
 
 def lost(
@@ -62,7 +62,7 @@ def lost(
         with warehouse.read() as connection:
             turn = _behind(place, sorted(set(names) - present_batches(connection)))[:LOOKED_AT]
             uploads = index.uploads_of(turn)
-            missing = _missing(connection, ((upload, name) for name in uploads for upload in uploads[name]))
+            missing = missing_uploads(connection, ((upload, name) for name in uploads for upload in uploads[name]))
         for name in turn:
             place = name
             if name not in missing:
@@ -84,8 +84,11 @@ def _behind(place: str | None, names: list[str]) -> list[str]:
     return names[start:] + names[:start]
 
 
-def _missing(connection: duckdb.DuckDBPyConnection, held: Iterable[tuple[Upload, str]]) -> dict[str, list[Upload]]:
-    """By the name of the batch, the uploads of which the tables have neither its row nor a newer one."""
+def missing_uploads(
+    connection: duckdb.DuckDBPyConnection, held: Iterable[tuple[Upload, str]]
+) -> dict[str, list[Upload]]:
+    """Of (upload, batch that holds it): by batch, the uploads for which the tables have neither the batch's row nor
+    one that goes before it."""
     asked = {
         Loadable(keys.document_id(upload.key), upload.last_modified, upload.etag, name): upload for upload, name in held
     }

@@ -24,7 +24,6 @@ class Event:
 
     bucket: str
     key: str
-    action: str  # "PutObject", "CopyObject", "CompleteMultipartUpload", "DeleteObject", "LifecycleDeletion"
     size: int | None = None  # bytes, as the event says; None for deletions
 
 
@@ -61,13 +60,14 @@ def upload_key(event: Event, bucket: str, lake_prefix: str, inbox: str) -> str |
 def _event(said: Mapping[str, Any]) -> Event | None:
     thing = said.get("object")
     key = thing.get("key") if isinstance(thing, dict) else None
-    bucket, action = said.get("bucket"), said.get("action")
-    if not (isinstance(key, str) and isinstance(bucket, str) and isinstance(action, str) and key):
+    bucket = said.get("bucket")
+    # its action ("PutObject", "DeleteObject", …) tells an event from other JSON, and is not looked at further
+    if not (isinstance(key, str) and isinstance(bucket, str) and isinstance(said.get("action"), str) and key):
         return None
     try:
         size = thing.get("size") if isinstance(thing, dict) else None
         size = size if isinstance(size, int) else None
-        return Event(bucket, key, action, size) if len(key.encode()) <= KEY_BYTES else None
+        return Event(bucket, key, size) if len(key.encode()) <= KEY_BYTES else None
     except UnicodeEncodeError:
         return None
 

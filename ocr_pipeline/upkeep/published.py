@@ -20,6 +20,12 @@ from ocr_pipeline.warehouse.schema import TABLES
 T = TypeVar("T")
 
 
+def etags(lake: Storage) -> dict[str, str]:
+    """Every published batch by name, with the etag of its manifest: another one once it is published again."""
+    listed = (info for info in lake.list(keys.MANIFESTS) if info.key.endswith(".json"))
+    return {keys.batch_of_manifest(info.key): info.etag for info in listed}
+
+
 def of_each(lake: Storage, work: Callable[[Manifest], T], tell: Callable[[str], None] | None = None) -> Iterator[T]:
     """What `work` makes of each published batch, by name; side by side, in threads, with few files held at once.
 
@@ -37,12 +43,12 @@ def of_each(lake: Storage, work: Callable[[Manifest], T], tell: Callable[[str], 
             return []
         return [work(manifest)]
 
-    return (made for some in parallel_map(one, _names(lake), FILES_AT_ONCE) for made in some)
+    return (made for some in parallel_map(one, etags(lake), FILES_AT_ONCE) for made in some)
 
 
 def manifests(lake: Storage) -> Iterator[Manifest]:
     """The manifest of each published batch, by name. Raises as `of_each` does."""
-    return parallel_map(lambda name: read_manifest(lake, name), _names(lake))
+    return parallel_map(lambda name: read_manifest(lake, name), etags(lake))
 
 
 def parquet_files(lake: Storage) -> dict[str, str]:
@@ -71,7 +77,3 @@ def unnamed_columns(lake: Storage, key: str, *names: str) -> pa.Table:
         raise WarehouseError(
             f"{key}: {error}: no manifest names the file: materialise ocr_parquet for its batch again, or delete it"
         ) from error
-
-
-def _names(lake: Storage) -> Iterator[str]:
-    return (keys.batch_of_manifest(info.key) for info in lake.list(keys.MANIFESTS) if info.key.endswith(".json"))

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from ocr_pipeline.flow.published import Manifest, addresses, read_manifest
-from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage
+from ocr_pipeline.upkeep.published import etags
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import NotAsPublished
 from ocr_pipeline.warehouse.rebuild import PublishedBatch, RebuildCounts, rebuild
@@ -43,11 +43,7 @@ class _Lake:
         self._lake, self._on_batch, self._on_r2, self._sleep = lake, on_batch, on_r2, sleep
 
     def listing(self) -> Mapping[str, str]:
-        return {
-            keys.batch_of_manifest(info.key): info.etag
-            for info in self._lake.list(keys.MANIFESTS)
-            if info.key.endswith(".json")
-        }
+        return etags(self._lake)
 
     def batch(self, name: str) -> AbstractContextManager[PublishedBatch]:
         self._on_batch(name)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from ocr_pipeline.flow import rendered
+from ocr_pipeline.intake.unloaded import missing_uploads
 from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch, Upload
 from ocr_pipeline.warehouse.connection import Warehouse
-from ocr_pipeline.warehouse.present import Loadable, not_there
 from ocr_pipeline.warehouse.status import DocumentState, states
 
 MOST = 20
@@ -85,7 +84,9 @@ def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
     found = matching[:MOST]
     rows = states(warehouse, [keys.document_id(key) for key in found])
     places = {key: newest[key] for key in found if key not in fresh}
-    waiting = _not_loaded(warehouse, places)
+    with warehouse.read() as connection:
+        held = ((upload, batch.name) for upload, batch in places.values())
+        waiting = {upload.key for uploads in missing_uploads(connection, held).values() for upload in uploads}
     return Found(
         [_one(lake, key, places.get(key), rows.get(keys.document_id(key)), key not in waiting) for key in found],
         len(matching) - len(found),
@@ -95,16 +96,6 @@ def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
 
 def _folded(text: str) -> str:
     return unicodedata.normalize("NFC", text).lower()
-
-
-def _not_loaded(warehouse: Warehouse, places: Mapping[str, tuple[Upload, Batch]]) -> set[str]:
-    """The keys of which the tables have neither the rows of this place nor any that go before them."""
-    asked = {
-        Loadable(keys.document_id(key), upload.last_modified, upload.etag, batch.name): key
-        for key, (upload, batch) in places.items()
-    }
-    with warehouse.read() as connection:
-        return {asked[document] for document in not_there(connection, asked.keys())}
 
 
 def _one(

@@ -265,12 +265,12 @@ def test_no_text_breaks_the_decoder(body: object) -> None:
 def test_an_event_is_read_in_both_encodings(key: str, plain: bool) -> None:
     said = json.dumps({"bucket": "docs", "action": "PutObject", "object": {"key": key, "size": 1, "eTag": "x"}})
     body = said if plain else base64.b64encode(said.encode()).decode()
-    assert events.decode({"body": body}) == events.Event("docs", key, "PutObject", 1)
+    assert events.decode({"body": body}) == events.Event("docs", key, 1)
 
 
 def test_the_mark_of_a_folder_is_no_upload_and_a_file_whose_name_ends_with_a_slash_is_one() -> None:
     for size, expected in ((0, None), (None, None), (7, "inbox/report.pdf/")):
-        event = events.Event("docs", "lake/inbox/report.pdf/", "PutObject", size)
+        event = events.Event("docs", "lake/inbox/report.pdf/", size)
         assert events.upload_key(event, "docs", "lake/", "inbox/") == expected
 
 

@@ -27,8 +27,8 @@ from ocr_pipeline.ocr.vllm.responses import (
     ParsedResponse,
     one_line,
     parse_json,
+    read_completion,
     read_refusal,
-    read_response,
 )
 
 MAX_ANSWER = 8 * 1024**2  # bytes; 16,384 tokens are about 100 kB, and twice that in JSON's escapes
@@ -205,8 +205,8 @@ class VllmClient:
         if response.status_code == 200:
             if request.method != "POST":
                 return ParsedResponse("ok", text=body.decode("utf-8", "replace"))
-            parsed = read_response(200, received, bytes(body))
-            return read_response(200, received, self._mask(bytes(body))) if parsed.fault is not None else parsed
+            parsed = read_completion(received, bytes(body))
+            return read_completion(received, self._mask(bytes(body))) if parsed.fault is not None else parsed
         return read_refusal(response.status_code, received, self._mask(bytes(body)))
 
 

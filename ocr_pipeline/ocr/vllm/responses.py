@@ -36,15 +36,8 @@ class ParsedResponse:
     retry_after: float | None = None
 
 
-def read_response(status: int, headers: Mapping[str, str], body: bytes) -> ParsedResponse:
-    """Reads an answer to POST /v1/chat/completions. `headers` by lower-case name; `body` may be cut short."""
-    if status == 200:
-        return _completion(headers, body)
-    return read_refusal(status, headers, body)
-
-
 def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> ParsedResponse:
-    """Reads any answer that is not 200."""
+    """Reads any answer that is not 200. `headers` by lower-case name; `body` may be cut short."""
     said = _ErrorBody.parse(body)
     if wall := _login_wall(status, headers, said):
         return wall
@@ -83,7 +76,8 @@ def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> Parsed
 # -- 200 ---------------------------------------------------------------------------------------------------------------
 
 
-def _completion(headers: Mapping[str, str], body: bytes) -> ParsedResponse:
+def read_completion(headers: Mapping[str, str], body: bytes) -> ParsedResponse:
+    """Reads an answer to POST /v1/chat/completions with status 200, which may hold an error all the same."""
     answer = parse_json(body)
     if not isinstance(answer, dict):
         said = _ErrorBody.parse(body)
