@@ -108,23 +108,39 @@ class IsolatedWorker:
                 break
             request = {"op": op, "path": str(document.path), "pages": left, **more(left)}
             with self._asking:
-                try:
-                    for frame in self._running().ask(request, seconds):
-                        if not left or frame[0].get("page") != left[0]:
-                            raise WorkerLost("answered for another page")
-                        found[left.pop(0)] = frame
-                        document.lost_in_a_row[op] = 0
-                    if left:
-                        raise WorkerLost("answered nothing")
-                except WorkerLost as lost:
-                    self._terminate()
-                    self._refuse_when_closed()
-                    if lost.killed and left[0] != killed_on:
-                        killed_on = left[0]
-                        continue
-                    document.lost_in_a_row[op] += 1
-                    found[left.pop(0)] = lost
+                lost = self._take_frames(op, request, seconds, document, left, found)
+                if lost is None:
+                    break
+                self._terminate()
+                self._refuse_when_closed()
+            if not left:
+                break  # it was lost after its last page
+            if lost.killed and left[0] != killed_on:
+                killed_on = left[0]
+                continue
+            document.lost_in_a_row[op] += 1
+            found[left.pop(0)] = lost
         return found
+
+    def _take_frames(
+        self,
+        op: str,
+        request: dict[str, Any],
+        seconds: float,
+        document: Document,
+        left: list[int],
+        found: dict[int, Frame | WorkerLost],
+    ) -> WorkerLost | None:
+        """Moves each page that is answered from `left` to `found`; returns how the worker was lost, if it was."""
+        try:
+            for frame in self._running().ask(request, seconds):
+                if not left or frame[0].get("page") != left[0]:
+                    raise WorkerLost("answered for another page")
+                found[left.pop(0)] = frame
+                document.lost_in_a_row[op] = 0
+            return WorkerLost("answered nothing") if left else None
+        except WorkerLost as lost:
+            return lost
 
     def _running(self) -> WorkerProcess:
         """The worker. Raises RuntimeError where none can be started at all: that is no PDF's fault."""

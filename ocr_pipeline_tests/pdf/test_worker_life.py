@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ocr_pipeline.pdf.isolation import IsolatedWorker
 from ocr_pipeline.pdf.renderer import RenderedPage, Renderer, RendererClosed, RenderLimits
 from ocr_pipeline.records import Geometry
 
@@ -108,6 +109,37 @@ def test_a_page_whose_worker_is_killed_again_and_again_is_drawn_by_the_other_lib
     assert isinstance(first, RenderedPage)
     assert isinstance(second, RenderedPage)
     assert (first.renderer, second.renderer) == ("pdfium", "poppler")
+
+
+WORKER_THAT_DIES_BEFORE_THE_END = """
+import sys
+from ocr_pipeline.pdf import frames
+say = sys.stdout.buffer
+say.write(frames.pack({"ready": True}))
+say.flush()
+asked = bytearray()
+while (request := frames.take(asked)) is None:
+    asked += sys.stdin.buffer.read1()
+for page in request[0]["pages"]:
+    say.write(frames.pack({"page": page}))
+"""
+
+
+def test_a_worker_that_dies_right_after_its_last_page_has_read_all_of_them(
+    pdf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pdf.write_bytes(b"%PDF-")
+    code, program = tmp_path / "worker.py", tmp_path / "python"
+    code.write_text(WORKER_THAT_DIES_BEFORE_THE_END)
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} {code}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(program))
+    worker = IsolatedWorker(1 << 30)
+    try:
+        answers = worker.ask_pages("layers", worker.document(pdf), [1, 2], 30)
+    finally:
+        worker.close()
+    assert answers == {1: ({"page": 1}, b""), 2: ({"page": 2}, b"")}
 
 
 @pytest.fixture
