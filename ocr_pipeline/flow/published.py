@@ -152,34 +152,42 @@ def addresses(lake: Storage, manifest: Manifest, *, on_r2: bool = False) -> Iter
     Raises NotAsPublished with batch and key for a file that is not the one of the manifest (in R2 by its size alone),
     ObjectMissing for one that is gone.
     """
-    with ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="ocr-parquet-") as folder:
         found = {}
-        folder: Path | None = None
         for name, file in manifest.tables.items():
-            pattern = bool(_GLOB & set(lake.uri_of(file.key)))
-            if on_r2 and not pattern:
-                info = lake.stat(file.key)
-                if info is None:
-                    raise ObjectMissing(lake.uri_of(file.key))
-                if info.size != file.bytes:
-                    raise _another_file(manifest, file)
-                found[name] = lake.uri_of(file.key).replace("s3://", "r2://", 1)
+            uri = lake.uri_of(file.key)
+            is_pattern = bool(_GLOB & set(uri))
+            if on_r2 and not is_pattern:
+                _check_size(lake, manifest, file)
+                found[name] = uri.replace("s3://", "r2://", 1)
                 continue
-            if lake.is_local and not pattern:
-                path = Path(lake.uri_of(file.key))
-            else:
-                folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ocr-parquet-")))
-                path = folder / file.key.removeprefix(keys.TABLES)
+            path = Path(uri)
+            if not lake.is_local or is_pattern:
+                path = Path(folder) / file.key.removeprefix(keys.TABLES)
                 path.parent.mkdir(parents=True)
                 lake.download(file.key, path)
-            try:
-                same = path.stat().st_size == file.bytes and _sha256(path) == file.sha256
-            except FileNotFoundError:
-                raise ObjectMissing(lake.uri_of(file.key)) from None
-            if not same:
-                raise _another_file(manifest, file)
+            _check_content(lake, manifest, file, path)
             found[name] = str(path)
         yield found
+
+
+def _check_size(lake: Storage, manifest: Manifest, file: TableFile) -> None:
+    """Raises ObjectMissing, and NotAsPublished for a file of another size than the manifest's."""
+    info = lake.stat(file.key)
+    if info is None:
+        raise ObjectMissing(lake.uri_of(file.key))
+    if info.size != file.bytes:
+        raise _another_file(manifest, file)
+
+
+def _check_content(lake: Storage, manifest: Manifest, file: TableFile, path: Path) -> None:
+    """The same for the bytes of the file at `path`, the lake's own or a copy of it."""
+    try:
+        same = path.stat().st_size == file.bytes and _sha256(path) == file.sha256
+    except FileNotFoundError:
+        raise ObjectMissing(lake.uri_of(file.key)) from None
+    if not same:
+        raise _another_file(manifest, file)
 
 
 def _another_file(manifest: Manifest, file: TableFile) -> NotAsPublished:

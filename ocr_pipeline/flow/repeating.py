@@ -89,13 +89,13 @@ def completed(record: DocumentRecord, others: Iterable[DocumentRecord], recipe_i
     recipes = {recipe_id, record.read.recipe_id, *(page.recipe_id for page in record.pages() if page.recipe_id)}
     taken: dict[int, PageRecord] = {}
     for other in others:
-        if other.drawn.reason is None and other.drawn.page_count == record.drawn.page_count:
-            for page in other.pages():
-                number, offered = page.drawn.number, _worth(page, recipe_id)
-                if record.read.anew and page.recipe_id not in recipes:
-                    continue
-                if offered > worth.get(number, _CURRENT):
-                    taken[number], worth[number] = page, offered
+        if other.drawn.reason is not None or other.drawn.page_count != record.drawn.page_count:
+            continue
+        for page in other.pages():
+            number, offered = page.drawn.number, _worth(page, recipe_id)
+            allowed = not record.read.anew or page.recipe_id in recipes
+            if allowed and offered > worth.get(number, _CURRENT):
+                taken[number], worth[number] = page, offered
         if min(worth.values()) == _CURRENT:
             break
     if not taken:

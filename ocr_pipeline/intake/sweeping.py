@@ -7,8 +7,8 @@ grow with either; when the time is over, the next sweep goes on behind the last 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ocr_pipeline.intake.cutting import Announce, cut, intake_lock, mark_deleted
@@ -56,37 +56,61 @@ def sweep_everything(
         if not complete:
             return Swept((), lists, False, f"{len(lists)} batch lists: not all are read yet, the next sweep goes on")
         behind = index.get_note(POSITION)
-        most = options.limits.documents * options.limits.batches
-        found, gone = list[Upload](), list[str]()
-        seen, last, closed = 0, None, list[str]()
-        settled_before = datetime.now(UTC) - options.settle
-        for key, known, info in _merged(storage, index, options.inbox, behind, closed.append):
-            seen += info is not None
-            if info is None and known is not None and known.there:
-                gone.append(key)
-            elif info is not None and (info.last_modified <= settled_before or not options.settle):
-                upload = info.as_upload()
-                if known is None or not known.taken(upload):
-                    found.append(upload)
-            if len(found) >= most or len(gone) >= MOST_GONE or out_of_time():
-                last = key
-                break
+        compared = _compare(storage, options, index, behind, out_of_time)
         cut_now, left = list[Batch](), 0
-        if found or gone:
+        if compared.fresh or compared.gone:
             with intake_lock(options.data):
                 index.refresh()  # what others have cut meanwhile
-                plan = cut(storage, found, options.limits, index, inbox=options.inbox, announce=announce)
-                cut_now += [*plan.batches, *mark_deleted(storage, gone, index, announce)]
+                plan = cut(storage, compared.fresh, options.limits, index, inbox=options.inbox, announce=announce)
+                cut_now += [*plan.batches, *mark_deleted(storage, compared.gone, index, announce)]
                 left = plan.left
-        finished = last is None and not left
+        finished = compared.stopped_at is None and not left
         # what is left over the cap is found by going there once more
-        index.set_note(POSITION, behind if left else last)
+        index.set_note(POSITION, behind if left else compared.stopped_at)
     written = datetime.now(UTC)
     lists |= {batch.name: written for batch in cut_now}
     end = "to the end" if finished else "the next sweep goes on"
-    note = f"{seen} uploads compared with {len(lists)} batch lists, {end}"
-    unreadable = (*closed, *index.unreadable.values())
+    note = f"{compared.seen} uploads compared with {len(lists)} batch lists, {end}"
+    unreadable = (*compared.closed, *index.unreadable.values())
     return Swept(tuple(cut_now), dict(sorted(lists.items())), finished, note, unreadable)
+
+
+@dataclass(slots=True)
+class _Compared:
+    """A part of the inbox, compared with what the batch lists say."""
+
+    fresh: list[Upload] = field(default_factory=list)  # in no list, or marked deleted and there again
+    gone: list[str] = field(default_factory=list)  # keys that are in a list and not in the inbox
+    closed: list[str] = field(default_factory=list)  # folders that may not be read: what is wrong with each
+    seen: int = 0  # uploads in the inbox
+    stopped_at: str | None = None  # the last key that was compared; None: the end was reached
+
+
+def _compare(
+    storage: Storage,
+    options: IntakeOptions,
+    index: BatchIndex,
+    behind: str | None,
+    out_of_time: Callable[[], bool],
+) -> _Compared:
+    """From the key `behind` on, to the end or until there is enough to do, or no time left."""
+    most = options.limits.documents * options.limits.batches
+    settled_before = datetime.now(UTC) - options.settle
+    compared = _Compared()
+    for key, known, info in _merged(storage, index, options.inbox, behind, compared.closed.append):
+        if info is None:
+            if known is not None and known.there:
+                compared.gone.append(key)
+        else:
+            compared.seen += 1
+            upload = info.as_upload()
+            is_settled = info.last_modified <= settled_before or not options.settle
+            if is_settled and (known is None or not known.taken(upload)):
+                compared.fresh.append(upload)
+        if len(compared.fresh) >= most or len(compared.gone) >= MOST_GONE or out_of_time():
+            compared.stopped_at = key
+            break
+    return compared
 
 
 def _merged(

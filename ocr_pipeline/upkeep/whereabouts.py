@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -65,20 +66,7 @@ def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
 
     unreadable: list[str] = []
     here = {info.as_upload() for info in lake.list(inbox, tell=unreadable.append) if fits(info.key)}
-
-    def rank(upload: Upload, batch: Batch) -> tuple[datetime, bool, str]:
-        """Of two places of one document the higher one's rows count, as in the tables."""
-        return upload.last_modified, upload in here, batch.name
-
-    newest: dict[str, tuple[Upload, Batch]] = {}
-    listed: set[Upload] = set()
-    for batch in batches.load(lake, tell=unreadable.append):
-        for upload in batch.uploads:
-            if fits(upload.key):
-                listed.add(upload)
-                known = newest.get(upload.key)
-                if known is None or rank(*known) < rank(upload, batch):
-                    newest[upload.key] = (upload, batch)
+    newest, listed = _newest(lake, fits, here, unreadable.append)
     fresh = {upload.key for upload in here - listed}
     matching = sorted(newest.keys() | fresh, key=lambda key: (inexact(key), key))
     found = matching[:MOST]
@@ -92,6 +80,26 @@ def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
         len(matching) - len(found),
         tuple(unreadable),
     )
+
+
+def _newest(
+    lake: Storage, fits: Callable[[str], bool], here: Collection[Upload], tell: Callable[[str], None]
+) -> tuple[dict[str, tuple[Upload, Batch]], set[Upload]]:
+    """Of the keys that fit: by key the upload and the batch whose rows count, and all uploads in a batch list. `tell`
+    is told of lists that cannot be read."""
+
+    def rank(upload: Upload, batch: Batch) -> tuple[datetime, bool, str]:
+        """Of two places of one document the higher one's rows count, as in the tables."""
+        return upload.last_modified, upload in here, batch.name
+
+    newest: dict[str, tuple[Upload, Batch]] = {}
+    lists = batches.load(lake, tell=tell)
+    listed = [(upload, batch) for batch in lists for upload in batch.uploads if fits(upload.key)]
+    for place in listed:
+        known = newest.get(place[0].key)
+        if known is None or rank(*known) < rank(*place):
+            newest[place[0].key] = place
+    return newest, {upload for upload, _ in listed}
 
 
 def _folded(text: str) -> str:

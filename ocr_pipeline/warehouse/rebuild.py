@@ -8,7 +8,7 @@ Here belongs the rebuild and nothing else; rows get in by the same rules as in a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -95,19 +95,31 @@ def rebuild(warehouse: Warehouse, published: Published, *, force: bool = False) 
             )
             # A load that went into the old tables while they were swapped had its files published before: it is listed.
             if late := _changed(published.listing(), done):
-                for name in late:
-                    fault = with_retries(partial(_load, connection, published, name), remote=warehouse.is_motherduck)
-                    if fault is None:
-                        unread.discard(name)
-                        done[name] = ""
-                    else:
-                        unread.add(name)
-                with_retries(partial(_apply_marks, connection), remote=warehouse.is_motherduck)
+                unread = (unread - set(late)) | _load_late(warehouse, connection, published, late, done)
             rows = _count_rows(connection)
         finally:
             with contextlib.suppress(duckdb.Error):  # the connection may be what failed
                 drop_leftovers(connection)
     return RebuildCounts(batches=len(done), **rows, missing_batches=tuple(sorted(unread)))
+
+
+def _load_late(
+    warehouse: Warehouse,
+    connection: duckdb.DuckDBPyConnection,
+    published: Published,
+    late: Sequence[str],
+    done: dict[str, str],
+) -> set[str]:
+    """Loads what was published during the swap into the new tables; returns the batches that could not be read."""
+    unread = set()
+    for name in late:
+        fault = with_retries(partial(_load, connection, published, name), remote=warehouse.is_motherduck)
+        if fault is None:
+            done[name] = ""
+        else:
+            unread.add(name)
+    with_retries(partial(_apply_marks, connection), remote=warehouse.is_motherduck)
+    return unread
 
 
 def is_rebuilding(connection: duckdb.DuckDBPyConnection) -> bool:
