@@ -31,10 +31,10 @@ from ocr_pipeline.lake.storage import (
     ObjectMissing,
     ObjectTooLarge,
     ObjectUnreadable,
+    Storage,
     StorageError,
     Tell,
     is_hidden,
-    parallel_map,
 )
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ _OURS = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{32}}")
 """Names that this module gives: people may have files that begin alike."""
 
 
-class LocalStorage:
+class LocalStorage(Storage):
     """The objects are the files below `root`; a key is the path below it. See `Storage` for the methods.
 
     Not allowed as keys, since they could not be files below `root` or could not be told from our own temporary files:
@@ -146,19 +146,6 @@ class LocalStorage:
             except OSError as error:
                 raise _storage_error(error, path) from error
             self._remove_empty_folders(key)
-
-    def read_many(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
-        def work(key: str) -> tuple[str, bytes | None]:
-            try:
-                return key, self.read(key)
-            except ObjectMissing:
-                return key, None
-
-        return parallel_map(work, keys)
-
-    def write_many(self, items: Iterable[tuple[str, bytes]]) -> None:
-        for _ in parallel_map(lambda item: self.write(*item), items):
-            pass
 
     def remove_leftovers(self, prefix: str, before: datetime) -> int:
         """Remove temporary files that a killed process left below `prefix` before that time; how many there were."""

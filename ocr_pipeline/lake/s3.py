@@ -45,6 +45,7 @@ from ocr_pipeline.lake.storage import (
     ObjectMissing,
     ObjectTooLarge,
     S3Options,
+    Storage,
     StorageError,
     Tell,
     climbs,
@@ -155,7 +156,7 @@ def endpoint(options: S3Options) -> str:
     return f"https://{options.account_id}{jurisdiction}{R2_HOST}"
 
 
-class S3Storage:
+class S3Storage(Storage):
     """The objects below `prefix` of one bucket. See `Storage` for the methods."""
 
     is_local = False
@@ -291,19 +292,6 @@ class S3Storage:
             self._run(lambda: self._call("delete_object", Key=self._key(key)), key)
 
         for _ in parallel_map(work, keys):
-            pass
-
-    def read_many(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
-        def work(key: str) -> tuple[str, bytes | None]:
-            try:
-                return key, self.read(key)
-            except ObjectMissing:
-                return key, None
-
-        return parallel_map(work, keys)
-
-    def write_many(self, items: Iterable[tuple[str, bytes]]) -> None:
-        for _ in parallel_map(lambda item: self.write(*item), items):
             pass
 
     # ------------------------------------------------------------------------------------------------------- calls

@@ -105,7 +105,8 @@ class Storage(Protocol):
     """Object storage below one root. Safe to use from many threads at once; not across a fork.
 
     Every method raises `StorageError` when the store cannot be reached or refuses, `KeyRefused` for a key that it does
-    not allow, and `KeyBlocked` for one whose place something else holds.
+    not allow, and `KeyBlocked` for one whose place something else holds. Stores inherit from it: the calls for many
+    objects are made of those for one.
     """
 
     uri: str
@@ -172,11 +173,19 @@ class Storage(Protocol):
 
     def read_many(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
         """Read side by side, at most `PARALLEL` at once; in the order of `keys`, None for one that is missing."""
-        ...
+
+        def work(key: str) -> tuple[str, bytes | None]:
+            try:
+                return key, self.read(key)
+            except ObjectMissing:
+                return key, None
+
+        return parallel_map(work, keys)
 
     def write_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Write side by side, at most `PARALLEL` at once; returns when all are there, raises the first error."""
-        ...
+        for _ in parallel_map(lambda item: self.write(*item), items):
+            pass
 
 
 def is_hidden(key: str) -> bool:
