@@ -7,6 +7,7 @@ from pydantic import Field
 
 from ocr_pipeline import wiring
 from ocr_pipeline.intake import cutting
+from ocr_pipeline.lake.storage import Storage, StorageError
 from ocr_pipeline.records import Reason
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep import retention
@@ -76,18 +77,30 @@ def forget_what_is_old(
     now = datetime.now(UTC)
     if leftovers := lake.remove_leftovers("", now - LEFT_OVER):
         context.log.info(f"{leftovers} files deleted that killed runs had left half-written")
+    failed: StorageError | None = None
     if settings.keep_images_days:
-        gone = retention.forget_images(lake, timedelta(days=settings.keep_images_days), now)
-        context.log.info(f"{gone} page images deleted")
+        try:
+            gone = retention.forget_images(lake, timedelta(days=settings.keep_images_days), now)
+            context.log.info(f"{gone} page images deleted")
+        except StorageError as error:  # keeps no transcript from being forgotten
+            failed = error
     if settings.keep_recipes_days:
-        in_use = retention.recipes_in_use(lake)
-        if not in_use:
-            # the recipe in force is no witness: it is known also where OCR_LAKE is the wrong one
-            context.log.warning(f"no batch in {lake.uri} has published a text: no transcript is deleted")
-            return
-        in_use.add(wiring.recipe_in_force(settings))
-        gone = retention.forget_recipes(lake, timedelta(days=settings.keep_recipes_days), now, in_use)
-        context.log.info(f"{gone} transcripts of old recipes deleted, those of {', '.join(sorted(in_use))} kept")
+        _forget_recipes(context, settings, lake, timedelta(days=settings.keep_recipes_days), now)
+    if failed:
+        raise failed
+
+
+def _forget_recipes(
+    context: dg.OpExecutionContext, settings: Settings, lake: Storage, older_than: timedelta, now: datetime
+) -> None:
+    in_use = retention.recipes_in_use(lake)
+    if not in_use:
+        # the recipe in force is no witness: it is known also where OCR_LAKE is the wrong one
+        context.log.warning(f"no batch in {lake.uri} has published a text: no transcript is deleted")
+        return
+    in_use.add(wiring.recipe_in_force(settings))
+    gone = retention.forget_recipes(lake, older_than, now, in_use)
+    context.log.info(f"{gone} transcripts of old recipes deleted, those of {', '.join(sorted(in_use))} kept")
 
 
 @dg.job(

@@ -57,6 +57,12 @@ def read(storage: Storage, batch: str, document_id: str) -> RenderedDocument | N
         return None
 
 
+def page_count(data: bytes | None) -> int | None:
+    """How many pages a document that is being drawn has, as the object at `keys.page_count` says; None where it does
+    not."""
+    return int(data) if data is not None and data.isdigit() else None
+
+
 def write(storage: Storage, batch: str, document: RenderedDocument) -> None:
     storage.write(keys.rendered(batch, document.document_id), _RENDERED.dump_json(document))
 

@@ -47,7 +47,10 @@ def dump(batch: Batch) -> bytes:
 
 def parse(name: str, data: bytes) -> Batch:
     """The batch list `name`, which has these bytes. Raises ObjectUnreadable."""
-    return json_objects.parse(_BATCH, keys.batch(name), data, MEND)
+    batch = json_objects.parse(_BATCH, keys.batch(name), data, MEND)
+    if batch.name != name:
+        raise ObjectUnreadable(f"{keys.batch(name)} is the list of batch {batch.name}, not its own: {MEND}")
+    return batch
 
 
 def objects(storage: Storage, since: datetime | None = None) -> Iterator[tuple[str, ObjectInfo]]:

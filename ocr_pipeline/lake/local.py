@@ -155,10 +155,14 @@ class LocalStorage(Storage):
                 path = os.path.join(folder, name)
                 if not _OURS.fullmatch(name):
                     continue
-                with contextlib.suppress(FileNotFoundError):  # a write that is at its end this moment
+                try:
                     if os.lstat(path).st_mtime < before.timestamp():
                         os.unlink(path)
                         removed += 1
+                except FileNotFoundError:  # a write that is at its end this moment
+                    pass
+                except OSError as error:
+                    self._warn(os.fsencode(path), f"cannot be removed: {error.strerror}")
         return removed
 
     # ------------------------------------------------------------------------------------------------- keys to files

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from ocr_pipeline.flow import rendered
 from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.records import Batch
@@ -74,6 +75,10 @@ def _pages_left(lake: Storage, batch: Batch, pages_per_document: float) -> float
             done.add(document_id)
         elif info.key == keys.page_count(batch.name, document_id):
             counted.append(info.key)
-    pages = {key.split("/")[2]: int(data) for key, data in lake.read_many(counted) if data is not None}
+    pages = {
+        key.split("/")[2]: count
+        for key, data in lake.read_many(counted)
+        if (count := rendered.page_count(data)) is not None
+    }
     ids = (keys.document_id(upload.key) for upload in batch.uploads)
     return sum(max(0.0, pages.get(key, pages_per_document) - drawn.get(key, 0)) for key in ids if key not in done)

@@ -12,8 +12,11 @@ from datetime import datetime, timedelta
 from ocr_pipeline.flow import reading
 from ocr_pipeline.flow.published import Manifest
 from ocr_pipeline.lake import batches, keys
-from ocr_pipeline.lake.storage import ObjectInfo, Storage
+from ocr_pipeline.lake.storage import ObjectInfo, Storage, StorageError, parallel_map
 from ocr_pipeline.upkeep.published import columns, of_each
+
+MOST_KEPT = 100
+"""Objects that cannot be deleted, until the others are not tried either: then it is the store that refuses."""
 
 
 def forget_images(lake: Storage, older_than: timedelta, now: datetime) -> int:
@@ -67,6 +70,21 @@ def _recipes(lake: Storage, manifest: Manifest) -> Sequence[str]:
 
 
 def _delete(lake: Storage, objects: Iterable[ObjectInfo]) -> int:
+    """Deletes them, and returns how many. One that cannot be deleted keeps no other: StorageError comes at the end."""
+
+    def work(key: str) -> StorageError | None:
+        try:
+            lake.delete([key])
+        except StorageError as error:
+            return error
+        return None
+
     doomed = [info.key for info in objects]
-    lake.delete(doomed)
+    errors = list[StorageError]()
+    for error in parallel_map(work, doomed):
+        errors += [error] if error else []
+        if len(errors) > MOST_KEPT:
+            break
+    if errors:
+        raise StorageError(f"{len(errors)} of {len(doomed)} objects could not be deleted, first: {errors[0]}")
     return len(doomed)

@@ -11,7 +11,7 @@ from enum import StrEnum
 from ocr_pipeline.flow import rendered
 from ocr_pipeline.intake.unloaded import missing_uploads
 from ocr_pipeline.lake import batches, keys
-from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.lake.storage import ObjectUnreadable, Storage, Tell
 from ocr_pipeline.records import Batch, Upload
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.status import DocumentState, states
@@ -46,7 +46,7 @@ class Found:
 
     documents: list[Whereabouts]
     more: int  # that the text fits too, and that are left out
-    unreadable: tuple[str, ...]  # batch lists, folders of the inbox: what is wrong with each, and what to do
+    unreadable: tuple[str, ...]  # lists, folders of the inbox, records: what is wrong with each, and what to do
 
 
 def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
@@ -75,15 +75,15 @@ def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
     with warehouse.read() as connection:
         held = ((upload, batch.name) for upload, batch in places.values())
         waiting = {upload.key for uploads in missing_uploads(connection, held).values() for upload in uploads}
-    return Found(
-        [_one(lake, key, places.get(key), rows.get(keys.document_id(key)), key not in waiting) for key in found],
-        len(matching) - len(found),
-        tuple(unreadable),
-    )
+    documents = [
+        _one(lake, key, places.get(key), rows.get(keys.document_id(key)), key not in waiting, unreadable.append)
+        for key in found
+    ]
+    return Found(documents, len(matching) - len(found), tuple(unreadable))
 
 
 def _newest(
-    lake: Storage, fits: Callable[[str], bool], here: Collection[Upload], tell: Callable[[str], None]
+    lake: Storage, fits: Callable[[str], bool], here: Collection[Upload], tell: Tell
 ) -> tuple[dict[str, tuple[Upload, Batch]], set[Upload]]:
     """Of the keys that fit: by key the upload and the batch whose rows count, and all uploads in a batch list. `tell`
     is told of lists that cannot be read."""
@@ -107,7 +107,12 @@ def _folded(text: str) -> str:
 
 
 def _one(
-    lake: Storage, key: str, place: tuple[Upload, Batch] | None, row: DocumentState | None, loaded: bool
+    lake: Storage,
+    key: str,
+    place: tuple[Upload, Batch] | None,
+    row: DocumentState | None,
+    loaded: bool,
+    tell: Tell,
 ) -> Whereabouts:
     document_id = keys.document_id(key)
     if place is None:
@@ -116,12 +121,16 @@ def _one(
     if row is not None and loaded:
         done = sum(row.pages.values())
         return Whereabouts(key, document_id, Stage.TABLES, row.batch, done, row.page_count, row)
-    drawn = rendered.read(lake, batch.name, document_id)
+    try:
+        drawn = rendered.read(lake, batch.name, document_id)
+    except ObjectUnreadable as error:
+        drawn = None
+        tell(str(error))
     if drawn is not None:
         return Whereabouts(key, document_id, Stage.READ, batch.name, drawn.page_count, drawn.page_count, row)
     there = [info.key for info in lake.list(keys.pages_of_document(batch.name, document_id))]
     images = sum(map(keys.is_page_image, there))
     counted = keys.page_count(batch.name, document_id)
-    pages = int(lake.read(counted)) if counted in there else None
+    pages = rendered.page_count(lake.read(counted)) if counted in there else None
     stage = Stage.PAGES if images or pages else Stage.BATCH
     return Whereabouts(key, document_id, stage, batch.name, images, pages, row)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from ocr_pipeline.lake import batches, planner
 from ocr_pipeline.lake.opening import open_storage
-from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.lake.storage import ObjectUnreadable, Storage
 from ocr_pipeline.records import Batch, Upload
 
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
@@ -46,6 +48,17 @@ def test_copies_of_a_list_and_strange_files_are_no_batches(tmp_path: Path) -> No
     assert list(batches.names(storage)) == sorted([name, retry.name, gone.name, back.name])
     assert {batch.name for batch in batches.load(storage)} == {name, retry.name, gone.name, back.name}
     assert sorted(batches.others(storage)) == sorted(f"batches/{other}" for other in strange)
+
+
+def test_a_list_under_the_name_of_another_batch_is_not_taken_for_its_own(tmp_path: Path) -> None:
+    storage = lake(tmp_path, (upload("a", 1),), (upload("b", 2),))
+    b, a = batches.names(storage)
+    storage.write(f"batches/{a}.json", storage.read(f"batches/{b}.json"))
+    told: list[str] = []
+    assert [batch.name for batch in batches.load(storage, tell=told.append)] == [b]
+    assert told == [f"batches/{a}.json is the list of batch {b}, not its own: {batches.MEND}"]
+    with pytest.raises(ObjectUnreadable):
+        list(batches.load(storage))
 
 
 def test_as_many_batches_as_are_enough_are_not_read(tmp_path: Path) -> None:

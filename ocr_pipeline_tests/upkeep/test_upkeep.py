@@ -357,6 +357,22 @@ def test_retention_takes_old_images_and_transcripts_of_recipes_no_longer_used(pi
     assert len(list(pipeline.lake.list(keys.TABLES))) == 5  # four tables and the manifest stay
 
 
+def test_an_object_that_cannot_be_deleted_keeps_no_other(bound_by_rights: Path) -> None:
+    lake = LocalStorage(bound_by_rights / "lake")
+    lake.write_many((f"pages/batch/{document}/0001.jpg", b"x") for document in "abc")
+    kept = Path(lake.uri_of("pages/batch/a"))
+    (kept / f".tmp-{'0' * 32}").write_bytes(b"")
+    Path(lake.uri_of(f"pages/batch/c/.tmp-{'0' * 32}")).write_bytes(b"")
+    kept.chmod(0o555)
+    later = datetime.now(UTC) + timedelta(days=1)
+    assert lake.remove_leftovers("", later) == 1
+    with pytest.raises(StorageError, match=f"1 of 3 objects could not be deleted, first: {kept}/0001.jpg: Permission"):
+        retention.forget_images(lake, timedelta(0), later)
+    assert [info.key for info in lake.list("pages/")] == ["pages/batch/a/0001.jpg"]
+    kept.chmod(0o755)
+    assert retention.forget_images(lake, timedelta(0), later) == 1
+
+
 def test_no_transcript_goes_on_the_word_of_an_empty_warehouse_or_an_empty_list(pipeline: Pipeline) -> None:
     pipeline.process(pipeline.cut({"a.pdf": numbered(2)}))
     read_only = pipeline.cut({"b.pdf": numbered(1, "b")})

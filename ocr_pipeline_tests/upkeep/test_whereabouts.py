@@ -187,6 +187,23 @@ def listed(pipeline: Pipeline, name: str, documents: int, *, urgent: bool = Fals
     return batch
 
 
+def test_records_of_one_document_that_cannot_be_read_keep_no_other_from_being_told(pipeline: Pipeline) -> None:
+    batch = pipeline.cut({"a.pdf": numbered(1), "b.pdf": numbered(1, "b")})
+    a, b = (keys.document_id(f"inbox/{name}.pdf") for name in "ab")
+    pipeline.service.run(batch)
+    pipeline.lake.write(keys.page_count(batch.name, a), b"")
+    pipeline.lake.write(keys.rendered(batch.name, a), b"torn")
+    found = find(pipeline.lake, pipeline.warehouse, "inbox/", ".pdf")
+    assert [(one.stage, one.pages_done, one.pages) for one in found.documents] == [
+        (Stage.PAGES, 1, None), (Stage.READ, 1, 1),
+    ]  # fmt: skip
+    (error,) = found.unreadable
+    assert keys.rendered(batch.name, a) in error
+    assert pages_until_read(pipeline.lake, [batch.name], [batch.name], 2.0) == {batch.name: 0.0}
+    pipeline.lake.delete([keys.reading(batch.name, document) for document in (a, b)])
+    assert pages_until_read(pipeline.lake, [batch.name], [batch.name], 2.0) == {batch.name: 2.0}
+
+
 def test_the_expected_time_counts_the_pages_that_are_left_of_what_comes_before(pipeline: Pipeline) -> None:
     book = listed(pipeline, "20261101T000001Z-aaaaaaaaaaaa", 2)
     listed(pipeline, "20261101T000002Z-bbbbbbbbbbbb", 3)
