@@ -23,7 +23,7 @@ from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.flow.rendering import ranges
 from ocr_pipeline.flow.repeating import NOTHING, Kept
 from ocr_pipeline.lake import keys, transcripts
-from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, StorageError, parallel_map
+from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, ObjectUnreadable, StorageError, parallel_map
 from ocr_pipeline.ocr.parsing.parse import parse
 from ocr_pipeline.ocr.quality.soundness import sound_layer
 from ocr_pipeline.pdf import renderer as pdf
@@ -56,15 +56,18 @@ class DocumentStream:
     async def process(self) -> None:
         """Takes the document all the way. A bad document or page becomes a record with its reason.
 
-        Raises StorageError when the lake does not answer.
+        Raises StorageError when the lake does not answer, and where the document's record is broken and its upload
+        cannot be drawn again.
         """
         run, name = self._run, self._run.batch.name
-        before = await asyncio.to_thread(rendered.read, run.storage, name, self._document_id)
+        before, broken = await asyncio.to_thread(_drawn_before, run, self._document_id)
         self._kept = await asyncio.to_thread(
             repeating.kept, run.storage, run.batch, run.retries, self._upload, before, run.reader.recipe_id
         )
         if run.render or before is None:
             drawn = await self._draw()
+            if broken is not None and drawn.reason in UPLOAD_NOT_READ:
+                raise broken  # it may tell of pages with a text, which a rejected document would take the place of
             standing = _standing(drawn, before, self._kept)
             if standing is not None:
                 drawn = repeating.with_pages(standing, self._kept.pages)
@@ -87,7 +90,7 @@ class DocumentStream:
                 pages=tuple(sorted(self._readings, key=lambda page: page.number)),
                 anew=self._kept.anew,
             )
-            await asyncio.to_thread(finish, run, drawn, result, again=before is not None)
+            await asyncio.to_thread(finish, run, drawn, result, again=before is not None or broken is not None)
         run.progress.document_done(self._upload.key)
 
     # --- drawing -----------------------------------------------------------------------------------------------
@@ -304,7 +307,7 @@ class DocumentStream:
         standing = {page.number: page for page in (own.pages if own else ())} | self._kept.readings
 
         def one(page: RenderedPage) -> PageReading:
-            known = transcripts.read(run.storage, run.reader.recipe_id, page.image_sha256 or "")
+            known = transcripts.read_sound(run.storage, run.reader.recipe_id, page.image_sha256 or "")
             if known is not None and is_final(known, run.retry):
                 return self._taken(page, known)
             stands = standing.get(page.number)
@@ -327,6 +330,14 @@ def _with_layers(
             left -= len(page.text_layer)
         kept.append(page)
     return kept, left
+
+
+def _drawn_before(run: BatchRun, document_id: str) -> tuple[RenderedDocument | None, ObjectUnreadable | None]:
+    """What an earlier run of the batch has drawn; or why nobody can tell, though one has."""
+    try:
+        return rendered.read(run.storage, run.batch.name, document_id), None
+    except ObjectUnreadable as error:
+        return None, error
 
 
 def _standing(drawn: RenderedDocument, before: RenderedDocument | None, kept: Kept) -> RenderedDocument | None:

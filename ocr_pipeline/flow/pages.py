@@ -74,7 +74,7 @@ class PageReader:
             del self._in_flight[image.sha256]
 
     async def _read(self, image: PageImage, policy: RetryPolicy, on_asked: Callable[[], None]) -> Transcript:
-        known = await asyncio.to_thread(transcripts.read, self._storage, self.recipe_id, image.sha256)
+        known = await asyncio.to_thread(transcripts.read_sound, self._storage, self.recipe_id, image.sha256)
         if known is not None and is_final(known, policy):
             return known
         on_asked()
@@ -85,7 +85,7 @@ class PageReader:
         """Makes it durable. Where another process has read the page meanwhile, and this one has not, that text stands,
         with the requests of both."""
         if transcript.status is PageStatus.FAILED:
-            now = transcripts.read(self._storage, transcript.recipe_id, transcript.image_sha256)
+            now = transcripts.read_sound(self._storage, transcript.recipe_id, transcript.image_sha256)
             if now is not None and now.status is PageStatus.OK:
                 ours = [attempt for attempt in transcript.attempts if attempt not in now.attempts]
                 transcript = replace(now, attempts=(*now.attempts, *ours))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 from pydantic import TypeAdapter
 
 from ocr_pipeline.lake import json_objects, keys
-from ocr_pipeline.lake.storage import ObjectMissing, Storage
+from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage
 from ocr_pipeline.records import Transcript
+
+log = logging.getLogger(__name__)
 
 _TRANSCRIPT = TypeAdapter(Transcript)
 
@@ -19,6 +22,15 @@ def read(storage: Storage, recipe_id: str, image_sha256: str) -> Transcript | No
     try:
         return parse(key, storage.read(key))
     except ObjectMissing:
+        return None
+
+
+def read_sound(storage: Storage, recipe_id: str, image_sha256: str) -> Transcript | None:
+    """The transcript, None where there is none or it is broken: for a run that reads the page and writes it anew."""
+    try:
+        return read(storage, recipe_id, image_sha256)
+    except ObjectUnreadable as error:
+        log.warning("a page is read again: %s", error)
         return None
 
 

@@ -25,7 +25,7 @@ from ocr_pipeline.flow.results import NotMade
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.lake import batches, deletions, keys, planner
 from ocr_pipeline.lake.opening import open_storage
-from ocr_pipeline.lake.storage import Storage, StorageError
+from ocr_pipeline.lake.storage import ObjectUnreadable, Storage, StorageError
 from ocr_pipeline.records import Batch, Deletion, DocumentResult, PageImage, PageStatus, Reason, Transcript, Upload
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
 from ocr_pipeline_tests.flow.rows import attempts, rows
@@ -102,6 +102,39 @@ def test_a_second_run_asks_nothing_and_gives_the_same_rows(
     service.run(batch)
     assert transcriber.asked.total() == asked == 6
     assert rows(lake, batch) == first
+
+
+@pytest.mark.parametrize("kind", ["rendered", "transcript"])
+def test_a_record_of_drawing_or_a_transcript_that_is_broken_is_made_anew_and_stops_no_batch(
+    lake: Storage, service: OcrService, transcriber: ScriptedTranscriber, kind: str
+) -> None:
+    def texts() -> list[str]:
+        return [page.markdown for result in rows(lake, batch) for page in result.pages]
+
+    batch = put(lake, {"a.pdf": numbered(2), "b.pdf": numbered(1, "b")})
+    service.run(batch)
+    before, asked = texts(), transcriber.asked.total()
+    key = keys.rendered(batch.name, keys.document_id("inbox/a.pdf"))
+    if kind == "transcript":
+        key = keys.transcript(transcriber.recipe_id, rendered.parse(key, lake.read(key)).pages[0].image_sha256 or "")
+    lake.write(key, b"")
+    service.run(batch)
+    assert transcriber.asked.total() - asked == (1 if kind == "transcript" else 0)
+    assert lake.read(key) != b""
+    assert texts() == before
+
+
+def test_a_broken_record_of_drawing_ends_the_run_where_its_upload_is_gone_and_nothing_else_has_its_pages(
+    lake: Storage, service: OcrService
+) -> None:
+    batch = put(lake, {"a.pdf": numbered(2)})
+    service.run(batch)
+    key = keys.rendered(batch.name, keys.document_id("inbox/a.pdf"))
+    lake.write(key, b"")
+    lake.delete(["inbox/a.pdf"])
+    with pytest.raises(ObjectUnreadable, match=re.escape(key)):
+        service.run(batch)
+    assert lake.read(key) == b""
 
 
 def test_a_record_of_reading_that_is_broken_is_made_anew_by_the_next_run(
