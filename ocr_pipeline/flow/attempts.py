@@ -1,7 +1,8 @@
-"""Which requests were sent for a page of one document: each is a row of `attempts`, whichever answer the page shows.
+"""Which requests were sent for a page of a document: each one is a row of `attempts`, whichever answer the page shows.
 
-A reading names those of its own transcript, and those of the readings whose place it has taken. Without the latter, a
-request would have no row where a run takes another one's answer, or another recipe's, before its own was published.
+A reading carries the requests of its own transcript and those of the readings that it has replaced. Without the latter
+a request would be lost if its reading was replaced (by another run's answer, or another recipe's) before it was
+published.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ocr_pipeline.records import PageAttempt
 
 
 def of_transcript(page: PageReading, document_id: str) -> list[PageAttempt]:
-    """The requests that the page's transcript took; those of another page with the same image are that page's rows."""
+    """The requests of the page's transcript. Those that another page with the same image sent are rows of that page."""
     if page.transcript is None:
         return []
     own = (document_id, page.number)
@@ -22,12 +23,12 @@ def of_transcript(page: PageReading, document_id: str) -> list[PageAttempt]:
 
 
 def sent(page: PageReading, document_id: str) -> list[PageAttempt]:
-    """Every request that was sent for the page, once: transcripts repeat those of the ones before them."""
+    """Every request that was sent for the page, each once: a transcript repeats the requests of earlier ones."""
     return list(dict.fromkeys([*of_transcript(page, document_id), *page.replaced]))
 
 
 def with_earlier(reading: Reading, earlier: Reading | None) -> Reading:
-    """The reading with the requests of the one whose place it takes."""
+    """The reading, with the requests of the earlier reading that it replaces added."""
     if earlier is None:
         return reading
     pages = {page.number: page for page in reading.pages}

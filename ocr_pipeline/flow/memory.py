@@ -1,7 +1,7 @@
-"""Memory that was freed goes back to the system, page images at once and the rest between the hops of a batch.
+"""Gives freed memory back to the system: that of page images at once, the rest between the assets of a batch.
 
-glibc and Arrow keep what is freed for later; with one hop's peak after the other in one process, a run of a document
-of thousands of pages then holds the sum of them all instead of the largest.
+glibc and Arrow keep freed memory for later use. The assets of a batch run one after the other in one process, each with
+its own peak; without this a run over thousands of pages would hold the sum of all peaks instead of the largest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One page image to one transcript, asked at most once: the lake's transcripts before the engine.
+"""One page image to one transcript. The engine is asked only if the lake has no transcript of the image yet.
 
-Two pages with the same image in flight at once wait for one answer. A failed transcript is an answer too, unless its
-reason says that it was not the page's fault, or a retry asks for that reason.
+If two pages with the same image are read at the same time, both wait for one answer. A failed transcript counts as an
+answer too, unless the failure was not the page's fault or a retry asks for failures of that kind.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NO_RETRY = RetryPolicy()
 
 
 def is_final(transcript: Transcript, policy: RetryPolicy = NO_RETRY) -> bool:
-    """Whether this transcript stands, or its page is to be asked again."""
+    """Whether this transcript is kept; otherwise its page is read again."""
     if transcript.status is PageStatus.OK:
         return True
     if transcript.reason in NOT_THE_PAGES_FAULT:
@@ -82,8 +82,8 @@ class PageReader:
         return await asyncio.to_thread(self._keep, transcript)
 
     def _keep(self, transcript: Transcript) -> Transcript:
-        """Makes it durable. Where another process has read the page meanwhile, and this one has not, that text stands,
-        with the requests of both."""
+        """Writes the transcript. If this one failed and another process has read the page meanwhile, the text of that
+        process is kept, with the requests of both."""
         if transcript.status is PageStatus.FAILED:
             now = transcripts.read_sound(self._storage, transcript.recipe_id, transcript.image_sha256)
             if now is not None and now.status is PageStatus.OK:

@@ -18,7 +18,7 @@ from ocr_pipeline.records import PageAttempt, Reason, Transcript
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageReading:
-    """One page that was the engine's turn: its transcript, or the text layer that was taken instead of asking."""
+    """One page that was to be read: its transcript, or the text layer that was taken instead of asking an engine."""
 
     number: int
     transcript: Transcript | None = None
@@ -35,7 +35,7 @@ class Reading:
     document_id: str
     recipe_id: str
     pages: tuple[PageReading, ...] = ()
-    anew: bool = False  # a retry made again under a new recipe, keeping no page of the one before; or going on from it
+    anew: bool = False  # a retry run again with a new recipe, which keeps no page of the old one; or a retry of such
 
 
 _READING = TypeAdapter(Reading)

@@ -15,7 +15,7 @@ from ocr_pipeline.records import PageStatus, Reason, Upload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedPage:
-    """One page, drawn or not. `status` is None while it is the engine's turn."""
+    """One page, drawn or not. `status` is None for a page that an engine is to read."""
 
     number: int
     rotation: int
@@ -83,8 +83,8 @@ def keep_time(drawn: RenderedDocument, before: RenderedDocument | None) -> Rende
 def image(storage: Storage, page: RenderedPage) -> tuple[bytes | None, str | None]:
     """The page's image as it was drawn, or None and why not.
 
-    Images are written before the record that holds their hashes: a run killed while it drew the document again leaves
-    other images than the record's. Their text would become the transcript of the image that is gone.
+    Images are written before the record that holds their hashes, so a run that is killed while it draws the document
+    again leaves images that do not match the record. Their text would become the transcript of an image that is gone.
     """
     try:
         jpeg = storage.read(page.image_key or "")

@@ -1,12 +1,13 @@
 """Page images in the order they are wanted, at the pace they are used.
 
-A few render workers take the open documents in turn, first pages first: a short document is not kept behind a long
-one, and pages of several documents are at hand for servers that take only some of each. A page budget stops the
-workers before more images stand in memory than the engine can take; so memory does not grow with a document's length.
+A few render workers take the open documents in turn, lowest page numbers first: a short document does not wait behind
+a long one, and servers that take only some pages of each document find pages of several. A page budget stops the
+workers when the engine does not keep up, so memory does not grow with a document's length.
 
-Batches share workers, budget and open files, the older batch first: so the next one is drawn as soon as the one before
-has no page left to draw, and no slot waits. (Each with its own: two batches side by side ended together, and 20 slots
-were busy 77 % of the time; and each batch paid for the start of its workers, 0.5 CPU s.)
+All batches of a process share the workers, the budget and the limit on open files; older batches go first. So the next
+batch is drawn as soon as the one before has no page left to draw, and no server slot is idle. (When each batch had
+workers of its own, two batches side by side ended at the same time, 20 slots were busy 77 % of the time, and each batch
+paid 0.5 CPU s to start its workers.)
 """
 
 from __future__ import annotations
@@ -88,11 +89,11 @@ class RenderPool:
 
     @property
     def idle(self) -> bool:
-        """No page waits to be drawn or to be read: the next one is waited for by a server."""
+        """No page waits to be drawn or read, so a server waits for the next one."""
         return self._jobs.empty() and self.budget.unused
 
     def batch(self) -> BatchDrawing:
-        """For the pages of one more batch; they come after those of the batches before."""
+        """Draws the pages of one more batch, after those of the batches before it."""
         return BatchDrawing(self, next(self._batches))
 
     def submit(self, job: _Job) -> None:
@@ -138,8 +139,8 @@ class RenderPool:
 class BatchDrawing:
     """One batch at the render workers.
 
-    `render` hands over its pages with their share of the page budget taken: the caller gives back one for each page
-    when its image is no longer needed.
+    Each page that `render` returns holds one place of the page budget. The caller gives it back when the page's image
+    is no longer needed.
     """
 
     def __init__(self, pool: RenderPool, place: int) -> None:

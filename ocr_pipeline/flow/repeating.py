@@ -1,13 +1,14 @@
-"""What a retry takes from the other batches of the same upload: the pages that have their text, or failed for another
-reason than its own.
+"""What a retry takes over from the other batches that read the same upload.
 
-Only the failed pages are drawn and asked again, also after the recipe has changed: the others keep their text, and with
-it their image, their engine and their recipe. Nothing that stands is lost when the upload can no longer be read.
+A retry draws and reads only the pages that failed for one of its reasons, even if the recipe has changed since. All
+other pages keep their text, and with it their image, engine and recipe. If the upload can no longer be read, the pages
+that were read before are kept.
 
-Retries of one document overlap: two that are asked for at once know nothing of each other, and may end in any order.
-The rows of the highest one count. What a lower one reads after that is brought together by a follow-up: one more batch
-of those documents, which takes what is there and asks for nothing. Run again it is a batch like any other: it asks for
-the pages that no server answered.
+Retries of one document can overlap: two that start at the same time know nothing of each other, and may end in any
+order. In the tables, the rows of the batch with the highest rank win (`DocumentRecord.rank`). If a batch of lower rank
+reads pages later than that one, its results would be missing there. So it writes the list of a follow-up: one more
+batch of those documents, which combines the results of all batches and reads nothing itself. If a follow-up is run a
+second time it behaves like any other batch, and asks again for pages that no server answered.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from ocr_pipeline.records import Batch, Reason, Upload
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What stands of one document. Empty for a batch that repeats none."""
+    """What a batch takes over of one document. Empty for a batch that is no retry."""
 
     document: RenderedDocument | None = None
-    pages: dict[int, PageRecord] = field(default_factory=dict)  # by page number: those that are not asked again
-    readings: dict[int, PageReading] = field(default_factory=dict)  # of all pages, those to be asked again too
-    anew: bool = False  # a backfill, in which every page is read under the new recipe, or a batch that goes on from one
+    pages: dict[int, PageRecord] = field(default_factory=dict)  # by page number: the pages that are not read again
+    readings: dict[int, PageReading] = field(default_factory=dict)  # of all pages, also those that are read again
+    anew: bool = False  # a backfill, which reads every page under a new recipe; or a retry of such a batch
 
 
 NOTHING = Kept()
@@ -44,10 +45,10 @@ NOTHING = Kept()
 def kept(
     storage: Storage, batch: Batch, retries: Retries, upload: Upload, own: RenderedDocument | None, recipe_id: str
 ) -> Kept:
-    """What the retry `batch` keeps of `upload`. `own`: what it has drawn of it itself, in an earlier run.
+    """What the retry `batch` takes over of `upload`. `own`: its own record, where an earlier run of it has drawn it.
 
-    Made again under its own recipe it keeps what it has, and takes what the others have read under that recipe since;
-    under another one (a backfill) it reads every page anew.
+    If the batch is run again with the same recipe, it keeps its own results and takes what other batches have read with
+    that recipe since. With another recipe (a backfill) it reads every page again.
     """
     if batch.repeated(upload) is None:
         return NOTHING
@@ -68,20 +69,20 @@ def kept(
 
 
 def asks_again(page: PageRecord, reasons: Collection[Reason]) -> bool:
-    """Whether a retry for `reasons` asks for this page: it has no text of the engine's for one of them, or for a fault
-    that was not the page's own."""
+    """Whether a retry for `reasons` reads this page again: the engine gave no text, for one of these reasons or because
+    of a fault that had nothing to do with the page."""
     if page.has_text:
         return False
     return page.reason in reasons or page.reason in NOT_THE_PAGES_FAULT or page.reason is Reason.IMAGE_GONE
 
 
 def completed(record: DocumentRecord, others: Iterable[DocumentRecord], recipe_id: str) -> DocumentRecord:
-    """The record with better pages from `others` in the place of its own: a page without text takes any of theirs, a
-    text of an earlier recipe gives way to one under `recipe_id`. A backfill, and what goes on from it, takes no text of
-    a recipe that none of its pages has.
+    """The record, with its pages replaced by better ones from `others`: a page without text by any page with text, a
+    page read with an earlier recipe by one read with `recipe_id`. A backfill, and a retry of one, takes no page of a
+    recipe that none of its own pages has.
 
-    Of equals the first counts, and no more of `others` are looked at than needed. The same object comes back where
-    nothing is taken.
+    Among equally good pages the first is taken. `others` is read only as far as needed. Returns the same object if
+    nothing was replaced.
     """
     worth = {p.drawn.number: _worth(p, recipe_id) for p in record.pages() if not p.has_text or p.recipe_id is not None}
     if record.read is None or min(worth.values(), default=_CURRENT) == _CURRENT:
@@ -120,14 +121,14 @@ def _worth(page: PageRecord, recipe_id: str) -> int:
 
 
 def with_pages(document: RenderedDocument, pages: Mapping[int, PageRecord]) -> RenderedDocument:
-    """The document with these of its pages as they were drawn there."""
+    """The document, with these pages in place of its own."""
     drawn = (pages[page.number].drawn if page.number in pages else page for page in document.pages)
     return replace(document, pages=tuple(drawn))
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A document's records at the end of its run, among those of the other batches."""
+    """A document's records at the end of its run, after a look at the other batches."""
 
     drawn: RenderedDocument
     read: Reading
@@ -136,7 +137,8 @@ class Settled:
 
 
 def settle(storage: Storage, batch: Batch, retries: Retries, drawn: RenderedDocument, read: Reading) -> Settled:
-    """What a run does once it has written its records: says so, and takes from the other batches what came since."""
+    """What a run does after it has written its records: it leaves its mark, and takes over what other batches have read
+    since."""
     retries.mark_done(drawn.upload)
     others, highest = tee(retries.others(drawn.upload))
     record = DocumentRecord(batch.name, drawn, read)
@@ -160,10 +162,10 @@ def _lacks(top: DocumentRecord, record: DocumentRecord) -> bool:
 
 
 def follow_up(storage: Storage, overtaken: Mapping[Upload, str], now: datetime) -> Batch | None:
-    """Writes the list of the batch that brings together what overlapping retries have read; the sensor runs it.
+    """Writes the list of a follow-up, which combines the results of overlapping retries; the sensor runs it.
 
-    `overtaken`: for each upload the batch whose rows lack something, or whose markdown file was written over. A run
-    that is repeated before the follow-up is done writes another one, which does no harm.
+    `overtaken`: for each upload, the batch whose rows lack something or whose markdown file was overwritten. If a run
+    is repeated before its follow-up is done it writes a second one, which does no harm.
     """
     if not overtaken:
         return None

@@ -21,10 +21,11 @@ PIECE = 500
 """Pages. A page's rows with their text are 5 to 30 KB as Python objects, twice that while they become columns."""
 
 _READ_AHEAD = 8
-"""Documents whose records are fetched side by side."""
+"""How many documents' records are fetched in parallel."""
 
 _LONG = 4_000_000
-"""Bytes of a document's records above which their memory is given back at once, below all that follows."""
+"""Bytes. Once records of this size are parsed, their memory is given back to the system before anything else is
+allocated above it."""
 
 
 class NotMade(Exception):

@@ -1,7 +1,7 @@
-"""What the batches that read one upload have made of it: the first one, and the retries of it that are done.
+"""The records of all batches that have read one upload: the first batch, and the retries that are done.
 
-A retry that is done leaves a mark beside the records of the first batch (`keys.retry_done`): its own records stand
-before the mark, and it looks for the others after it. So of two that end at once, at least one sees the other.
+A retry first writes its own records, then leaves a mark beside the records of the first batch (`keys.retry_done`), and
+only then looks for other retries. So if two retries end at the same time, at least one of them sees the other.
 Not here: what a batch takes from the others (`repeating.py`).
 """
 
@@ -49,7 +49,7 @@ class DocumentRecord:
 
     @property
     def rank(self) -> tuple[bool, str]:
-        """Of one upload the rows of the record with the highest rank are in the tables."""
+        """Of all records of one upload, the tables hold the rows of the one with the highest rank."""
         return self.drawn.reason not in NOT_FOUND, self.batch
 
     def pages(self) -> Iterator[PageRecord]:
@@ -69,16 +69,17 @@ class Retries:
         self._unmarked: dict[Upload, frozenset[str]] = {}
 
     def mark_done(self, upload: Upload) -> None:
-        """Says that this retry has its records of the upload. Nothing where the batch is no retry of it."""
+        """Leaves the mark that this retry has written its records of the upload. No effect for other batches."""
         earlier = self._earlier(upload)
         if earlier:
             key = keys.retry_done(earlier[-1], keys.document_id(upload.key), self._batch.name)
             self._storage.write(key, self._batch.name.encode())
 
     def others(self, upload: Upload) -> Iterator[DocumentRecord]:
-        """The records of the other batches that are done with the upload, the highest rank first.
+        """The records of the other batches that are done with the upload, highest rank first.
 
-        Each is read when it is taken: a document may have many retries, and most callers need the first one.
+        Each record is read only when the caller gets to it: a document may have many retries, and most callers need
+        only the first record.
         """
         document_id = keys.document_id(upload.key)
         earlier = self._earlier(upload)
@@ -96,9 +97,10 @@ class Retries:
         yield from last
 
     def _without_mark(self, first: str, upload: Upload) -> frozenset[str]:
-        """Retries of an older release, which left no mark: the batch that one repeats has its name beside its records.
+        """Retries made by an older release, which left no marks. It wrote the name of a retry beside the records of the
+        batch that the retry repeats.
 
-        Nothing writes such an object any more, so it is looked for once a run.
+        Nothing writes such objects any more, so it is enough to look for them once in a run.
         """
         if upload not in self._unmarked:
             names: set[str] = set()
@@ -116,7 +118,8 @@ class Retries:
         return self._unmarked[upload]
 
     def _earlier(self, upload: Upload) -> list[str]:
-        """The batch that this one repeats for the upload, the one that that repeats, and so on: the first one last."""
+        """The batch that this one repeats for the upload, the batch that that one repeats, and so on; the first batch
+        that read the upload comes last."""
         chain: list[str] = []
         batch: Batch | None = self._batch
         while batch is not None and (name := batch.repeated(upload)) is not None and name not in chain:

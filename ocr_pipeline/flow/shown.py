@@ -1,9 +1,10 @@
 """What people see of a document in the lake: its markdown file, and the figures that the file shows.
 
-Both stand under the upload's key, once, whatever batches name it: uploads of other content, retries, the same bytes
-uploaded again or come back. They are those of the batch whose rows are in the tables: of the latest upload, and of that
-the latest batch. A batch leaves a mark before it writes them (`keys.shown`); who finds a later one's mark writes
-nothing. Of two that write at once the earlier finds the mark afterwards, and a follow-up puts things right.
+There is one such file for each upload key, however many batches read the document (newer uploads, retries, a file that
+was deleted and came back). It must come from the batch whose rows are in the tables: the latest batch of the latest
+upload. Before a batch writes the file it leaves a mark (`keys.shown`); a batch that finds the mark of a later one
+writes nothing. If two batches write at the same time, the earlier one finds the other's mark afterwards and asks for a
+follow-up, which writes the file once more.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Shown:
 
 
 def later(storage: Storage, batch: Batch, upload: Upload) -> Shown | None:
-    """The latest batch that has written the document's files, where its rows go before those of `batch`."""
+    """The latest batch that has written the document's files, if its rows win over those of `batch`; else None."""
     marks = [mark for mark in _marks(storage, upload.key) if mark > _mark(batch, upload)]
     with contextlib.suppress(ObjectUnreadable):  # a follow-up could not name the upload
         return _latest(storage, upload.key, marks)
@@ -42,7 +43,8 @@ def later(storage: Storage, batch: Batch, upload: Upload) -> Shown | None:
 
 
 def write(storage: Storage, batch: Batch, drawn: RenderedDocument, read: Reading) -> bool:
-    """Writes the figures and the markdown file; a rejected document has none. False where they are a later batch's."""
+    """Writes the figures and the markdown file (a rejected document has none). False if a later batch has written them
+    already."""
     upload = drawn.upload
     mine, marks = _mark(batch, upload), _marks(storage, upload.key)
     try:
@@ -75,7 +77,7 @@ def _marks(storage: Storage, upload_key: str) -> list[str]:
 
 
 def _latest(storage: Storage, upload_key: str, marks: Sequence[str]) -> Shown | None:
-    """Whose mark is the last one. A batch whose list is gone, or no longer names the document, does not count.
+    """The batch that left the last mark. A batch whose list is gone, or no longer names the document, does not count.
 
     Raises ObjectUnreadable.
     """
@@ -91,7 +93,7 @@ def _latest(storage: Storage, upload_key: str, marks: Sequence[str]) -> Shown | 
 def _cut_figures(
     storage: Storage, upload_key: str, pages: Mapping[int, RenderedPage], rows: Sequence[PageRegion]
 ) -> None:
-    """The figures of these regions. Where a page's image is gone, those that were cut out of it before stay."""
+    """Writes the figures in these regions. If a page's image is gone, the figures cut out of it earlier are kept."""
     regions: dict[int, list[Region]] = {}
     for row in rows:
         regions.setdefault(row.page_number, []).append(row.region)
