@@ -3,9 +3,9 @@
 Here belong connections, transactions and the lock on a file. Not here: what is done with them (`load.py`, `views.py`,
 the questions).
 
-A DuckDB file can be open for writing in one process only, and then in no other at all. So a writer holds an OS lock on
-`<file>.lock` from before it opens the file until it has closed it (the kernel frees it when the process dies), readers
-open the file for one question and wait a little where it is in use. MotherDuck needs neither.
+While a process has a DuckDB file open for writing, no other process can open it at all. So a writer holds an OS lock on
+`<file>.lock` from before it opens the file until it has closed it (the kernel frees the lock when the process dies);
+readers open the file for one question, and wait a little if it is in use. MotherDuck needs neither.
 """
 
 from __future__ import annotations

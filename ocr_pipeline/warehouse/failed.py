@@ -1,7 +1,7 @@
-"""What is asked again: the pages without a text of the engine, and the documents that were rejected whole.
+"""What a retry asks again: pages for which the engine gave no text, and documents that were rejected as a whole.
 
-Here belongs this one question, for the command that asks again and for the screen that shows what would be asked, of a
-list's filter too: all must mean the same pages.
+Here belongs this one query. The command that retries, the screen that shows what would be retried and that screen's
+filters all use it, so that they mean the same pages.
 """
 
 # ruff: noqa: S608  the query is made of our own text; values are parameters
@@ -54,7 +54,7 @@ def failed_by_document(
     documents: Sequence[str] | None = None,
     since: datetime | None = None,
 ) -> list[tuple[str, str, int]]:
-    """(document, its batch, pages that failed for one of `reasons`), sorted; 0 pages for a document rejected whole.
+    """(document, its batch, number of pages that failed for one of `reasons`), sorted. A rejected document has 0 pages.
 
     `documents`: only of those; `since`: only what failed then or later.
     """
@@ -67,15 +67,15 @@ def failed_by_document(
 def failed_by_reason(
     connection: duckdb.DuckDBPyConnection, reasons: Collection[str], *, documents: Sequence[str] | None = None
 ) -> list[tuple[str, int]]:
-    """(reason, pages and rejected documents that failed for it), of the same."""
+    """(reason, number of pages and rejected documents that failed for it), of the same pages and documents."""
     return connection.execute(
         f"SELECT reason, count(*) FROM ({_FAILED}) GROUP BY ALL ORDER BY ALL", _parameters(reasons, documents, None)
     ).fetchall()
 
 
 def asked_again(connection: duckdb.DuckDBPyConnection, wanted: PageFilter) -> AskedAgain:
-    """What is asked again for the pages without a text of the engine that the filter lets through: as the command asks,
-    all pages of these documents that failed for these reasons."""
+    """What is asked again for the failed pages that the filter lets through: all pages of the same documents that
+    failed for the same reasons, since the command, too, asks by document and reason."""
     conditions, values = page_conditions(wanted)
     where = " AND ".join([*conditions, f"p.status IN {AGAIN}", "p.reason IS NOT NULL"])
     found = connection.execute(

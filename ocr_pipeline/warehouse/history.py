@@ -1,6 +1,6 @@
-"""The history of attempts: what becomes of the rows of an earlier run of the batch.
+"""The attempts of a batch's Parquet file: the new ones merged with those that the file had before.
 
-Here belongs which rows a file has and how they are numbered; `load.py` says the same in SQL, for tables.
+Here belongs which rows the file gets and how they are numbered; `load.py` has the same rule in SQL, for the tables.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _Request = tuple[tuple[bool, object], ...]
 def merged_attempts(
     rows: pa.Table, before: pa.Table, up_to: tuple[str, int] | None = None
 ) -> tuple[pa.Table, pa.Table]:
-    """New rows together with earlier ones, and the earlier ones that are not used yet; all sorted by key.
+    """New rows merged with earlier ones, and the earlier ones that are left; all sorted by key.
 
-    Rows come in pieces: of `before` only what is of pages up to `up_to` (document id, page) is taken, None: all. A
-    request that both have is one row; each page's are numbered by the time they were sent.
+    Rows come in pieces: of `before` only those of pages up to `up_to` (document id, page) are used, or all if that is
+    None. A request that both have becomes one row. The requests of a page are numbered by the time they were sent.
     """
     if not before.num_rows:
         return rows, before

@@ -1,13 +1,17 @@
-"""A batch into the tables: all four in one transaction, newest upload wins, in whatever order batches come.
+"""Loads a batch into the four tables, in one transaction. The newest upload wins, in whatever order batches are loaded.
 
 Here belong the rules of replacement and of deletion. Not here: connections (`connection.py`), making rows (`rows.py`).
 
-The rules. A document's rows are those of its upload with the highest (uploaded_at, found, batch), where `found` is
-false for an upload that was gone or replaced when its batch ran; its older pages and regions go, all of them.
-`attempts` are history: each request that any batch names is a row, once. Their numbers are the order in which they were
-sent, over all uploads of the document: a transcript's own numbers begin anew with each new image of a page. A deletion
-hides the uploads that were known when it was seen (`records.Deletion`), whether they are loaded before or after; of two
-deletions the later counts. So the end state depends on which batches were loaded, never on the order or on how often.
+The rules:
+- The tables hold one version of each document: that of the upload with the highest (uploaded_at, found, batch), where
+  `found` is false for an upload that was gone or replaced when its batch ran. All pages and regions of other versions
+  are removed.
+- `attempts` is history: each request that any batch names is one row. Requests are numbered in the order in which they
+  were sent, over all uploads of the document; the numbers in a transcript begin again with each new image of a page.
+- A deletion hides the uploads that were known when it was seen (`records.Deletion`), whether they are loaded before it
+  or after. Of two deletions the later one counts.
+
+So the result depends only on which batches were loaded, not on their order nor on how often each was loaded.
 """
 
 # ruff: noqa: S608  the names of tables put into SQL here are ours; values are parameters
@@ -28,13 +32,14 @@ from ocr_pipeline.warehouse.source import Source, check_complete, relation
 from ocr_pipeline.warehouse.sql import count
 
 Rank = tuple[datetime, bool, str]
-"""(uploaded_at, found, batch) of a document's rows: the highest wins. A bucket dates uploads by whole seconds: of two
-versions in one second, the one that was no longer there when its batch ran must not win by the name of its batch."""
+"""(uploaded_at, found, batch) of a document's rows: the highest wins. `found` comes before the batch's name because a
+bucket dates uploads by whole seconds: of two versions in one second, the one that was no longer there when its batch
+ran must not win."""
 
 NOT_FOUND = (Reason.MISSING, Reason.REPLACED)
 
 Deletions = Mapping[str, Deletion | datetime]
-"""By document id. A time alone is what batch lists of older versions hold: it hides every upload up to it."""
+"""By document id. Batch lists of older versions hold only a time, which hides every upload up to it."""
 
 FOUND = "coalesce(reason NOT IN (" + ", ".join(f"'{reason}'" for reason in NOT_FOUND) + "), true)"
 """The same in SQL, of a row of `documents`."""
@@ -72,8 +77,8 @@ def load_batch(warehouse: Warehouse, batch: str, tables: Source) -> LoadCounts:
 
     counts = warehouse.run(work)
     if warehouse.is_motherduck:
-        # With no lock, a deletion and a load may pass each other unseen, each in its own snapshot. Both look again once
-        # they are through: whichever is later sees the other.
+        # There is no lock, so a deletion and a load at the same time do not see each other's rows. Both apply the marks
+        # again after their commit: the later of the two sees the other.
         warehouse.run(lambda connection: _apply_marks(connection, _document_ids(connection, tables)))
     return counts
 
@@ -96,7 +101,7 @@ def mark_deleted(warehouse: Warehouse, deletions: Deletions) -> int:
 
 
 def outcome(incoming: Mapping[str, Rank], present: Mapping[str, Rank]) -> tuple[list[str], list[str]]:
-    """Which incoming documents are to be written, and which of those are there already and must go first."""
+    """Which incoming documents are to be written, and which of them have older rows that must be removed first."""
     winners = sorted(key for key, rank in incoming.items() if key not in present or rank >= present[key])
     return winners, [key for key in winners if key in present]
 
@@ -155,7 +160,7 @@ def load_rows(
 
 
 def add_marks(connection: duckdb.DuckDBPyConnection, deletions: Deletions, table: str = "ocr.deletions") -> None:
-    """Notes what was seen of documents' deletions; of two marks the later."""
+    """Stores the marks of deletion; of two marks of one document the later one is kept."""
     if deletions:
         marks = [as_deletion(mark) for mark in deletions.values()]
         # DuckDB orders rows with NULLs last and never answers NULL, so this is a total order.
@@ -179,7 +184,7 @@ def add_marks(connection: duckdb.DuckDBPyConnection, deletions: Deletions, table
 
 
 def as_deletion(mark: Deletion | datetime) -> Deletion:
-    """The mark, also of a time alone."""
+    """The mark as a `Deletion`, also where it is a time alone."""
     return Deletion(mark, mark) if isinstance(mark, datetime) else mark
 
 
@@ -248,7 +253,7 @@ def _numbered(rows: str) -> str:
 
 
 def apply_all_marks(connection: duckdb.DuckDBPyConnection, documents: str) -> None:
-    """Hides every document of the table that a mark tells to (a rebuild, in which marks come after rows)."""
+    """Hides every document of the table that a mark hides: for a rebuild, where marks are added after the rows."""
     connection.execute(
         f"""
         UPDATE {documents} AS d SET deleted_at = CASE WHEN {_HIDES} THEN m.deleted_at END FROM ocr.deletions m
@@ -258,7 +263,7 @@ def apply_all_marks(connection: duckdb.DuckDBPyConnection, documents: str) -> No
 
 
 def _apply_marks(connection: duckdb.DuckDBPyConnection, document_ids: Iterable[str]) -> int:
-    """Hides those of the documents that a mark tells to; returns how many of them are hidden now."""
+    """Hides those of the documents that a mark hides; returns how many of them are hidden now."""
     ids = list(document_ids)
     connection.execute(
         f"""

@@ -1,4 +1,4 @@
-"""What the tables hold of documents, by the rule of replacement (`load.py`): is a batch to be loaded again?"""
+"""Which documents of a batch are missing in the tables, by the rule of replacement (`load.py`)."""
 
 # ruff: noqa: S608  the SQL put together here is ours; values are parameters
 
@@ -24,9 +24,9 @@ class Loadable:
 
 
 def not_there(connection: duckdb.DuckDBPyConnection, documents: Collection[Loadable]) -> set[Loadable]:
-    """Of these documents, those that the tables hold neither from this batch nor from one that goes before it.
+    """Those of the documents for which the tables have neither the row of this batch nor one that wins over it.
 
-    One question, however many there are; several may be versions of one document.
+    One query, however many documents there are. Several may be versions of one document.
     """
     rows = connection.execute(
         f"SELECT document_id, uploaded_at, etag, batch, {FOUND} FROM ocr.documents"

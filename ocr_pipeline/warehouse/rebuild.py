@@ -26,8 +26,8 @@ from ocr_pipeline.warehouse.sql import count, create_table, in_transaction
 
 _FRESH = {table: f"ocr.rebuilt_{table}" for table in TABLES}
 _READ = "ocr.rebuilt_batches"
-"""The batches whose rows were read. It is there from the beginning of a rebuild to its end, when what came late is
-loaded too: as long as it stands, rows that were read before may still come into the tables."""
+"""A table with the batches whose rows were read. It exists from the beginning of a rebuild to its very end, after late
+batches were loaded: as long as it exists, rows that were read earlier may still get into the tables."""
 
 
 class RebuildRefused(WarehouseError):
@@ -74,15 +74,15 @@ class RebuildCounts:
 
 
 def rebuild(warehouse: Warehouse, published: Published, *, force: bool = False) -> RebuildCounts:
-    """Makes the four tables from the rows of all batches and puts them in the place of the present ones.
+    """Makes the four tables from the rows of all batches and swaps them for the present ones, in one transaction.
 
-    Marks of deletions that are in the warehouse stay, where they are later. The swap is one transaction. On MotherDuck
-    readers see the old tables until then, and others load meanwhile: what is published since goes in before the swap,
-    and what was published during it right after. A DuckDB file is held open for the whole time: no other process can
-    load or read it.
+    A mark of deletion in the warehouse is kept if it is later than the published one. On MotherDuck readers see the old
+    tables until the swap, and other processes can load meanwhile: batches published since the start are added before
+    the swap, and those published during the swap right after it. A DuckDB file is held open the whole time, and no
+    other process can load or read it.
 
-    Raises RebuildRefused, before anything is swapped, where nothing is published, a batch cannot be read, or batches
-    that have rows now would have none; `force` takes what there is, and of a batch that cannot be read its deletions.
+    Raises RebuildRefused, before anything is swapped, if nothing is published, if a batch cannot be read, or if batches
+    that have rows now would have none. `force` takes what there is: of a batch that cannot be read, its deletions.
     A rebuild that fails leaves the old tables as they were.
     """
     done: dict[str, str] = {}
@@ -155,7 +155,8 @@ def _make_fresh(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _add_new(connection: duckdb.DuckDBPyConnection, published: Published, done: dict[str, str]) -> None:
-    """Every batch that is not in `done` as it stands now, each in a transaction of its own. Done is what was read."""
+    """Adds every batch that `done` does not hold in its present state, each in a transaction of its own, and notes in
+    `done` those that could be read."""
     listing = published.listing()
     for name in _changed(listing, done):
         with in_transaction(connection):
@@ -178,8 +179,8 @@ def _add(connection: duckdb.DuckDBPyConnection, published: Published, name: str,
 
 
 def _forget_dropped(connection: duckdb.DuckDBPyConnection, name: str, documents: str) -> None:
-    """Removes the fresh rows of documents that the batch held and holds no more. Only a purge takes a document out of a
-    batch, and it takes it out of all of them: its attempts go too, whichever batch they were read from."""
+    """Removes the new tables' rows of documents that are no longer in the batch. Only a purge takes a document out of a
+    batch, and it takes it out of all batches: so its attempts go too, whichever batch they were read from."""
     dropped = connection.execute(
         f"SELECT document_id FROM {_FRESH['documents']} WHERE batch = ?"
         f" AND document_id NOT IN (SELECT document_id FROM {documents})",
