@@ -121,10 +121,10 @@ class Batch:
     uploads: tuple[Upload, ...]
     urgent: bool = False
     retry_reasons: tuple[Reason, ...] = ()  # a retry: pages that failed for these reasons are asked again
-    repeats: tuple[str, ...] = ()  # a retry: for each upload the batch that it goes on from; old lists have none
+    repeats: tuple[str, ...] = ()  # a retry: for each upload, the batch that it repeats; old lists have none
     deleted: tuple[str, ...] = ()  # upload keys that were seen to be deleted
-    gone: tuple[Upload, ...] = ()  # of those keys, the newest uploads that were known; old lists have none
-    returned: bool = False  # the uploads were marked deleted and are there again: the marks go
+    gone: tuple[Upload, ...] = ()  # the newest uploads that were known of those keys; old lists have none
+    returned: bool = False  # the uploads were marked deleted and have come back: their marks are taken away
     created_at: datetime | None = None  # retries, deletions and returns: time of the request
 
     def repeated(self, upload: Upload) -> str | None:
@@ -134,14 +134,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """What is known of a document's deletion: of two, the one with the later `deleted_at` counts.
+    """That a document's file was deleted, or that it came back. Of two, the one with the later `deleted_at` counts.
 
-    It hides what was known when it was seen, and nothing that came since, whatever the clocks say: uploads dated
-    before `up_to`, and of those dated at it (a bucket's times are whole seconds) the ones with these etags.
+    A deletion hides the uploads that were known when it was noticed and none that came later, whatever the clocks say:
+    uploads dated before `up_to`, and those dated exactly at `up_to` (a bucket's times are whole seconds) that have one
+    of the `etags`.
     """
 
     deleted_at: datetime  # by our clock: for people, and for the order of deletions and returns
-    up_to: datetime | None  # `last_modified` of the newest upload known; None: it was there again, nothing is hidden
+    up_to: datetime | None  # `last_modified` of the newest upload known; None: the file came back, nothing is hidden
     etags: tuple[str, ...] | None = None  # of the uploads dated at `up_to`; None: all of them
 
 

@@ -1,4 +1,4 @@
-"""From files and listings to batches: what is put into the inbox, what is found there, and how batches are cut of it.
+"""From files and listings to batches: putting files into the inbox, finding what is new there, and cutting batches.
 
 No Dagster: sensor, schedule and command call this.
 """

@@ -27,11 +27,11 @@ Announce = Callable[[Collection[str]], None]
 
 @contextmanager
 def intake_lock(data: Path) -> Iterator[None]:
-    """Holds the intake of this machine: between reading which uploads are taken and writing what is cut anew.
+    """The lock of this machine's intake, held from reading which uploads are in a batch until new lists are written.
 
-    Two at once would both be right (rows are keyed, transcripts shared) and cut some uploads twice. Another machine
-    is not held up: with two sensors on one inbox some uploads are in two batches, drawn twice, and read twice only
-    where both are read at the same time.
+    Two processes cutting at once would do no harm to the tables (rows are keyed, transcripts shared), but would put
+    some uploads into two batches. Other machines are not held up: with two sensors on one inbox, some uploads are in
+    two batches, are drawn twice, and are read twice if both batches run at the same time.
     """
     data.mkdir(parents=True, exist_ok=True)
     with FileLock(data / "intake.lock", timeout=120):
@@ -74,12 +74,12 @@ def cut_all(
     announce: Announce = lambda names: None,
     tell: Callable[[str], None] = lambda error: None,
 ) -> dict[Upload, Batch]:
-    """Every one of `uploads` in a batch list, and for each the batch whose rows count, without a cap on batches.
+    """Puts all `uploads` into batch lists, with no cap on batches; returns for each upload the batch whose rows count.
 
-    All that grows with their number is done before the lock, which the sensor and other commands wait for. An upload
-    that another ingest has replaced meanwhile is given as it is now. One whose list cannot be read is cut into a batch
-    anew; `tell` gets what is wrong with such lists. Raises SourceError for an upload that is gone,
-    StorageError when lists are taken away meanwhile.
+    The sensor and other commands wait for the lock, so everything that takes longer with more uploads is done before
+    it. An upload that another ingest has replaced meanwhile is returned as it is now. An upload whose list cannot be
+    read is cut into a new batch; `tell` gets what is wrong with such lists. Raises SourceError for an upload that is
+    gone, StorageError if lists are taken away meanwhile.
     """
     if not uploads:
         return {}
@@ -156,10 +156,10 @@ def _last_of(wanted: Collection[Upload], lists: Iterable[Batch]) -> dict[Upload,
 def mark_deleted(
     storage: Storage, keys: Collection[str], index: BatchIndex, announce: Announce = lambda names: None
 ) -> tuple[Batch, ...]:
-    """Marks those of `keys` deleted that are there by the batch lists and are not there when asked now.
+    """Marks those of `keys` as deleted that the batch lists know and that are not in the store now.
 
-    `index` knows every list. So a deletion that is reported five times is one batch, one of a key that was never taken
-    is none, and what was uploaded again meanwhile is not hidden: the mark names the uploads that it hides.
+    `index` knows every list. So a deletion that is reported five times makes one batch, and a key that was never in a
+    batch makes none. A file that is uploaded again meanwhile is not hidden, since the mark names the uploads it hides.
     """
     known = {key: entry for key, entry in index.known(keys).items() if entry.there}
     gone = stat_many(storage, sorted(known)).missing

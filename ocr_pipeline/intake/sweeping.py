@@ -1,7 +1,8 @@
-"""The whole inbox against all batch lists: cuts what was missed, marks what is gone, takes up what is there again.
+"""Compares the whole inbox with all batch lists: cuts what the sensor missed, marks files that are gone, and takes up
+those that have come back.
 
-The net under the sensor. Inbox and lists are gone through side by side in the order of their keys, so memory does not
-grow with either; when the time is over, the next sweep goes on behind the last key.
+This is the safety net under the sensor. Inbox and lists are walked in parallel in the order of their keys, so memory
+does not grow with either. When time runs out, the next sweep goes on behind the last key.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Batches whose rows are not in the warehouse, whatever Dagster's history says of their runs.
+"""Batches whose rows are not in the warehouse, although Dagster's history may say that they were loaded.
 
-The tables may be lost, or OCR_WAREHOUSE may name others than those a batch was loaded into: then its run is done again,
-which asks for no page. Not here: what the history says (`runs/history.py`).
+The tables may be lost, or OCR_WAREHOUSE may name other tables than those that a batch was loaded into. Such a batch is
+run again, which reads no page a second time. Not here: what the history says (`runs/history.py`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ POSITION = "the search for lost batches goes on behind"
 
 
 def not_in_tables(warehouse: Warehouse, held: Mapping[Upload, Batch]) -> set[str]:
-    """Names of the batches that hold one of these uploads of which the tables have neither its row nor a newer one.
+    """Names of the batches with an upload for which the tables have neither the batch's row nor one that wins over it.
 
     Raises WarehouseError.
     """
@@ -46,12 +46,12 @@ def lost(
     most: int,
     out_of_time: Callable[[], bool] = lambda: False,
 ) -> list[str]:
-    """Of `names`, batches of which the tables have no row and should; at most `most`.
+    """Those of `names` that should have rows in the tables and have none; at most `most`.
 
-    A batch is left alone when newer uploads took the place of all of its own, or when its uploads are gone from the
-    inbox: what people deleted must not come back. Such batches only grow in number, so each call takes up some of
-    them, and the next one goes on behind: the lists are those of the index, the tables are asked once, and the lake
-    only for what they do not have. Raises WarehouseError, and StorageError where the index cannot be used.
+    A batch is left alone if newer uploads have replaced all of its own, or if its uploads are no longer in the inbox:
+    what people deleted must not come back. The number of such batches only grows, so each call looks at some of them
+    and the next call goes on from there. Lists are taken from the index, the tables are asked once, and the lake is
+    asked only about uploads that the tables lack. Raises WarehouseError, and StorageError if the index cannot be used.
     """
     if out_of_time():
         return []
@@ -79,7 +79,7 @@ def lost(
 
 
 def _behind(place: str | None, names: list[str]) -> list[str]:
-    """The sorted names in a circle, from the first one behind `place`."""
+    """The sorted names, rotated so that they begin with the first one after `place`."""
     start = bisect_right(names, place or "")
     return names[start:] + names[:start]
 

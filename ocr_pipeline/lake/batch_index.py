@@ -1,13 +1,14 @@
-"""What the batch lists say, kept on the local disk: which uploads are in one, and which keys were seen to be deleted.
+"""A local copy of what the batch lists say: which uploads are in a list, and which keys were seen to be deleted.
 
-A copy, made from the lists alone: it may be deleted at any time. Without it every tick would read again every list that
-may matter (600 a tick for the last 75 minutes of a busy inbox, all of them for a comparison with the whole inbox), and
-hold in memory what it compares. A list never changes, but for a purge that writes it anew: its etag tells.
+The copy is made from the lists alone and may be deleted at any time. Without it every tick would have to read again all
+lists that may matter (600 a tick for the last 75 minutes of a busy inbox, every list for a comparison with the whole
+inbox), and hold in memory what it compares. A list changes only when a purge rewrites it, which its etag shows.
 
-A list that cannot be read says nothing and stops no other: what of its uploads is in the inbox is in no list then, and
-is cut into a batch anew. That loses nothing, and costs a drawing of its pages and no OCR.
+A list that cannot be read does not stop the others. Its uploads then count as being in no list: those that are in the
+inbox are cut into a new batch. Nothing is lost by that; their pages are drawn again, and no OCR is repeated.
 
-Keys are kept in the order in which stores list them, so that an inbox of any size is compared with them side by side.
+Keys are kept in the order in which stores list them, so that an inbox of any size can be compared with the index in one
+pass over both.
 """
 
 # ruff: noqa: S608  conditions and the names of tables put into SQL here are ours; values are parameters
@@ -76,7 +77,7 @@ class Known:
 
 
 def index_file(storage: Storage, folder: Path) -> Path:
-    """The file of this lake: in one with another it would take the other's uploads for its own that are gone."""
+    """The index file of this lake. Two lakes in one file would each take the other's uploads for deleted ones."""
     return folder / f"{hashlib.sha256(storage.uri.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.sqlite"
 
 
@@ -216,7 +217,7 @@ class BatchIndex:
         return found
 
     def set_note(self, name: str, value: str | None) -> None:
-        """Stores a value beside the index: it goes when the index goes."""
+        """Stores a value in the index file; it is lost when the index is."""
         with self._file_errors():
             self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", [name, value])
 

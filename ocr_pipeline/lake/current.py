@@ -1,4 +1,4 @@
-"""What is in the store under many keys now: asked in parallel, and a key that the store refuses fails alone."""
+"""What is under many keys of the store now. Asked in parallel; if the store refuses one key, only that key fails."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StatResults:
 
 
 def stat_many(storage: Storage, wanted: Iterable[str]) -> StatResults:
-    """Raises StorageError when the store answers nothing at all: then it is no fault of a key."""
+    """Looks at each key. Raises StorageError only if the store does not answer at all."""
 
     def work(key: str) -> tuple[str, ObjectInfo | StorageError | None]:
         try:
@@ -44,7 +44,7 @@ def stat_many(storage: Storage, wanted: Iterable[str]) -> StatResults:
 
 
 def is_current(storage: Storage, upload: Upload) -> bool:
-    """Whether the upload is still what is under its key; False where the store refuses that one object."""
+    """Whether the upload is still the object under its key; False if the store refuses that one object."""
     try:
         there = storage.stat(upload.key)
     except StorageError:

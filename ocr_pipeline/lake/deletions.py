@@ -1,4 +1,5 @@
-"""What a batch list says of deletions, and what a deletion hides. Pure; the warehouse's SQL keeps the same rule."""
+"""What a batch list says about deletions, and which uploads a deletion hides. Pure; `warehouse/load.py` has the same
+rule in SQL."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from ocr_pipeline.records import Batch, Deletion, Upload
 def marks(batch: Batch) -> dict[str, Deletion]:
     """By upload key. Empty for a batch of uploads and nothing else.
 
-    A deletion hides the uploads that were known when it was seen. Lists of older versions do not name them: there it
-    hides everything up to the time of the deletion. A return takes the mark away.
+    A deletion hides the uploads that were known when it was noticed. Lists of older versions do not name them; such a
+    deletion hides every upload up to its own time. A file that came back takes the mark away.
     """
     if batch.created_at is None:
         return {}

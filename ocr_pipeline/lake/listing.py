@@ -3,8 +3,8 @@
 Here: which objects a scan gives, and from where the next one starts. Not here: which of them are in a batch list
 already (the caller knows), events (`queue.py`), and how a store lists.
 
-A scan gives everything that can be new, and some that is known. The caller writes batch lists for what is new, and
-only then keeps `InboxScan.next()`.
+A scan gives every upload that may be new, and some that are known already. The caller first writes batch lists for the
+new ones, and only then stores the cursors of `InboxScan.next()`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _DATED = re.compile(r"\d{4}/\d{2}/\d{2}/")
 class Cursor:
     """From where one prefix is to be scanned again.
 
-    A pass is one way through the prefix; where time runs out it is spread over several scans. What arrives behind it
-    is found by the next pass, whose watermark is the time at which this one began.
+    A pass is one walk over all keys of the prefix; if time runs out it is spread over several scans. What arrives at
+    keys that the pass has left behind is found by the next pass, whose watermark is the time at which this one began.
     """
 
     since: datetime | None = None  # all that arrived before is in a batch list; None: nothing is known

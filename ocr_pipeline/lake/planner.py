@@ -133,11 +133,11 @@ def _has_room(batch: Batch, limits: BatchLimits) -> bool:
 
 
 def retry(repeats: Mapping[Upload, str], reasons: Iterable[Reason], at: datetime) -> Batch:
-    """A batch that asks again for the pages of some uploads that failed for one of `reasons`; with none it is a
-    follow-up, which only brings together what other batches have read.
+    """A batch that asks again for those pages of some uploads that failed for one of `reasons`. Without reasons it is a
+    follow-up, which only combines what other batches have read.
 
-    `repeats`: for each upload the batch that has its pages now. The retry is named by the time of the request, and
-    later than every one of them, so that its rows win.
+    `repeats`: for each upload, the batch that has its pages now. The retry is named by the time of the request, and
+    always later than those batches, so that its rows win.
     """
     wanted = tuple(sorted(set(reasons)))
     uploads = tuple(sorted(repeats, key=_order))
@@ -153,8 +153,8 @@ def retry(repeats: Mapping[Upload, str], reasons: Iterable[Reason], at: datetime
 def deletion(keys: Iterable[str], at: datetime, gone: Iterable[Upload] = (), after: Iterable[str] = ()) -> Batch:
     """A batch without uploads that marks the documents of `keys` deleted, as seen at `at`.
 
-    `gone`: of these keys the newest uploads known, which are what the mark hides. `after`: the batches that name the
-    keys; the deletion is named and dated later than each, so that of deletions and returns the order is plain.
+    `gone`: the newest uploads known of these keys, which are what the mark hides. `after`: the batches that name the
+    keys; the deletion is named and dated later than each of them, so that deletions and returns have a clear order.
     """
     listed = tuple(sorted(set(keys)))
     at = later(at, after)
@@ -173,7 +173,7 @@ def returned(uploads: Collection[Upload], at: datetime, after: Iterable[str]) ->
 
 
 def later(at: datetime, after: Iterable[str]) -> datetime:
-    """`at` in UTC, or a second after the latest of the batches `after`, whatever a clock of ours says."""
+    """`at` in UTC; but at least a second after the latest of the batches `after`, even if our clock is behind."""
     at = at.astimezone(UTC)
     for earlier in after:
         named = datetime.strptime(earlier[: len(TIME_EXAMPLE)], TIME_FORMAT).replace(tzinfo=UTC)

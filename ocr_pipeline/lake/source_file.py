@@ -1,7 +1,7 @@
-"""A local file on its way into a store: its own faults are told apart from those of the store.
+"""A local file that is copied into a store: errors of the file are told apart from errors of the store.
 
-Both are OSErrors in the middle of one copy. A file that cannot be read is one file's fault, and a store that cannot be
-written is everybody's.
+Both are OSErrors in the middle of one copy. If a file cannot be read only that file fails; if the store cannot be
+written nothing works.
 """
 
 from __future__ import annotations
