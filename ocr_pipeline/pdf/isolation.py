@@ -1,4 +1,4 @@
-"""One worker process after another, asked so that a page that kills or hangs it costs only itself.
+"""Asks a worker process in such a way that a page that kills or hangs it fails alone; starts the next worker.
 
 Here belongs starting the next worker, finding the page that the last one died of, and giving up on a way of reading
 that fails page after page. Not here: what is asked for (`renderer.py`), pipes and signals (`process.py`).
@@ -23,8 +23,8 @@ _RENEW_AFTER = 100
 
 _PATIENCE = {"sizes": 1, "poppler_sizes": 1, "draw_poppler": 3, "draw_pdfium": 10, "layers": 3}
 """Pages of a document in a row that may kill or hang the worker before this way of reading it is given up. Without
-it a file of 5,000 pages that all hang would hold a worker for a week. A page's size is in its dictionary: who
-dies of that can do nothing with the file."""
+it a file of 5,000 pages that all hang would hold a worker for a week. A page's size is in its dictionary: a library
+that dies of reading that can do nothing with the file."""
 
 
 @dataclass(slots=True)
@@ -94,10 +94,12 @@ class IsolatedWorker:
         seconds: float,
         more: Callable[[Sequence[int]], dict[str, Any]] = lambda _: {},
     ) -> dict[int, Frame | WorkerLost]:
-        """One frame per page. Where the worker is lost, the first page without a frame is the one it was lost on: that
-        page is not asked again, the others are asked of a new worker. `more` gives the request's other fields for
-        the pages that are asked. A page costs `seconds` at most, unless someone kills the worker: that is not the
-        page's doing, and it is asked once more."""
+        """One frame per page. `more` gives the request's other fields, for the pages that are asked.
+
+        If the worker is lost, the first page without a frame is the one it was lost on: that page is not asked again,
+        and the others are asked of a new worker. A page costs `seconds` at most. If somebody kills the worker that is
+        not the page's fault, and the page is asked once more.
+        """
         found: dict[int, Frame | WorkerLost] = {}
         left = list(pages)
         killed_on = 0

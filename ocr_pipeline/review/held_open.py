@@ -1,11 +1,11 @@
 """A warehouse that stays open between two questions, but never for long.
 
-Here belongs when it is opened and when it is closed again. Opening a DuckDB file costs 15 to 40 ms and throws away what
-it had read: with 100,000 pages a search takes twice as long on a file just opened (0.16 against 0.06 s). But while it
-is open here, the loader cannot get in. So it is closed a second after the last question. Under steady questions it is
-closed five seconds after it was opened: who comes later waits until those who are asking are done, the file is closed
-and the loader, which looks every 50 ms, had its chance. MotherDuck has no such lock, and its first connection takes a
-second: it stays open.
+Here belongs when it is opened and when it is closed again. Opening a DuckDB file costs 15 to 40 ms, and what had been
+read of it is lost: with 100,000 pages a search takes twice as long on a file just opened (0.16 against 0.06 s). But
+while the file is open here no process can load into it. So it is closed a second after the last question. If questions
+keep coming it is closed five seconds after it was opened: new questions then wait until the running ones are done, the
+file is closed, and a loader, which looks every 50 ms, has had its chance. MotherDuck has no such lock, and its first
+connection takes a second: it stays open.
 
 While the loader has the file, one question tries to open it and the others wait for that one: they get the same file,
 or the same error, and not each its own wait one after the other.

@@ -145,8 +145,11 @@ def _published(lake: Storage) -> dict[str, set[Place]]:
 
 
 def _pages(lake: Storage, recipe_id: str, published: Mapping[str, set[Place]]) -> dict[Place, PageSide]:
-    """The newest transcript of each page: those that asked, then those with the same image. Of a recipe that is no
-    longer published the images are known no more; pages that are alike now were alike then."""
+    """The newest transcript of each page: of the pages that asked for it, else of pages with the same image.
+
+    Which images pages had under a recipe that is no longer published is not known. Pages that have the same image now
+    are taken to have had the same image then.
+    """
     alike = {place: places for places in published.values() if len(places) > 1 for place in places}
     asked: dict[Place, Transcript] = {}
     used: dict[Place, Transcript] = {}

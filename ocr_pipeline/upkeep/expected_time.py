@@ -1,6 +1,6 @@
-"""How long it should still take until a batch is read: the pages before it, over the speed of late.
+"""Estimates how long it takes until a batch is read: the pages that come before it, divided by the recent speed.
 
-Here belongs the estimate. Which batches wait and which are at work is Dagster's to say, and comes from the caller.
+Here belongs the estimate. Which batches are waiting and which are running, only Dagster knows: the caller says so.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PACE = """
         coalesce((SELECT avg(page_count) FROM ocr.documents WHERE page_count > 0), 1)
     FROM each
 """
-"""By the seconds in which each backend had something to do: nights without uploads must not make it look slow."""
+"""Speed counts only the seconds in which a backend had work: nights without uploads must not make it look slow."""
 
 
 def pace(warehouse: Warehouse) -> Pace:

@@ -1,7 +1,7 @@
-"""What is kept for how long: page images and transcripts of old recipes. Off unless set; results are never touched.
+"""How long page images and the transcripts of old recipes are kept. Off unless set; results are never touched.
 
-Which recipes are in use is asked of the lake alone: transcripts are the one thing that cannot be made again, and a
-warehouse may be empty, lost or another one.
+Which recipes are in use is decided by the lake alone: transcripts are the one thing that cannot be made again, and the
+warehouse may be empty, lost, or not the one that belongs to this lake.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Asking again for pages that failed: batches of just those documents, named by the time of the request.
+"""Retries: batches of only those documents that have failed pages, named by the time of the request.
 
-Such a batch sorts after what it repeats, so its rows win. Pages that have their text keep it: a transcript is asked
-for again only when it failed for one of the reasons, before the request. What of overlapping retries is brought
-together afterwards is decided in `flow/repeating.py`.
+Such a batch sorts after the one that it repeats, so its rows win. Pages that have their text keep it; a page is read
+again only if it failed for one of the reasons, before the request. How the results of overlapping retries are combined
+is decided in `flow/repeating.py`.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def _failed(lake: Storage, rows: Sequence[tuple[str, str, int]]) -> dict[Upload,
 
 
 def follow_ups(lake: Storage, asked: Sequence[Batch], since: datetime) -> list[Batch]:
-    """The batches listed since then that bring together what these have read and what other retries have (see
-    `flow/repeating.py`). The sensor runs them; a caller may be where there is none."""
+    """The follow-ups listed since then that combine the results of these batches with those of other retries (see
+    `flow/repeating.py`). Where a sensor is running, it runs them too; the caller may be on a machine without one."""
     uploads = {upload for batch in asked for upload in batch.uploads}
     found = (
         batch

@@ -1,7 +1,8 @@
-"""Everything in the lake that knows a document: what a purge removes, and what it looks for again as the proof.
+"""Finds everything in the lake that names a document: what a purge removes, and what it searches again as the proof.
 
-Here belongs the search, which changes nothing. It asks each kind of object and not only today's records of a batch: a
-backfill with another recipe writes those anew, and the transcripts of the earlier page images are named nowhere else.
+Here belongs the search, which changes nothing. It looks at every kind of object, and not only at a batch's present
+records: a backfill with another recipe rewrites those, and then nothing else names the transcripts of the earlier page
+images.
 One look reads every batch list, record of reading, Parquet file (also those that no manifest names: a killed run
 leaves them) and transcript once: some 10 minutes for 100,000 pages on a store that answers 200 requests a second.
 

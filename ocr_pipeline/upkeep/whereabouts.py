@@ -1,4 +1,5 @@
-"""Where is my document: what inbox, batch lists, page images and tables know of an upload. Runs are asked elsewhere."""
+"""Where is my document: what inbox, batch lists, page images and tables know about an upload. Not here: Dagster's runs
+(`runs/history.py`)."""
 
 from __future__ import annotations
 
@@ -50,10 +51,12 @@ class Found:
 
 
 def find(lake: Storage, warehouse: Warehouse, inbox: str, text: str) -> Found:
-    """Documents whose key holds `text`, or whose id it is; also those that only stand in the inbox. `text` may begin
-    before the key, in the lake's own URI: a path that a shell has completed. Exact matches first, at most `MOST`.
-    Capitals and the way an accent is written make no difference (macOS writes it as a sign of its own). Reads all batch
-    lists and lists the inbox."""
+    """Documents whose key contains `text`, or whose id is `text`, including those that are only in the inbox so far.
+
+    `text` may also begin with a part of the lake's URI, as in a path that a shell has completed. Exact matches come
+    first; at most `MOST` are returned. Case makes no difference, nor whether an accent is a character of its own (as
+    macOS writes it). Reads all batch lists and lists the inbox.
+    """
     wanted = _folded(text)
     # in a URI: what begins further left ends before the key, and is in every one
     leftmost = max(0, len(_folded(lake.uri_of(""))) + 1 - len(wanted))

@@ -1,7 +1,7 @@
-"""The deaths of one server, and which of them were only its connection's: the server itself is asked.
+"""The deaths of one server, and which of them turned out to be only lost connections: the server itself is asked.
 
-Here belongs telling a death from a fault on the way there. Not here: what a death means for the server
-(live_backend.py), for a page (failover.py) and for how many pages the server bears (admission.py).
+Here belongs how a dead server is told from a fault on the way to it. Not here: what a death means for the server
+(live_backend.py), for a page (failover.py), and for the number of pages the server is given (admission.py).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Deaths:
         return probed.ok and self.progress.observe(parse_metrics(probed.text), 0, self._clock()).restarted
 
     def record(self) -> None:
-        """Another death; what came of the one before will not be known any more."""
+        """Another death. Whether the one before was real can no longer be found out."""
         self.count += 1
         self._resolve(None)
         self._restarted = asyncio.get_running_loop().create_future()
@@ -92,10 +92,10 @@ class Deaths:
         return death in self._false_alarms
 
     async def evidence_against(self, evidence: Evidence, answer: Answer) -> Evidence | None:
-        """What the death that this answer tells of says against its page; None if the server did not die.
+        """What the death that this answer reports says against its page; None if the server did not die.
 
-        A dead engine says so. Else a page that was alone waits here for the server's return, since a tunnel that is
-        away for a second looks like a death too: a page is not blamed for a death that was none.
+        An engine that died says so in its answer. Otherwise a page that was alone waits here for the server's return: a
+        tunnel that is away for a second looks like a death too, and a page must not be blamed for that.
         """
         if evidence is Evidence.NOT_ALONE or answer.outcome == "engine_dead":
             return evidence

@@ -1,4 +1,5 @@
-"""What a page has been through on the wire, and what follows: where not to ask for how long, and when to give up.
+"""One page's history of transport faults, and what follows from it: which servers to avoid for how long, when to give
+up.
 
 Here belongs the record of one page's transport troubles, pure. Not here: troubles with the text (ladder.py), and the
 health of servers (health.py). The two budgets never mix: nothing here counts as an attempt at quality.
@@ -17,7 +18,7 @@ from ocr_pipeline.records import PageImage, Reason
 FIRST_WAIT = 0.5  # seconds; doubles with each fault of this page on this server
 LONGEST_WAIT = 30.0
 MAX_TIMEOUTS = 3  # of 600 s each, as a rule: a page that is never answered must end
-# What can come of one page for ever while all others are read. So often, it is as good as a refusal.
+# Outcomes that one page may get every time while all other pages are read. After so many it counts as refused.
 PAGE_RELATED = ("http_500", "bad_answer", "engine_error", "answer_too_large", "finish_error", "hung")
 MAX_STRIKES = 3
 MAX_OWN_FAULTS = 6  # exceptions of this program while it asked for one page: some pass (memory), a bug does not

@@ -278,11 +278,11 @@ class LiveBackend:
     # -- death -----------------------------------------------------------------------------------------------------
 
     async def _confirm_death(self, request: PendingRequest, answer: Answer) -> Answer:
-        """A dead engine's 500 is evidence by itself; a lost connection, and an engine's error in other words, need a
-        failing /health beside it.
+        """A 500 of a dead engine is proof by itself. A lost connection, or an engine's error in other words, counts as
+        a death only if /health fails too.
 
-        So does a connection that was lost at once: as a rule it was only stale, but a page that kills a server within
-        a quarter of a second must not pass for that again and again.
+        The same holds for a connection that was lost at once. As a rule it was only stale; but a page that kills a
+        server within a quarter of a second must not be taken for that again and again.
         """
         if request.deaths_at_send == self.deaths.count:  # else it died since the page was sent, and others saw it first
             if not (answer.outcome == "engine_dead" or await self.deaths.confirm()):

@@ -1,10 +1,10 @@
-"""Does anybody else send to a server? To be known before a page can be said to be alone there.
+"""Whether anybody else sends requests to a server: only if not can a page be said to be alone there.
 
 Here belongs what follows from the server's own metrics, pure. Not here: the polling (watch.py), and what a death then
 says against a page (failover.py).
 
-Other runs send to the same server, and no run knows of the others: a page that is alone by one's own count may stand
-beside the page of another run that kills the server.
+Other runs may send to the same server, and no run knows of the others. So a page that is alone by our own count may be
+there together with another run's page, and that one may be what kills the server.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Tenancy:
     metrics_available: bool = True  # it lets us read its /metrics
     shared: bool = False  # pages that are not ours were seen there, or the server never tells
     _empty: bool = False  # the last poll showed no page there, and none was sent since
-    _reserved_since: float | None = None  # none of ours was there since, and no poll showed the server empty
-    _quiet_until: float = 0.0  # the page that the server is kept free for is not sent before
+    _reserved_since: float | None = None  # since then none of ours was there, and no poll showed the server empty
+    _quiet_until: float = 0.0  # the page that the server is kept free for is not sent before this time
     _strangers: int = 0  # polls in a row that showed pages that are not ours
 
     def invalidate(self) -> None:
