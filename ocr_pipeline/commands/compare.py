@@ -34,6 +34,8 @@ def command(recipe_a: str, recipe_b: str, everything: bool, as_json: bool) -> in
             raise click.UsageError(f"no transcripts of recipe {recipe!r}; there are: {listed}")
     found = compare_recipes(lake, recipe_a, recipe_b)
     pages = found.pages if everything else found.changed
+    for error in found.unread:
+        click.echo(f"left out: {printable(error)}", err=True)
     if as_json:
         sums = {one.name: getattr(found, one.name) for one in fields(found) if one.name != "pages"}
         click.echo(json.dumps({"pages": [_said(page) for page in pages], **sums}))

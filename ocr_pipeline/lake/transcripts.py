@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pydantic import TypeAdapter
 
 from ocr_pipeline.lake import json_objects, keys
-from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage
+from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage, Tell, parallel_map
 from ocr_pipeline.records import Transcript
 
 log = logging.getLogger(__name__)
@@ -44,9 +44,17 @@ def write(storage: Storage, transcript: Transcript) -> None:
     storage.write(keys.transcript(transcript.recipe_id, transcript.image_sha256), _TRANSCRIPT.dump_json(transcript))
 
 
-def load(storage: Storage, recipe_id: str) -> Iterator[Transcript]:
-    """Every transcript of one recipe, many reads at once."""
-    found = (info.key for info in storage.list(keys.transcripts(recipe_id)))
-    for key, data in storage.read_many(found):
-        if data is not None:
-            yield parse(key, data)
+def load(storage: Storage, recipe_id: str, tell: Tell) -> Iterator[Transcript]:
+    """Every transcript of one recipe, many reads at once; of one that cannot be read `tell` gets what is wrong."""
+
+    def work(key: str) -> Transcript | None:
+        try:
+            return parse(key, storage.read(key))
+        except ObjectMissing:
+            return None
+        except ObjectUnreadable as error:
+            tell(str(error))
+            return None
+
+    found = parallel_map(work, (info.key for info in storage.list(keys.transcripts(recipe_id))))
+    return (transcript for transcript in found if transcript is not None)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ocr_pipeline.lake import batches, keys, transcripts
-from ocr_pipeline.lake.storage import Storage
+from ocr_pipeline.lake.storage import Storage, Tell
 from ocr_pipeline.ocr.parsing.parse import parse
 from ocr_pipeline.records import PageStatus, Reason, Transcript
-from ocr_pipeline.upkeep.published import columns, manifests
+from ocr_pipeline.upkeep.published import of_each, readable_columns
 
 Place = tuple[str, int]
 """A page: document id and page number."""
@@ -66,6 +66,7 @@ class Comparison:
     mean_agreement_b: float | None
     length_a: int  # characters, over pages on both sides
     length_b: int
+    unread: tuple[str, ...] = ()  # what could not be looked into and is left out: what is wrong, and what to do
 
     @property
     def changed(self) -> tuple[PageDifference, ...]:
@@ -83,9 +84,11 @@ def recipes(lake: Storage) -> dict[str, int]:
 
 def compare_recipes(lake: Storage, recipe_a: str, recipe_b: str) -> Comparison:
     """What changed between two recipes on the pages that both have read."""
-    published = _published(lake)
-    a, b = _pages(lake, recipe_a, published), _pages(lake, recipe_b, published)
-    return compare(a, b, _upload_keys(lake, {document_id for document_id, _ in (*a, *b)}))
+    unread: list[str] = []
+    published = _published(lake, unread.append)
+    a, b = _pages(lake, recipe_a, published, unread.append), _pages(lake, recipe_b, published, unread.append)
+    upload_keys = _upload_keys(lake, {document_id for document_id, _ in (*a, *b)}, unread.append)
+    return replace(compare(a, b, upload_keys), unread=tuple(sorted(set(unread))))
 
 
 def compare(
@@ -126,17 +129,17 @@ def _difference(place: Place, a: PageSide | None, b: PageSide | None, upload_key
     return PageDifference(*where, a, b, overlap(a.text, b.text), same=same)
 
 
-def _upload_keys(lake: Storage, wanted: Collection[str]) -> dict[str, str]:
-    """The keys of these documents, by id, as the batch lists name them that can be read."""
-    listed = (upload.key for batch in batches.load(lake, tell=lambda error: None) for upload in batch.uploads)
+def _upload_keys(lake: Storage, wanted: Collection[str], tell: Tell) -> dict[str, str]:
+    """The keys of these documents, by id, as the batch lists name them."""
+    listed = (upload.key for batch in batches.load(lake, tell=tell) for upload in batch.uploads)
     return {document_id: key for key in listed if (document_id := keys.document_id(key)) in wanted}
 
 
-def _published(lake: Storage) -> dict[str, set[Place]]:
+def _published(lake: Storage, tell: Tell) -> dict[str, set[Place]]:
     """The pages of each image, by its SHA-256."""
     found: dict[str, set[Place]] = {}
-    for manifest in manifests(lake):
-        pages = columns(lake, manifest, "pages", "image_sha256", "document_id", "page_number")
+    names = ("pages", "image_sha256", "document_id", "page_number")
+    for pages in of_each(lake, lambda manifest: readable_columns(lake, manifest, *names, tell=tell), tell=tell):
         if pages is not None:
             for image, *place in zip(*(pages[name].to_pylist() for name in pages.column_names), strict=True):
                 if image is not None:
@@ -144,7 +147,7 @@ def _published(lake: Storage) -> dict[str, set[Place]]:
     return found
 
 
-def _pages(lake: Storage, recipe_id: str, published: Mapping[str, set[Place]]) -> dict[Place, PageSide]:
+def _pages(lake: Storage, recipe_id: str, published: Mapping[str, set[Place]], tell: Tell) -> dict[Place, PageSide]:
     """The newest transcript of each page: of the pages that asked for it, else of pages with the same image.
 
     Which images pages had under a recipe that is no longer published is not known. Pages that have the same image now
@@ -153,7 +156,7 @@ def _pages(lake: Storage, recipe_id: str, published: Mapping[str, set[Place]]) -
     alike = {place: places for places in published.values() if len(places) > 1 for place in places}
     asked: dict[Place, Transcript] = {}
     used: dict[Place, Transcript] = {}
-    for transcript in transcripts.load(lake, recipe_id):
+    for transcript in transcripts.load(lake, recipe_id, tell):
         places = {(attempt.document_id, attempt.page_number) for attempt in transcript.attempts}
         for place in places:
             _keep_newest(asked, place, transcript)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ocr_pipeline.flow.published import FILES_AT_ONCE, Manifest, read_manifest, read_table
 from ocr_pipeline.lake import keys
-from ocr_pipeline.lake.storage import ObjectUnreadable, Storage, parallel_map
+from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage, Tell, parallel_map
 from ocr_pipeline.warehouse import parquet
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.schema import TABLES
@@ -26,7 +26,7 @@ def etags(lake: Storage) -> dict[str, str]:
     return {keys.batch_of_manifest(info.key): info.etag for info in listed}
 
 
-def of_each(lake: Storage, work: Callable[[Manifest], T], tell: Callable[[str], None] | None = None) -> Iterator[T]:
+def of_each(lake: Storage, work: Callable[[Manifest], T], tell: Tell | None = None) -> Iterator[T]:
     """What `work` makes of each published batch, by name; side by side, in threads, with few files held at once.
 
     Raises StorageError or WarehouseError with the key of what cannot be read. With `tell` a batch whose manifest cannot
@@ -46,11 +46,6 @@ def of_each(lake: Storage, work: Callable[[Manifest], T], tell: Callable[[str], 
     return (made for some in parallel_map(one, etags(lake), FILES_AT_ONCE) for made in some)
 
 
-def manifests(lake: Storage) -> Iterator[Manifest]:
-    """The manifest of each published batch, by name. Raises as `of_each` does."""
-    return parallel_map(lambda name: read_manifest(lake, name), etags(lake))
-
-
 def parquet_files(lake: Storage) -> dict[str, str]:
     """The batch of every Parquet file, by key, whether its manifest names the file or not.
 
@@ -65,6 +60,17 @@ def columns(lake: Storage, manifest: Manifest, table: str, *names: str) -> pa.Ta
     if table not in manifest.tables:
         return None
     return read_table(lake, manifest, table, list(names), verified=False).select(list(names))
+
+
+def readable_columns(lake: Storage, manifest: Manifest, table: str, *names: str, tell: Tell) -> pa.Table | None:
+    """`columns`; None too where the file is gone, or cannot be read: `tell` gets what is wrong with it."""
+    try:
+        return columns(lake, manifest, table, *names)
+    except ObjectMissing:
+        return None
+    except (ObjectUnreadable, WarehouseError) as error:
+        tell(str(error))
+        return None
 
 
 def unnamed_columns(lake: Storage, key: str, *names: str) -> pa.Table:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,7 +24,7 @@ from ocr_pipeline.flow import rendered
 from ocr_pipeline.flow.published import FILES_AT_ONCE, Manifest
 from ocr_pipeline.lake import batches, keys, transcripts
 from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage, parallel_map
-from ocr_pipeline.upkeep.published import columns, of_each, parquet_files, unnamed_columns
+from ocr_pipeline.upkeep.published import of_each, parquet_files, readable_columns, unnamed_columns
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 
@@ -128,16 +129,7 @@ class _Published:
 
 def _published(lake: Storage, manifest: Manifest, document_id: str, unread: Unread) -> _Published:
     """Reads each file once. All four: a purge that died has written some of them again."""
-
-    def read(table: str, *names: str) -> pa.Table | None:
-        try:
-            return columns(lake, manifest, table, *names)
-        except ObjectMissing:  # names nothing
-            return None
-        except (ObjectUnreadable, WarehouseError) as error:
-            unread.append(str(error))
-            return None
-
+    read = partial(readable_columns, lake, manifest, tell=unread.append)
     pages = read("pages", "document_id", "image_sha256")
     others = (read(name, "document_id") for name in manifest.tables if name != "pages")
     holds = [_holds(table, document_id) for table in (pages, *others) if table is not None]

@@ -289,14 +289,21 @@ def test_a_document_whose_own_record_or_transcript_cannot_be_read_is_not_purged_
     assert "torn" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["manifest", "transcript"])
-def test_a_comparison_names_what_it_cannot_read(pipeline: Pipeline, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["manifest", "parquet", "transcript", "list"])
+def test_a_comparison_leaves_out_what_it_cannot_read_and_names_it(pipeline: Pipeline, kind: str) -> None:
     batch = pipeline.cut({"a.pdf": numbered(2)})
     pipeline.process(batch)
-    key = keys.manifest(batch.name) if kind == "manifest" else next(iter(pipeline.lake.list(keys.TRANSCRIPTS))).key
+    key = {
+        "manifest": keys.manifest(batch.name),
+        "parquet": read_manifest(pipeline.lake, batch.name).tables["pages"].key,
+        "transcript": next(iter(pipeline.lake.list(keys.TRANSCRIPTS))).key,
+        "list": keys.batch(batch.name),
+    }[kind]
     pipeline.lake.write(key, b"torn")
-    with pytest.raises(StorageError, match=re.escape(key)):
-        compare_recipes(pipeline.lake, "scripted", "scripted")
+    found = compare_recipes(pipeline.lake, "scripted", "scripted")
+    assert found.compared == (1 if kind == "transcript" else 2)
+    (error,) = found.unread
+    assert key in error
 
 
 def tear(pipeline: Pipeline, batch: Batch) -> str:
