@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -74,30 +73,6 @@ def test_a_file_that_is_long_on_its_way_is_copied_where_ctrl_c_ends_it_at_once(t
             file.truncate(size)
     put(Watching(tmp_path / "lake"), [Source(tmp_path / f"{size}.pdf", f"inbox/{size}.pdf") for size in sizes])
     assert [copied_by[size] is threading.main_thread() for size in sizes] == [False, False, True]
-
-
-def test_ctrl_c_during_the_copy_says_what_it_waits_for(tmp_path: Path, sources: list[Source]) -> None:
-    told = threading.Event()
-
-    class Terminal(io.StringIO):
-        def write(self, text: str) -> int:
-            if "stopping" in text:
-                told.set()
-            return super().write(text)
-
-    class Slow(LocalStorage):
-        """The files in flight arrive once the user was told of them; Ctrl-C comes when the first is in flight."""
-
-        def create(self, key: str, data: bytes) -> bool:
-            if key == sources[0].key:
-                os.kill(os.getpid(), signal.SIGINT)
-            assert told.wait(20)
-            return super().create(key, data)
-
-    console = Console(file=Terminal())
-    with pytest.raises(KeyboardInterrupt):
-        _put(Slow(tmp_path / "lake"), Found(sources), console)
-    assert told.is_set()
 
 
 def test_files_of_every_size_arrive_and_one_that_is_gone_fails_alone(
