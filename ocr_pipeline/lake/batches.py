@@ -19,6 +19,8 @@ MEND = (
     "then cut into a batch anew, and a retry has to be asked for again"
 )
 
+FIRST_YEAR = 1969  # 1970 began in it, west of Greenwich
+
 _BATCH = TypeAdapter(Batch)
 
 
@@ -48,9 +50,22 @@ def dump(batch: Batch) -> bytes:
 def parse(name: str, data: bytes) -> Batch:
     """The batch list `name`, which has these bytes. Raises ObjectUnreadable."""
     batch = json_objects.parse(_BATCH, keys.batch(name), data, MEND)
-    if batch.name != name:
-        raise ObjectUnreadable(f"{keys.batch(name)} is the list of batch {batch.name}, not its own: {MEND}")
+    if (fault := _fault(batch, name)) is not None:
+        raise ObjectUnreadable(f"{keys.batch(name)} {fault}: {MEND}")
     return batch
+
+
+def _fault(batch: Batch, name: str) -> str | None:
+    """Why these cannot be the bytes that were written for `name`, though they are a list: people restore by hand."""
+    if batch.name != name:
+        return f"is the list of batch {batch.name}, not its own"
+    uploads = (*batch.uploads, *batch.gone)
+    times = [upload.last_modified for upload in uploads] + ([batch.created_at] if batch.created_at else [])
+    if any(time.tzinfo is None or time.year < FIRST_YEAR for time in times):
+        return "has a time without a time zone, or before 1970"
+    if any(not 0 <= upload.size < 2**63 for upload in uploads):
+        return "has an upload of an impossible size"
+    return None
 
 
 def objects(storage: Storage, since: datetime | None = None) -> Iterator[tuple[str, ObjectInfo]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from ocr_pipeline.lake import batches, planner
+from ocr_pipeline.lake import batches, keys, planner
+from ocr_pipeline.lake.batch_index import BatchIndex
 from ocr_pipeline.lake.opening import open_storage
 from ocr_pipeline.lake.storage import ObjectUnreadable, Storage
 from ocr_pipeline.records import Batch, Upload
@@ -59,6 +61,30 @@ def test_a_list_under_the_name_of_another_batch_is_not_taken_for_its_own(tmp_pat
     assert told == [f"batches/{a}.json is the list of batch {b}, not its own: {batches.MEND}"]
     with pytest.raises(ObjectUnreadable):
         list(batches.load(storage))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("last_modified", "2026-11-26T12:00:00", "a time without a time zone"),
+        ("last_modified", "0001-01-01T00:00:00+14:00", "before 1970"),
+        ("size", 2**70, "an impossible size"),
+        ("size", -1, "an impossible size"),
+    ],
+)
+def test_a_list_that_was_restored_by_hand_and_cannot_be_right_is_told_with_its_key(
+    tmp_path: Path, field: str, value: object, said: str
+) -> None:
+    storage = lake(tmp_path / "lake", (upload("a", 1),), (upload("b", 2),))
+    b, a = batches.names(storage)
+    content = json.loads(storage.read(keys.batch(a)))
+    content["uploads"][0][field] = value
+    storage.write(keys.batch(a), json.dumps(content).encode())
+    with BatchIndex(storage, tmp_path / "index") as index:
+        assert index.refresh()
+        assert [known.lists for known in index.in_order("inbox/")] == [(b,)]
+        assert said in index.unreadable[a]
+        assert keys.batch(a) in index.unreadable[a]
 
 
 def test_as_many_batches_as_are_enough_are_not_read(tmp_path: Path) -> None:
