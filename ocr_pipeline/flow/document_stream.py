@@ -23,7 +23,14 @@ from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.flow.rendering import ranges
 from ocr_pipeline.flow.repeating import NOTHING, Kept
 from ocr_pipeline.lake import keys, transcripts
-from ocr_pipeline.lake.storage import ObjectMissing, ObjectTooLarge, ObjectUnreadable, StorageError, parallel_map
+from ocr_pipeline.lake.storage import (
+    ObjectForbidden,
+    ObjectMissing,
+    ObjectTooLarge,
+    ObjectUnreadable,
+    StorageError,
+    parallel_map,
+)
 from ocr_pipeline.ocr.parsing.parse import parse
 from ocr_pipeline.ocr.quality.soundness import sound_layer
 from ocr_pipeline.pdf import renderer as pdf
@@ -336,6 +343,8 @@ def _drawn_before(run: BatchRun, document_id: str) -> tuple[RenderedDocument | N
     """What an earlier run of the batch has drawn; or why nobody can tell, though one has."""
     try:
         return rendered.read(run.storage, run.batch.name, document_id), None
+    except ObjectForbidden:  # it may be sound
+        raise
     except ObjectUnreadable as error:
         return None, error
 

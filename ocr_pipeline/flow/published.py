@@ -22,7 +22,7 @@ from ocr_pipeline.flow import documents
 from ocr_pipeline.flow.memory import limit_retained_memory
 from ocr_pipeline.flow.results import PIECE, pieces
 from ocr_pipeline.lake import deletions, json_objects, keys
-from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage
+from ocr_pipeline.lake.storage import ObjectForbidden, ObjectMissing, ObjectUnreadable, Storage
 from ocr_pipeline.records import Batch, Deletion, Document, DocumentResult
 from ocr_pipeline.warehouse import parquet
 from ocr_pipeline.warehouse.errors import NotAsPublished, WarehouseError
@@ -202,6 +202,8 @@ def _day(lake: Storage, batch: Batch) -> date:
     out of the list. Two folders would hold the same rows twice."""
     try:
         standing = read_manifest(lake, batch.name).tables.values()
+    except ObjectForbidden:  # it may be sound
+        raise
     except (ObjectMissing, ObjectUnreadable, WarehouseError):  # none yet; or broken: publishing again mends it
         return documents.ingest_date(batch)
     days = [place[1] for file in standing if (place := keys.parse_table(file.key))]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pydantic import TypeAdapter
 
 from ocr_pipeline.lake import json_objects, keys
-from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage
+from ocr_pipeline.lake.storage import ObjectForbidden, ObjectMissing, ObjectUnreadable, Storage
 from ocr_pipeline.records import PageAttempt, Reason, Transcript
 
 
@@ -58,6 +58,8 @@ def read_sound(storage: Storage, batch: str, document_id: str) -> Reading | None
     """The record, None where there is none or it is broken: for a run that writes it anew."""
     try:
         return read(storage, batch, document_id)
+    except ObjectForbidden:  # it may be sound
+        raise
     except ObjectUnreadable:
         return None
 

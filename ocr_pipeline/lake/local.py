@@ -27,6 +27,7 @@ from ocr_pipeline.lake.source_file import open_source
 from ocr_pipeline.lake.storage import (
     KeyBlocked,
     KeyRefused,
+    ObjectForbidden,
     ObjectInfo,
     ObjectMissing,
     ObjectTooLarge,
@@ -208,7 +209,7 @@ class LocalStorage(Storage):
         except OSError as error:
             if error.errno in (errno.ENXIO, errno.EISDIR):
                 raise ObjectMissing(self.uri_of(key)) from None
-            raise _storage_error(error, path, ObjectUnreadable if error.errno in _OF_ONE else StorageError) from error
+            raise _storage_error(error, path, _kind(error)) from error
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise ObjectMissing(self.uri_of(key))
@@ -295,9 +296,8 @@ class LocalStorage(Storage):
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            kind = ObjectUnreadable if error.errno in _OF_ONE else StorageError
-            failure = _storage_error(error, os.path.join(self.root, os.fsdecode(folder)), kind)
-            if tell is None or prefix.startswith(folder) or kind is StorageError:
+            failure = _storage_error(error, os.path.join(self.root, os.fsdecode(folder)), _kind(error))
+            if tell is None or prefix.startswith(folder) or error.errno not in _OF_ONE:
                 raise failure from error
             tell(str(failure))
             return
@@ -421,6 +421,13 @@ def _info(key: str, status: os.stat_result) -> ObjectInfo:
 def _time(nanoseconds: int) -> datetime:
     seconds, rest = divmod(nanoseconds, 10**9)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
+
+
+def _kind(error: OSError) -> type[StorageError]:
+    """What an error at opening one file or folder is."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return ObjectForbidden
+    return ObjectUnreadable if error.errno in _OF_ONE else StorageError
 
 
 def _storage_error(error: OSError, path: str, kind: type[StorageError] = StorageError) -> StorageError:

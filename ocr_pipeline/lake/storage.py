@@ -59,8 +59,12 @@ class ObjectTooLarge(StorageError):
 
 
 class ObjectUnreadable(StorageError):
-    """The object is there and cannot be read: its bytes are not what was written, the disk fails at them, or rights
-    lack. Others may well be sound."""
+    """The object is there and cannot be read: its bytes are not what was written, or the disk fails at them. Others may
+    well be sound."""
+
+
+class ObjectForbidden(ObjectUnreadable):
+    """This user lacks the right to read the object. Its bytes may be sound: nothing is to be made in its place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pydantic import TypeAdapter
 
 from ocr_pipeline.lake import json_objects, keys
-from ocr_pipeline.lake.storage import ObjectMissing, ObjectUnreadable, Storage, Tell, parallel_map
+from ocr_pipeline.lake.storage import ObjectForbidden, ObjectMissing, ObjectUnreadable, Storage, Tell, parallel_map
 from ocr_pipeline.records import Transcript
 
 log = logging.getLogger(__name__)
@@ -26,9 +26,14 @@ def read(storage: Storage, recipe_id: str, image_sha256: str) -> Transcript | No
 
 
 def read_sound(storage: Storage, recipe_id: str, image_sha256: str) -> Transcript | None:
-    """The transcript, None where there is none or it is broken: for a run that reads the page and writes it anew."""
+    """The transcript, None where there is none or it is broken: for a run that reads the page and writes it anew.
+
+    Raises ObjectForbidden: it may be sound.
+    """
     try:
         return read(storage, recipe_id, image_sha256)
+    except ObjectForbidden:
+        raise
     except ObjectUnreadable as error:
         log.warning("a page is read again: %s", error)
         return None

@@ -82,7 +82,10 @@ def _without(transcript: Transcript, document_id: str) -> Transcript:
 def _forget_who_asked(lake: Storage, batch_name: str, other: str, document_id: str) -> None:
     """Another document's record repeats the shared transcripts, and with them who asked. A broken one that names the
     document is found again afterwards."""
-    record = reading.read_sound(lake, batch_name, other)
+    try:
+        record = reading.read(lake, batch_name, other)
+    except ObjectUnreadable:
+        return
     if record is None:
         return
     pages = tuple(

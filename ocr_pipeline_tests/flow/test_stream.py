@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 
 from ocr_pipeline import checks
-from ocr_pipeline.flow import rendered
+from ocr_pipeline.flow import reading, rendered
 from ocr_pipeline.flow.batch_run import StreamOptions
 from ocr_pipeline.flow.published import publish, read_manifest
 from ocr_pipeline.flow.results import NotMade
 from ocr_pipeline.flow.service import OcrService
-from ocr_pipeline.lake import batches, deletions, keys, planner
+from ocr_pipeline.lake import batches, deletions, keys, planner, transcripts
 from ocr_pipeline.lake.opening import open_storage
-from ocr_pipeline.lake.storage import ObjectUnreadable, Storage, StorageError
+from ocr_pipeline.lake.storage import ObjectForbidden, ObjectUnreadable, Storage, StorageError
 from ocr_pipeline.records import Batch, Deletion, DocumentResult, PageImage, PageStatus, Reason, Transcript, Upload
 from ocr_pipeline_tests.flow.doubles import Answer, ScriptedTranscriber
 from ocr_pipeline_tests.flow.rows import attempts, rows
@@ -122,6 +122,19 @@ def test_a_record_of_drawing_or_a_transcript_that_is_broken_is_made_anew_and_sto
     assert transcriber.asked.total() - asked == (1 if kind == "transcript" else 0)
     assert lake.read(key) != b""
     assert texts() == before
+
+
+def test_a_record_or_transcript_that_this_user_may_not_read_is_not_taken_for_broken(bound_by_rights: Path) -> None:
+    lake = open_storage(str(bound_by_rights / "lake"))
+    for key, read in (
+        (keys.reading("batch", "document"), lambda: reading.read_sound(lake, "batch", "document")),
+        (keys.transcript("recipe", "image"), lambda: transcripts.read_sound(lake, "recipe", "image")),
+    ):
+        lake.write(key, b"torn")
+        assert read() is None
+        Path(lake.uri_of(key)).chmod(0)
+        with pytest.raises(ObjectForbidden, match=f"{re.escape(key)}: Permission denied; give this user the right"):
+            read()
 
 
 def test_a_broken_record_of_drawing_ends_the_run_where_its_upload_is_gone_and_nothing_else_has_its_pages(
