@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ocr_pipeline.commands import interrupts
+from ocr_pipeline.commands import interrupts, streams
 
 COMMANDS = {
     "ingest": "Put PDFs into the inbox and take them all the way to the tables.",
@@ -92,9 +92,11 @@ def main() -> None:
     """Entry point. Exit codes: 0 fine, 1 something failed and is listed, 2 usage or configuration, 130 Ctrl-C."""
     from pydantic import ValidationError
 
+    streams.prepare()
     interrupts.watch()
     try:
         code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Abort:
         code = interrupts.CODE
     except click.ClickException as error:
@@ -110,7 +112,6 @@ def main() -> None:
         code = interrupts.CODE
     except Exception as error:
         code = _exit_code_of(error)
-    sys.stdout.flush()
     sys.exit(code if isinstance(code, int) else 0)
 
 

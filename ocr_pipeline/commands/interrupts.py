@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -41,4 +42,7 @@ def _read_one(signals: int) -> None:
 
 
 def _say(text: str) -> None:
-    os.write(2, f"\n{text}\n".encode())
+    """On stderr, if it can be written at once: a pipe that is full, or that nobody reads, must not prevent the end."""
+    with contextlib.suppress(OSError):
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, f"\n{text}\n".encode())
