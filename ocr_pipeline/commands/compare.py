@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from ocr_pipeline import wiring
+from ocr_pipeline.commands.counted import counted
 from ocr_pipeline.commands.terminal import terminal
 from ocr_pipeline.printable import printable
 from ocr_pipeline.settings import Settings
@@ -30,7 +31,7 @@ def command(recipe_a: str, recipe_b: str, everything: bool, as_json: bool) -> in
     known = recipes(lake)
     for recipe in (recipe_a, recipe_b):
         if recipe not in known:
-            listed = ", ".join(f"{name} ({count} pages)" for name, count in sorted(known.items())) or "none"
+            listed = ", ".join(f"{name} ({counted(count, 'page')})" for name, count in sorted(known.items())) or "none"
             raise click.UsageError(f"no transcripts of recipe {recipe!r}; there are: {listed}")
     found = compare_recipes(lake, recipe_a, recipe_b)
     pages = found.pages if everything else found.changed
@@ -59,7 +60,8 @@ def command(recipe_a: str, recipe_b: str, everything: bool, as_json: bool) -> in
             )
     console.print(table)
     console.print(
-        f"\n{found.compared} pages in both, {found.same} the same, {found.mended} mended, {found.broken} broken; "
+        f"\n{counted(found.compared, 'page')} in both, {found.same} the same, "
+        f"{found.mended} mended, {found.broken} broken; "
         f"{found.only_a} only in a, {found.only_b} only in b; mean agreement with the text layer "
         f"{_number(found.mean_agreement_a)} and {_number(found.mean_agreement_b)}; characters {found.length_a} and "
         f"{found.length_b}"

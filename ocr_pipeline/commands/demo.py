@@ -58,14 +58,16 @@ def _what_next(console: Console, settings: Settings) -> None:
     lake = settings.lake
     query = "SELECT source_uri, page_count, status FROM ocr.documents"
     question = f'import duckdb; duckdb.connect("{settings.warehouse}", read_only=True).sql("{query}").show()'
+    markdown, tables = f"{lake}/markdown/{settings.inbox}samples/", f"{lake}/tables/"
+    width = max(map(len, (markdown, tables, settings.warehouse)))
     console.print(
         f"""
 All samples ended as they should; encrypted.pdf, damaged.pdf and not-really-a-pdf.pdf are meant to be rejected.
 
 Look at
-  {lake}/markdown/{settings.inbox}samples/   one .md file per document
-  {lake}/tables/                  Parquet, one file per table and batch
-  {settings.warehouse}            the tables, for example:
+  {markdown:{width}}   one .md file per document
+  {tables:{width}}   Parquet, one file per table and batch
+  {settings.warehouse:{width}}   the tables, for example:
       {_python()} -c '{question}'
 Then
   make review                         the pages beside their images, in a browser

@@ -68,7 +68,7 @@ def ingest(settings: Settings, found: Found, console: Console) -> Summary:
     if not found.sources and not found.not_taken:
         console.print("there is no PDF in these paths", highlight=False)
     for kind, count in found.left_alone.items():
-        console.print(f"{count} {kind} were left alone", highlight=False)
+        console.print(f"left alone: {kind}: {count}", highlight=False)
     if not poppler_installed():
         console.print("poppler is not installed: pages are drawn by PDFium alone (apt install poppler-utils)")
 

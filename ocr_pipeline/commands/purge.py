@@ -12,6 +12,7 @@ import click
 import dagster as dg
 
 from ocr_pipeline import wiring
+from ocr_pipeline.commands.counted import counted
 from ocr_pipeline.commands.terminal import WAIT_SECONDS, say_wait, terminal
 from ocr_pipeline.intake import cutting
 from ocr_pipeline.lake.batch_index import BatchIndex
@@ -75,8 +76,9 @@ def command(key: str, yes: bool, as_json: bool) -> int:
     else:
         terminal().print(
             f"{done.document_id}: {done.rows.documents} document, {done.rows.pages} page, {done.rows.regions} region "
-            f"and {done.rows.attempts} attempt rows, {done.objects} objects; {done.parquet_files} Parquet files "
-            f"written again; runs forgotten in Dagster: {runs}; found afterwards{where}: "
+            f"and {done.rows.attempts} attempt rows, {counted(done.objects, 'object')}; "
+            f"{counted(done.parquet_files, 'Parquet file')} written again; "
+            f"runs forgotten in Dagster: {runs}; found afterwards{where}: "
             f"{', '.join(done.left) or 'nothing'}",
             markup=False,
         )

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from ocr_pipeline import wiring
+from ocr_pipeline.commands.counted import counted
 from ocr_pipeline.commands.terminal import terminal
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.rebuild import rebuild_warehouse
@@ -44,8 +45,9 @@ def command(as_json: bool, force: bool) -> int:
         click.echo(json.dumps(asdict(counts)))
     else:
         terminal().print(
-            f"{counts.batches} batches: {counts.documents} documents, {counts.pages} pages, {counts.regions} regions, "
-            f"{counts.attempts} attempts"
+            f"{counted(counts.batches, 'batch')}: {counted(counts.documents, 'document')}, "
+            f"{counted(counts.pages, 'page')}, {counted(counts.regions, 'region')}, "
+            f"{counted(counts.attempts, 'attempt')}"
         )
     for name in counts.missing_batches:
         err.print(

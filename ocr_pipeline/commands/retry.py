@@ -11,6 +11,7 @@ import click
 import dagster as dg
 
 from ocr_pipeline import wiring
+from ocr_pipeline.commands.counted import counted
 from ocr_pipeline.commands.display import Display
 from ocr_pipeline.commands.running import RunFailed, run_batches
 from ocr_pipeline.commands.summary import Summary, show, summarise
@@ -38,7 +39,15 @@ class _Age(click.ParamType[timedelta]):
 
 
 @click.command("retry")
-@click.option("--reason", "reasons", multiple=True, required=True, type=click.Choice([*map(str, REASONS)]))
+@click.option(
+    "--reason",
+    "reasons",
+    multiple=True,
+    required=True,
+    type=click.Choice([*map(str, REASONS)]),
+    metavar="REASON",
+    help="As `ocr.failed_pages` and the README list them; may be given several times.",
+)
 @click.option("--since", type=_Age(), help="Only what failed this long ago or less: 30m, 12h, 7d, 2w.")
 @click.option("--leave-to-sensor", is_flag=True, help="Only write the batch lists; the running sensor does the rest.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
@@ -63,10 +72,13 @@ def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: 
         intake=lambda: cutting.intake_lock(settings.data),
     )
     err = terminal(stderr=True)
-    err.print(f"{plan.pages} pages of {plan.documents} documents are asked again, in {len(plan.batches)} batches")
+    err.print(
+        f"asked again: {counted(plan.pages, 'page')} of {counted(plan.documents, 'document')}, "
+        f"in {counted(len(plan.batches), 'batch')}"
+    )
     if plan.gone:
         err.print(
-            f"{plan.gone} documents left out: their upload was replaced or deleted, or it or its batch list "
+            f"left out: {counted(plan.gone, 'document')} whose upload was replaced or deleted, or it or its batch list "
             "cannot be read"
         )
     if leave_to_sensor or not plan.batches:

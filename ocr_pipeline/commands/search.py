@@ -9,6 +9,7 @@ import click
 from rich.text import Text
 
 from ocr_pipeline import wiring
+from ocr_pipeline.commands.counted import counted
 from ocr_pipeline.commands.terminal import WAIT_SECONDS, terminal
 from ocr_pipeline.printable import printable
 from ocr_pipeline.settings import Settings
@@ -34,7 +35,7 @@ def command(words: tuple[str, ...], limit: int, build_index: bool, as_json: bool
     warehouse = wiring.warehouse(settings, WAIT_SECONDS)
     if build_index:
         pages = build_search_index(warehouse)
-        click.echo(f"the full-text index knows {pages} pages", err=True)
+        click.echo(f"the full-text index knows {counted(pages, 'page')}", err=True)
         if not words:
             return 0
     hits = search(warehouse, words, limit)

@@ -10,6 +10,7 @@ import dagster as dg
 from dagster import DagsterRunStatus
 
 from ocr_pipeline import wiring
+from ocr_pipeline.commands.counted import counted
 from ocr_pipeline.commands.terminal import WAIT_SECONDS, terminal
 from ocr_pipeline.lake import batches
 from ocr_pipeline.printable import printable
@@ -124,7 +125,7 @@ def _line(entry: dict[str, Any]) -> str:
     if entry["pages"] is not None or entry["pages_done"]:
         drawn = " drawn" if stage is Stage.PAGES else ""
         parts.append(f"{entry['pages_done']} of {entry['pages'] if entry['pages'] is not None else '?'} pages{drawn}")
-    parts += [f"{count} pages {reason}" for reason, count in entry["reasons"].items()]
+    parts += [f"{counted(count, 'page')} {reason}" for reason, count in entry["reasons"].items()]
     if entry["batch"]:
         parts.append(f"batch {entry['batch']}")
     if entry["run"]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ocr_pipeline.commands.counted import counted
 from ocr_pipeline.printable import printable
 from ocr_pipeline.records import DocumentResult, DocumentStatus, PageStatus, Reason
 
@@ -85,6 +86,21 @@ def summarise(
 
 def show(summary: Summary, console: Console) -> None:
     """The table of documents for people, then the totals; all failures are in it even when it is cut."""
+    if summary.results:
+        _show_documents(summary, console)
+    totals = ", ".join(f"{count} {status}" for status, count in summary.by_status.items()) or "none"
+    console.print(
+        f"{counted(summary.documents, 'document')}, {counted(summary.pages, 'page')}: {totals}; {summary.seconds:.1f} s"
+    )
+    if summary.failed:
+        console.print(f"[red]{len(summary.failed)} failed or rejected:[/]")
+        for entry in summary.failed:
+            where = f" page {entry['page']}" if entry["page"] is not None else ""
+            line = f"  {printable(entry['source'])}{where}: {entry['reason']}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_documents(summary: Summary, console: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("document", overflow="fold")
     columns = [name for name in COLUMNS if console.width >= WIDE or name not in ONLY_WIDE]
@@ -99,14 +115,7 @@ def show(summary: Summary, console: Console) -> None:
     console.print(table)
     if len(ordered) > SHOWN:
         console.print(f"… and {len(ordered) - SHOWN} more, all ok or listed below")
-    totals = ", ".join(f"{count} {status}" for status, count in summary.by_status.items()) or "none"
-    console.print(f"\n{summary.documents} documents, {summary.pages} pages: {totals}; {summary.seconds:.1f} s")
-    if summary.failed:
-        console.print(f"[red]{len(summary.failed)} failed or rejected:[/]")
-        for entry in summary.failed:
-            where = f" page {entry['page']}" if entry["page"] is not None else ""
-            line = f"  {printable(entry['source'])}{where}: {entry['reason']}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print()
 
 
 def _cells(result: DocumentResult) -> dict[str, str]:

@@ -48,7 +48,7 @@ def test_a_folder_is_accounted_for_page_by_page_and_failures_are_listed(data: Pa
     assert (said["documents"], said["pages"], said["by_status"]) == (5, 7, {"blank": 1, "ok": 6})
     reasons = {entry["source"].rsplit("/", 1)[-1]: (entry["page"], entry["reason"]) for entry in said["failed"]}
     assert reasons == {"broken.pdf": (None, "damaged"), "fake.pdf": (None, "not_a_pdf")}
-    assert "1 files that are not PDFs were left alone" in err
+    assert "left alone: files that are not PDFs: 1" in err
     sources = {row[0] for row in _sources(data)}
     assert f'{data}/lake/inbox/my papers/sub ü/it\'s "so"\nlong.pdf' in sources
 
@@ -153,7 +153,7 @@ def test_a_file_that_cannot_be_taken_is_a_failure_and_the_rest_goes_on(data: Pat
         "gone.pdf": (None, "missing"),
         "caf\\xe9.pdf": (None, "bad_name"),
     }
-    assert "1 hidden files and folders were left alone" in err
+    assert "left alone: hidden files and folders: 1" in err
 
 
 def test_a_folder_that_holds_the_data_may_be_ingested_again_and_again(data: Path, tmp_path: Path) -> None:
