@@ -20,7 +20,7 @@ from ocr_pipeline.ocr.fleet.health import BreakerRules, Condition
 from ocr_pipeline.ocr.fleet.hedging import InFlight, hedges
 from ocr_pipeline.ocr.fleet.live_backend import LiveBackend
 from ocr_pipeline.ocr.fleet.page_task import PageTask
-from ocr_pipeline.ocr.fleet.routing import Choice, DocumentView, choose
+from ocr_pipeline.ocr.fleet.routing import BackendState, Choice, DocumentView, choose
 from ocr_pipeline.ocr.fleet.watch import Watch, WatchRules
 from ocr_pipeline.ocr.vllm.backends import Rules
 from ocr_pipeline.records import Reason
@@ -179,45 +179,63 @@ class Dispatcher:
         So a free slot of the small card goes to a small document that waits, before it goes to the overflow of a
         large one; and no slot idles while a page waits.
         """
-        states = [backend.state() for backend in self._backends]
-        if not self._queue or not any(state.has_room for state in states):
+        if not self._queue or not _have_room(self._states()):
             return
         waiting = list(self._queue.in_order())
         in_flight = self._in_flight_by_document()
         for only_at_home, shares_lifted in ((True, False), (False, False), (False, True)):
-            left: list[PageTask] = []
-            no_slot: set[tuple[str, bool]] = set()  # documents whose fresh pages found none since the last change
-            for ahead, page_task in enumerate(waiting):
-                kind = (page_task.document_id, page_task.urgent)
-                if page_task.is_fresh and kind in no_slot:
-                    left.append(page_task)
-                    continue
-                document = DocumentView(
-                    pages=page_task.image.pages_in_document,
-                    in_flight=in_flight[page_task.document_id],
-                    shares_lifted=shares_lifted,
-                    open_documents=len(self._documents),
-                    documents_today=self._documents_today,
-                )
-                try:
-                    choices = choose(page_task.view(now, ahead), document, states, self._rules)
-                except Exception as error:  # this page's trouble alone
-                    self._fail([page_task], error)
-                    continue
-                best = choices[0] if choices else None
-                if best is None or (only_at_home and not best.at_home and not page_task.urgent):
-                    left.append(page_task)
-                    if page_task.is_fresh:
-                        no_slot.add(kind)
-                    continue
-                page_task.send(self._by_name[best.backend], best)
-                self._queue.take(page_task)
-                in_flight[page_task.document_id][best.backend] += 1
-                states = [backend.state() for backend in self._backends]
-                no_slot.clear()
-                if not any(state.has_room for state in states):
-                    return
-            waiting = left
+            waiting = self._place(waiting, in_flight, now, only_at_home=only_at_home, shares_lifted=shares_lifted)
+            if not _have_room(self._states()):
+                return
+
+    def _place(
+        self,
+        waiting: Sequence[PageTask],
+        in_flight: Mapping[str, Counter[str]],
+        now: float,
+        *,
+        only_at_home: bool,
+        shares_lifted: bool,
+    ) -> list[PageTask]:
+        """Sends those of the pages that can go now, in their order, until no server has room; returns those that
+        cannot. `only_at_home`: only to the server that the rules name."""
+        states = self._states()
+        left: list[PageTask] = []
+        no_slot: set[tuple[str, bool]] = set()  # documents whose fresh pages found none since the last change
+        for ahead, page_task in enumerate(waiting):
+            kind = (page_task.document_id, page_task.urgent)
+            if page_task.is_fresh and kind in no_slot:
+                left.append(page_task)
+                continue
+            document = DocumentView(
+                pages=page_task.image.pages_in_document,
+                in_flight=in_flight[page_task.document_id],
+                shares_lifted=shares_lifted,
+                open_documents=len(self._documents),
+                documents_today=self._documents_today,
+            )
+            try:
+                choices = choose(page_task.view(now, ahead), document, states, self._rules)
+            except Exception as error:  # this page's trouble alone
+                self._fail([page_task], error)
+                continue
+            best = choices[0] if choices else None
+            if best is None or (only_at_home and not best.at_home and not page_task.urgent):
+                left.append(page_task)
+                if page_task.is_fresh:
+                    no_slot.add(kind)
+                continue
+            page_task.send(self._by_name[best.backend], best)
+            self._queue.take(page_task)
+            in_flight[page_task.document_id][best.backend] += 1
+            states = self._states()
+            no_slot.clear()
+            if not _have_room(states):
+                break
+        return left
+
+    def _states(self) -> list[BackendState]:
+        return [backend.state() for backend in self._backends]
 
     def _in_flight_by_document(self) -> Mapping[str, Counter[str]]:
         counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -336,6 +354,9 @@ class Dispatcher:
                     not_on=frozenset(page_task.history.avoided(now)),
                 )
             )
-        states = [backend.state() for backend in self._backends]
-        for hedge in hedges(seen, states, backlog=bool(self._queue)):
+        for hedge in hedges(seen, self._states(), backlog=bool(self._queue)):
             late[hedge.page].hedge(self._by_name[hedge.backend], Choice(hedge.backend, hedge.reason))
+
+
+def _have_room(states: Sequence[BackendState]) -> bool:
+    return any(state.has_room for state in states)
