@@ -19,7 +19,7 @@ from ocr_pipeline.lake.batch_index import BatchIndex
 from ocr_pipeline.printable import printable
 from ocr_pipeline.runs import claims, forgetting, history, instance, reaping
 from ocr_pipeline.settings import Settings
-from ocr_pipeline.upkeep.purge import purge
+from ocr_pipeline.upkeep.purge import Purged, purge
 from ocr_pipeline.upkeep.traces import traces
 from ocr_pipeline.warehouse.compact import compact
 from ocr_pipeline.warehouse.purge import check_ready
@@ -74,18 +74,21 @@ def command(key: str, yes: bool, as_json: bool) -> int:
     elif not found.found and not any(asdict(done.rows).values()):
         terminal().print(f"nothing of {key!r} was there{where}", markup=False)
     else:
-        terminal().print(
-            f"{done.document_id}: {done.rows.documents} document, {done.rows.pages} page, {done.rows.regions} region "
-            f"and {done.rows.attempts} attempt rows, {counted(done.objects, 'object')}; "
-            f"{counted(done.parquet_files, 'Parquet file')} written again; "
-            f"runs forgotten in Dagster: {runs}; found afterwards{where}: "
-            f"{', '.join(done.left) or 'nothing'}",
-            markup=False,
-        )
+        terminal().print(_in_words(done, runs, where), markup=False)
     if not as_json:
         for error in done.unread:
             click.echo(f"not looked into, purge again once it is mended: {printable(error)}", err=True)
     return 1 if done.left or done.unread else 0
+
+
+def _in_words(done: Purged, runs: int, where: str) -> str:
+    return (
+        f"{done.document_id}: {done.rows.documents} document, {done.rows.pages} page, {done.rows.regions} region "
+        f"and {done.rows.attempts} attempt rows, {counted(done.objects, 'object')}; "
+        f"{counted(done.parquet_files, 'Parquet file')} written again; "
+        f"runs forgotten in Dagster: {runs}; found afterwards{where}: "
+        f"{', '.join(done.left) or 'nothing'}"
+    )
 
 
 @contextmanager

@@ -122,9 +122,7 @@ def load_rows(
         f"SELECT document_id, uploaded_at, reason, batch, deleted_at FROM {source['documents']}"
     ).fetchall()
     incoming: dict[str, Rank] = {key: (time, reason not in NOT_FOUND, of) for key, time, reason, of, _ in rows}
-    if batch is not None and any(of_batch != batch for _, _, of_batch in incoming.values()):
-        found = sorted({of_batch for _, _, of_batch in incoming.values()} - {batch})
-        raise WarehouseError(f"batch {batch}: its documents are of the batch {', '.join(found)}")
+    _check_batch(batch, incoming)
     add_marks(connection, {key: at for key, _, _, _, at in rows if at is not None}, name["deletions"])
 
     winners, replaced = outcome(incoming, _ranks(connection, name["documents"], list(incoming)))
@@ -135,28 +133,30 @@ def load_rows(
             )
     written = dict.fromkeys(TABLES, 0)
     if winners:
-        written["documents"] = count(
-            connection,
-            f"""
-            INSERT INTO {name["documents"]} BY NAME
-            SELECT d.* REPLACE (m.deleted_at AS deleted_at)
-            FROM {source["documents"]} d
-            LEFT JOIN {name["deletions"]} m ON m.document_id = d.document_id AND {_HIDES}
-            WHERE d.document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))
-            """,
-            [winners],
-        )
-        for table in ("pages", "regions"):
-            written[table] = count(
-                connection,
-                f"""
-                INSERT INTO {name[table]} BY NAME
-                SELECT * FROM {source[table]} WHERE document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))
-                """,
-                [winners],
-            )
+        written |= {table: _insert(connection, table, source[table], name, winners) for table in DOCUMENT_TABLES}
     written["attempts"] = _add_attempts(connection, name["attempts"], source["attempts"], list(incoming))
     return LoadCounts(**written, replaced=len(replaced), outranked=len(incoming) - len(winners))
+
+
+def _check_batch(batch: str | None, incoming: Mapping[str, Rank]) -> None:
+    """Raises WarehouseError where a document is of another batch; None: any batch will do."""
+    others = {of_batch for _, _, of_batch in incoming.values()} - {batch}
+    if batch is not None and others:
+        raise WarehouseError(f"batch {batch}: its documents are of the batch {', '.join(sorted(others))}")
+
+
+def _insert(
+    connection: duckdb.DuckDBPyConnection, table: str, source: str, name: Mapping[str, str], document_ids: list[str]
+) -> int:
+    """Inserts the table's rows of these documents; a document that a deletion hides gets its time. Returns how many."""
+    rows = f"SELECT d.* FROM {source} d"
+    if table == "documents":
+        rows = f"""
+            SELECT d.* REPLACE (m.deleted_at AS deleted_at)
+            FROM {source} d LEFT JOIN {name["deletions"]} m ON m.document_id = d.document_id AND {_HIDES}
+        """
+    chosen = "d.document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))"
+    return count(connection, f"INSERT INTO {name[table]} BY NAME {rows} WHERE {chosen}", [document_ids])
 
 
 def add_marks(connection: duckdb.DuckDBPyConnection, deletions: Deletions, table: str = "ocr.deletions") -> None:
