@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Self
 
 from dagster import Field, Noneable
@@ -63,8 +62,7 @@ class WorkerRunLauncher(CeleryRunLauncher):
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run is gone")
         tags = record.dagster_run.tags
         if is_stamped(run.run_id, tags):
-            started = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
-            life = life_of(run.run_id, tags, started, datetime.now(UTC))
+            life = life_of(run.run_id, tags, record.start_time)
             if life is Life.DEAD:
                 return self._dead(run, "the process that worked on this run is gone")
             if life is Life.ALIVE:

@@ -7,7 +7,6 @@ import os
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from ocr_pipeline.runs.liveness import Life, life_of, stamp
@@ -40,7 +39,7 @@ def claimed(folder: Path) -> set[str]:
         except (OSError, ValueError, KeyError):
             continue  # being written, or gone already
         lock = lock_of(folder, path.stem)
-        if life_of("claim", said, None, datetime.now(UTC), lock) is Life.DEAD:
+        if life_of("claim", said, None, lock) is Life.DEAD:
             path.unlink(missing_ok=True)
             lock.unlink(missing_ok=True)
         else:

@@ -8,8 +8,8 @@ tells them apart. Asking the code server instead is wrong: after a reload it den
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
 
@@ -22,8 +22,8 @@ PID_TAG = "ocr_pipeline/pid"
 STAMPED_TAG = "ocr_pipeline/stamped_run"  # a retry inherits its parent's tags: this one says whose stamp it is
 STARTED_TAG = "ocr_pipeline/process_started"
 
-UNSTAMPED_GRACE = timedelta(seconds=120)
-"""A run that is STARTED and still has no stamp after this never got as far as its first step."""
+UNSTAMPED_GRACE = 120.0
+"""Seconds. A run that is STARTED and still has no stamp after this never got as far as its first step."""
 
 
 class Life(Enum):
@@ -47,13 +47,11 @@ def is_stamped(run_id: str, tags: Mapping[str, str]) -> bool:
     return tags.get(STAMPED_TAG) == run_id and PID_TAG in tags
 
 
-def life_of(
-    run_id: str, tags: Mapping[str, str], started_at: datetime | None, now: datetime, lock: Path | None = None
-) -> Life:
-    """Whether the process of a run with these tags still lives: by its stamp on this host, on another one by the run's
-    lock file (`locks.py`) where it can be seen from here."""
+def life_of(run_id: str, tags: Mapping[str, str], started_at: float | None, lock: Path | None = None) -> Life:
+    """Whether the process of a run with these tags still lives: by its stamp if it is on this host, on another host by
+    the run's lock file (`locks.py`) if that can be seen from here. `started_at`: when the run started, unix time."""
     if not is_stamped(run_id, tags):
-        old = started_at is not None and now - started_at > UNSTAMPED_GRACE
+        old = started_at is not None and time.time() - started_at > UNSTAMPED_GRACE
         return Life.DEAD if old else Life.UNKNOWN
     if tags.get(HOST_TAG) != socket.gethostname():
         return Life.DEAD if lock is not None and is_free(lock) else Life.UNKNOWN

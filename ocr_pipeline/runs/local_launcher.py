@@ -7,8 +7,6 @@ check, marks dead runs failed and starts them again (`run_retries`).
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._core.storage.dagster_run import DagsterRun
@@ -29,10 +27,9 @@ class LocalRunLauncher(DefaultRunLauncher):
         record = self._instance.get_run_record_by_id(run.run_id)
         if record is None:
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run is gone")
-        started = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
         # the record's tags, not the caller's: the stamp may have come after the caller read the run
         lock = lock_of(Settings().claims, run.run_id)
-        life = life_of(run.run_id, record.dagster_run.tags, started, datetime.now(UTC), lock)
+        life = life_of(run.run_id, record.dagster_run.tags, record.start_time, lock)
         if life is Life.DEAD:
             lock.unlink(missing_ok=True)
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the process that worked on this run is gone")

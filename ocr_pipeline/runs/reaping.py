@@ -1,9 +1,9 @@
-"""Runs that nobody works on are ended, by the command too: it may run where no daemon does it."""
+"""Ends runs that nobody works on. The command does it too, since it may run on a machine without a Dagster daemon."""
 
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime, timedelta
+import time
 from pathlib import Path
 
 import dagster as dg
@@ -15,8 +15,8 @@ from ocr_pipeline.runs.locks import lock_of
 
 log = logging.getLogger(__name__)
 
-NO_DAEMON_AFTER = timedelta(seconds=120)
-"""Daemons report every 30 s; one that was silent for as long is gone."""
+NO_DAEMON_AFTER = 120.0
+"""Seconds. Daemons report every 30 s; one that has been silent for longer than this is gone."""
 
 WAITING = [DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING]
 
@@ -27,16 +27,14 @@ def reap(instance: dg.DagsterInstance, claims: Path) -> list[str]:
     For the command, which may run where no daemon does it: runs whose process is gone (of this machine, or with a free
     lock in `claims`), and runs that wait for a daemon when there is none.
     """
-    now = datetime.now(UTC)
-    daemon = _has_daemon(instance, now)
+    daemon = _has_daemon(instance)
     ended = []
     for record in instance.get_run_records(RunsFilter(statuses=LIVE)):
         run = record.dagster_run
-        started = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None
         if run.status in WAITING and not is_stamped(run.run_id, run.tags):
             dead, why = not daemon, "It waited for a Dagster daemon, and none is running."
         else:
-            dead = life_of(run.run_id, run.tags, started, now, lock_of(claims, run.run_id)) is Life.DEAD
+            dead = life_of(run.run_id, run.tags, record.start_time, lock_of(claims, run.run_id)) is Life.DEAD
             why = "The process that worked on this run is gone."
         if dead:
             log.warning("run %s ended: %s", run.run_id, why)
@@ -47,6 +45,6 @@ def reap(instance: dg.DagsterInstance, claims: Path) -> list[str]:
     return ended
 
 
-def _has_daemon(instance: dg.DagsterInstance, now: datetime) -> bool:
+def _has_daemon(instance: dg.DagsterInstance) -> bool:
     beats = instance.get_daemon_heartbeats().values()
-    return any(now.timestamp() - beat.timestamp < NO_DAEMON_AFTER.total_seconds() for beat in beats)
+    return any(time.time() - beat.timestamp < NO_DAEMON_AFTER for beat in beats)

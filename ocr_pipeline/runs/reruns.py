@@ -13,11 +13,11 @@ from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.runs import history, requests
 
 MAX_FAILED_RUNS = 5
-"""A batch that failed as often is left to a person: a schedule that asks for ever once made 368,000 failed runs
-(mitodl, `dagster.md` section 2)."""
+"""A batch that failed so often is left to a person: in another project (mitodl's) a schedule that never stopped asking
+made 368,000 failed runs."""
 
 MAX_LOADS = 20
-"""The same for a batch that is loaded again and again and never there afterwards."""
+"""The same for a batch that is loaded again and again, and each time is not in the tables afterwards."""
 
 
 def wanted(
