@@ -24,7 +24,7 @@ import psutil
 from benchmarks import papers, pipeline
 from benchmarks.measure import report
 from ocr_pipeline import wiring
-from ocr_pipeline.flow import loading, published
+from ocr_pipeline.flow import loading, publishing
 from ocr_pipeline.intake import inbox, sources
 from ocr_pipeline.lake import planner
 from ocr_pipeline.settings import Settings
@@ -147,7 +147,7 @@ def measure(settings: Settings, documents: list[Path], profile: bool) -> dict[st
         service.run(batch)
     parts = clocks.stop()
     with timed(parts, "Parquet"):
-        published.publish(lake, batch)
+        publishing.publish(lake, batch)
     with timed(parts, "load"):
         loading.load(lake, wiring.warehouse(settings), batch)
     service.close()

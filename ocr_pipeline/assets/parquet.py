@@ -7,6 +7,7 @@ import dagster as dg
 from ocr_pipeline import checks, metadata
 from ocr_pipeline.flow import published
 from ocr_pipeline.flow.memory import release_free_memory
+from ocr_pipeline.flow.publishing import publish
 from ocr_pipeline.lake import batches
 from ocr_pipeline.lake.storage import Storage
 from ocr_pipeline.partitions import BATCHES
@@ -28,7 +29,7 @@ def ocr_parquet(
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """Documents, pages, regions and attempts of the batch: `tables/<table>/ingest_date=…/<batch>.parquet`."""
     batch = batches.read(lake, context.partition_key)
-    files = published.publish(lake, batch)
+    files = publish(lake, batch)
     release_free_memory()
     # the ledger is that of the files, as everyone reads them, not that of what they were made from
     results = published.outcomes(lake, batch)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ocr_pipeline.flow import documents
-from ocr_pipeline.flow.published import publish, read_tables
+from ocr_pipeline.flow.published import read_tables
+from ocr_pipeline.flow.publishing import publish
 from ocr_pipeline.flow.reading import Reading
 from ocr_pipeline.flow.rendered import RenderedDocument
 from ocr_pipeline.lake import keys

@@ -19,7 +19,8 @@ from ocr_pipeline.flow import published, reading, rendered
 from ocr_pipeline.flow.batch_run import StreamOptions
 from ocr_pipeline.flow.documents import PageRows, page_markdown
 from ocr_pipeline.flow.loading import load
-from ocr_pipeline.flow.published import addresses, outcomes, publish, read_manifest, read_tables
+from ocr_pipeline.flow.published import addresses, outcomes, read_manifest, read_tables
+from ocr_pipeline.flow.publishing import publish
 from ocr_pipeline.flow.reading import Reading
 from ocr_pipeline.flow.rendered import RenderedDocument
 from ocr_pipeline.flow.results import PIECE, document_pieces

@@ -20,7 +20,8 @@ import pytest
 from ocr_pipeline import checks
 from ocr_pipeline.flow import reading, rendered
 from ocr_pipeline.flow.batch_run import StreamOptions
-from ocr_pipeline.flow.published import publish, read_manifest
+from ocr_pipeline.flow.published import read_manifest
+from ocr_pipeline.flow.publishing import publish
 from ocr_pipeline.flow.results import NotMade
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.lake import batches, deletions, keys, planner, transcripts

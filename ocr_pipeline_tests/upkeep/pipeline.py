@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from ocr_pipeline.flow.batch_run import StreamOptions
 from ocr_pipeline.flow.loading import load
-from ocr_pipeline.flow.published import publish
+from ocr_pipeline.flow.publishing import publish
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.lake import batches, planner
 from ocr_pipeline.lake.opening import open_storage

@@ -10,7 +10,8 @@ from datetime import date, timedelta
 
 import pytest
 
-from ocr_pipeline.flow.published import publish, read_manifest
+from ocr_pipeline.flow.published import read_manifest
+from ocr_pipeline.flow.publishing import publish
 from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.records import Batch, Geometry, Reason
 from ocr_pipeline.upkeep.rebuild import rebuild_warehouse

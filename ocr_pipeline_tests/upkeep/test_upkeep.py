@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ocr_pipeline.flow.batch_run import StreamOptions
-from ocr_pipeline.flow.published import publish, read_manifest
+from ocr_pipeline.flow.published import read_manifest
+from ocr_pipeline.flow.publishing import publish
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.lake import batches, keys, planner
 from ocr_pipeline.lake.local import LocalStorage

@@ -11,7 +11,7 @@ import pytest
 from ocr_pipeline import cli, wiring
 from ocr_pipeline.flow.batch_run import StreamOptions
 from ocr_pipeline.flow.loading import load
-from ocr_pipeline.flow.published import publish
+from ocr_pipeline.flow.publishing import publish
 from ocr_pipeline.flow.service import OcrService
 from ocr_pipeline.lake import planner
 from ocr_pipeline.records import PageImage, Reason
