@@ -83,9 +83,9 @@ def through_dagster_duckdb(
 ) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
     """A connection of `DuckDBResource`, for one use.
 
-    By itself the resource leaves its connection open after an exception, has no transaction, and opens for writing
-    always: `Warehouse` closes, begins and commits, and readers ask for the access mode in the configuration. It tries
-    for 102 s to open a file that cannot be opened, whatever the reason; the error then is the same.
+    The resource itself leaves its connection open after an exception, begins no transaction, and always opens for
+    writing. So `Warehouse` closes, begins and commits, and for readers the access mode is set in the configuration. If
+    a file cannot be opened, the resource keeps trying for 102 s, whatever the reason, and then raises the same error.
     """
     access = {"access_mode": "READ_ONLY"} if read_only else {}
     # a token in the fields of a resource that Dagster holds would be shown as its configuration: this one it never sees

@@ -18,15 +18,15 @@ from ocr_pipeline.settings import Settings
 from ocr_pipeline.warehouse.errors import WarehouseError
 
 TICK_SECONDS = 40.0
-"""From the start of a tick of `reconcile`; then it looks no further for lost batches. Dagster gives it 60 s, and what
-it has asked for counts only when it ends within them."""
+"""After this much of a tick, `reconcile` looks no further for lost batches. Dagster gives a tick 60 s, and the runs it
+has requested count only if it ends in time."""
 
 WAIT_FOR_TABLES = 5.0
-"""Seconds; a DuckDB file that somebody works with is looked at ten minutes later."""
+"""Seconds. If a DuckDB file is in use for longer, it is looked at by the next tick, ten minutes later."""
 
 YOUNG = timedelta(minutes=2)
-"""A batch list as young may be the sensor's, which has written it and not yet asked for its run: a tick and what the
-daemon does after it take less. Nothing is lost: the sensor looks again at young lists, and the next sweep is near."""
+"""A batch list that is younger than this is left alone: the sensor may have written it and not requested its run yet,
+which takes less time than this. Nothing is lost: the sensor looks at young lists again, and the next sweep is near."""
 
 
 def reconcile(settings: Settings, young: timedelta = YOUNG) -> dg.ScheduleDefinition:

@@ -75,7 +75,7 @@ def queue(settings: Settings) -> Iterator[QueuePull | None]:
 
 
 OVERLAP_IN_A_LOCAL_FOLDER = timedelta(seconds=30)
-"""A local file is whole when it is dated, so only clocks and coarse time stamps are between it and the watermark."""
+"""A local file gets its date when it is complete, so looking back need only cover clocks and coarse time stamps."""
 
 
 def intake(settings: Settings) -> IntakeOptions:

@@ -95,9 +95,10 @@ def current_upload(storage: Storage, key: str) -> Upload:
 
 
 def overtaken(storage: Storage, uploads: Iterable[Upload], index: BatchIndex) -> dict[Upload, Upload]:
-    """Uploads that another ingest has replaced and cut since they were put, each with what is under its key now.
+    """Uploads that another ingest has replaced, and cut into a batch, since they were put; each with its replacement.
 
-    `index` knows the lists since the oldest of `uploads`: only of a key with a later upload in one the store is asked.
+    `index` knows the lists since the oldest of `uploads`. The store is asked only about keys of which a list has a
+    later upload.
     Raises SourceError for one that is gone.
     """
     asked = {upload.key: upload for upload in uploads}

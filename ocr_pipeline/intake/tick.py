@@ -116,7 +116,7 @@ def _pull(
 ) -> TickResult:
     limits = options.limits
     if index.get_note(LISTS_FIRST):
-        # an event that is given back at each tick ends in the dead-letter queue: no further one until all are read
+        # Events given back again and again end in the dead-letter queue: none is pulled until all lists are read.
         if not index.refresh(out_of_time=out_of_time):
             return TickResult((), (), cursor, NOT_READ)
         index.set_note(LISTS_FIRST, None)

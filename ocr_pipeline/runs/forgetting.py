@@ -27,8 +27,8 @@ _MOST = 1_000  # events of one asset and batch that are looked at, newest first
 def forget_batches(instance: dg.DagsterInstance, names: Collection[str]) -> int:
     """Deletes every run of the batches, with events and logs; returns how many. No run of them may be at work."""
     runs = runs_of(instance, names)
-    # the bare events come first: of a forgetting that dies between, a batch must not look as if it was never loaded,
-    # and Dagster keeps a copy of an asset's last event apart, which only a newer event takes the place of
+    # The bare events come first: if this process dies half-way, the batch must not look as if it was never loaded.
+    # Besides, Dagster keeps a separate copy of an asset's last event, which only a newer event replaces.
     for asset, name in sorted(_made(instance, names)):
         instance.report_runless_asset_event(
             dg.AssetMaterialization(

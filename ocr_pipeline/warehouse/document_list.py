@@ -1,7 +1,7 @@
 """Documents by the pageful (`paging.py`): what a list on a screen shows, filtered and sorted.
 
-Here belongs this one question. What a document's pages come to is asked for the rows shown only, but where the list is
-sorted or filtered by it.
+Here belongs this one query. Sums over a document's pages are computed only for the rows that are shown, unless the list
+is sorted or filtered by them.
 """
 
 # ruff: noqa: S608  the names of tables and columns put into SQL here are ours; values are parameters
@@ -99,7 +99,7 @@ def documents(
 
 
 def _tables(used: Sequence[str]) -> str:
-    """Documents, and what their pages come to where one of the expressions uses it: of all pages, 0.1 s a million."""
+    """Documents, joined with the sums over their pages if an expression uses them (0.1 s for a million pages)."""
     columns = [f"{sql} AS {name}" for name, sql in _OF_PAGES.items() if any(f"m.{name}" in text for text in used)]
     if not columns:
         return "ocr.documents d"

@@ -45,11 +45,12 @@ class Hit:
 def search(warehouse: Warehouse, words: str | Sequence[str], limit: int = 20) -> list[Hit]:
     """Pages of documents that are not deleted whose markdown holds every word, in any case, also inside longer words.
 
-    Where there is a full-text index, words inside longer words are looked for only when there is no whole one.
-    Where there is none and more than 5,000 pages hold every word, the best of the 5,000 that were loaded first.
-    Ranked by how often the words stand there for the page's length, whole words for more than parts of words, the words
-    next to each other in this order for more than apart, words in the document's title for more too. A letter with an
-    accent is the same letter in one code point and in two (NFC, NFD). No words: no hits. Raises TooManyWords.
+    If there is a full-text index, parts of longer words are looked for only if no page has all words as whole ones.
+    If there is none and more than 5,000 pages hold every word, only the 5,000 that were loaded first are ranked.
+    Pages rank by how often the words occur for the page's length. Whole words count more than parts of words, words
+    next to each other in this order count more than words apart, and words in the document's title count more too. A
+    letter with an accent is the same letter as one code point or two (NFC, NFD). No words: no hits. Raises
+    TooManyWords.
     """
     text = words if isinstance(words, str) else " ".join(words)
     wanted = list({_composed(word): word for word in text.split()}.values())

@@ -38,10 +38,11 @@ class Tuning:
     # again needs 60 to 120 (measured).
     recovery_timeout: float = 180.0
     tick: float = 0.25  # between checks of what time alone changes: late pages, outages, back-offs that are over
-    # So long a page that must be alone waits for another server's return before the only one left is emptied for it.
+    # How long a page that must be alone waits for another server to return before the only one left is emptied for it.
     suspect_patience: float = 30.0
-    # So long at most, at random, a page that a doubtful death points at keeps a server free before it is sent there
-    # again. Two runs whose suspects met at a server would meet there again: both wait for the same restart.
+    # After a doubtful death, the suspect page keeps a server free for a random time of at most this before it is sent
+    # there again. Otherwise the suspects of two runs that met at a server would meet there again, since both runs wait
+    # for the same restart.
     longest_quiet: float = 20.0
 
 
@@ -281,8 +282,8 @@ class Dispatcher:
             if empty is not None:
                 empty.reserve(page_task, self._quiet(page_task))
                 continue
-            # Emptying one of several servers at once is cheapest: done at the end, the same pages would make the tail.
-            # The only one that is left is worth some patience: the other may come back, and needs a probe anyway.
+            # With several servers it is cheapest to empty one at once: left for later, these pages would be the last of
+            # the batch. With only one left some patience pays: another may come back, and needs a probe anyway.
             patience = 0.0 if len(usable) >= min(2, len(self._backends)) else patience
             waited = not self._queue or now - since >= patience
             if waited and able and not any(backend.reserved_for for backend in self._backends):
