@@ -105,7 +105,10 @@ def main() -> None:
     except ValidationError as error:
         if error.title != "Settings":
             raise
-        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+        lines = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors(include_input=False)
+        )
         click.echo(f"Error: the settings cannot be used: {lines}", err=True)
         code = 2
     except KeyboardInterrupt:

@@ -7,7 +7,9 @@ which its test writes.
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,9 @@ def _env(name: str, **kwargs: Any) -> Any:
 
 
 WAREHOUSE = "warehouse.duckdb"
+
+RESEMBLES = 0.84
+"""Of difflib: OCR_LAEK and R2_ENDPOINT resemble a setting, Compose's own OCR_BACKENDS_FILE does not."""
 
 _YEAR = 366 * 24 * 3600.0  # seconds
 _CENTURY = 36_525  # days; a time longer ago than the calendar reaches ends a run with an OverflowError
@@ -192,6 +197,14 @@ class Settings(BaseSettings):
             )
         return "/".join(parts) + "/"
 
+    @field_validator("lake")
+    @classmethod
+    def _folder_or_url(cls, value: str) -> str:
+        if re.match(r"(s3|r2|gs|https?)(:(?!//[^/])|//)", value, re.IGNORECASE):
+            # as a path it would be a folder beside the program, and nobody would miss the bucket
+            raise ValueError(f"must be a local folder or s3://bucket/prefix, not {value!r}")
+        return value
+
     @field_validator("review_url")
     @classmethod
     def _root_of_review(cls, value: str | None) -> str | None:
@@ -221,6 +234,19 @@ class Settings(BaseSettings):
     def claims(self) -> Path:
         """Where processes of this machine say which batches they work on."""
         return self.data / "claims"
+
+    @classmethod
+    def misspelt(cls) -> dict[str, str]:
+        """Variables that are no setting, and the setting whose name each resembles: it would be passed over."""
+        known = [
+            str(info.validation_alias.choices[0])
+            for info in cls.model_fields.values()
+            if isinstance(info.validation_alias, AliasChoices)
+        ]
+        given = {*os.environ, *dotenv_values(".env")} - {*known}
+        ours = sorted(name for name in given if name.startswith(("OCR_", "R2_", "MOTHERDUCK_")))
+        meant = {name: difflib.get_close_matches(name, known, n=1, cutoff=RESEMBLES) for name in ours}
+        return {name: close[0] for name, close in meant.items() if close}
 
     def in_force(self) -> dict[str, tuple[str, str]]:
         """Each setting with its value (secrets masked) and where it came from, for people."""

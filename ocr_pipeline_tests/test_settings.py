@@ -30,6 +30,28 @@ def test_paths_are_absolute_for_all_who_use_them_and_so_is_the_home_folder(
     assert (Settings().lake, Settings().warehouse) == ("s3://bucket/~/prefix", "md:scans")
 
 
+@pytest.mark.parametrize(
+    "lake", ["s3:/bucket/ocr", "s3:bucket", "s3//bucket/ocr", "s3:///ocr", "S3:/bucket", "r2:bucket"]
+)
+def test_a_mistyped_address_of_a_bucket_is_no_local_folder(monkeypatch: pytest.MonkeyPatch, lake: str) -> None:
+    monkeypatch.setenv("OCR_LAKE", lake)
+    with pytest.raises(ValidationError, match="must be a local folder or s3://bucket/prefix"):
+        Settings()
+
+
+def test_a_folder_may_be_given_as_an_address_and_may_be_called_s3(monkeypatch: pytest.MonkeyPatch) -> None:
+    for lake, place in (("file:///srv/lake", "file:///srv/lake"), ("s3/lake", str(Path.cwd() / "s3/lake"))):
+        monkeypatch.setenv("OCR_LAKE", lake)
+        assert Settings().lake == place
+
+
+def test_a_variable_with_a_mistyped_name_is_found_and_what_others_read_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("R2_ENDPOINT=http://127.0.0.1:9000\n")
+    for name in ("OCR_LAEK", "OCR_BACKENDS_FILE", "OCR_BIND", "OCR_IMAGE", "OCR_CELERY_BACKEND", "OCR_VLLM_IMAGE"):
+        monkeypatch.setenv(name, "x")
+    assert Settings.misspelt() == {"OCR_LAEK": "OCR_LAKE", "R2_ENDPOINT": "R2_ENDPOINT_URL"}
+
+
 def test_an_empty_variable_is_none_and_hides_nothing_of_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text("OCR_DATA=from-the-file\nOCR_INBOX=\n")
     monkeypatch.setenv("OCR_DATA", "")

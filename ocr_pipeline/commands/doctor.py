@@ -71,7 +71,7 @@ def command(as_json: bool) -> int:
 
 
 def _checks(settings: Settings) -> Iterator[Finding]:
-    for of in (renderers, lake, history, warehouse, engine, backends):
+    for of in (names, renderers, lake, history, warehouse, engine, backends):
         yield from of(settings)
 
 
@@ -81,6 +81,14 @@ def _show(finding: Finding, console: Console) -> None:
     console.print(finding.detail, markup=False)
     if finding.mend and not finding.ok:
         console.print(f"     mend: {finding.mend}", markup=False)
+
+
+def names(settings: Settings) -> list[Finding]:
+    """Variables whose names are typing mistakes: nothing reads them."""
+    return [
+        Finding("settings", False, f"{name} is no setting and has no effect", f"is {meant} meant?", warning=True)
+        for name, meant in settings.misspelt().items()
+    ]
 
 
 def renderers(settings: Settings) -> list[Finding]:

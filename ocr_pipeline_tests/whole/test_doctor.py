@@ -54,6 +54,14 @@ def test_what_cannot_work_is_red_and_has_its_mend(
     assert variable in found[red]["mend"]
 
 
+def test_a_setting_with_a_mistyped_name_is_a_warning_that_names_the_right_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCR_WAREHOSE", "md:documents")
+    code, found = checked()
+    assert code == 0
+    assert found["settings"]["detail"] == "OCR_WAREHOSE is no setting and has no effect"
+    assert found["settings"]["mend"] == "is OCR_WAREHOUSE meant?"
+
+
 def test_a_batch_list_that_cannot_be_read_is_red_and_named(settings: Settings) -> None:
     lake = open_storage(settings.lake)
     lists = [planner.deletion([f"inbox/{name}.pdf"], datetime.now(UTC)) for name in ("a", "b")]

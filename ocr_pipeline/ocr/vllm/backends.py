@@ -110,7 +110,7 @@ def load_backends(path: Path, variable: Callable[[str], str | None]) -> Backends
     config = _config(table, variable, problems)
     if config is None:
         lines = "".join(f"\n  {problem}" for problem in problems)
-        raise ConfigError(f"{path}: {len(problems)} thing(s) to put right:{lines}")
+        raise ConfigError(f"{path}: to be put right ({len(problems)}):{lines}")
     return config
 
 
