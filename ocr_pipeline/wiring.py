@@ -27,7 +27,8 @@ from ocr_pipeline.ocr.cpu import cpu_transcriber
 from ocr_pipeline.ocr.engines.engine import usable_cores
 from ocr_pipeline.ocr.fleet.failover import Poisoned
 from ocr_pipeline.ocr.transcriber import Transcriber
-from ocr_pipeline.ocr.vllm.backends import BackendsConfig, load_backends
+from ocr_pipeline.ocr.vllm.backends import BackendsConfig
+from ocr_pipeline.ocr.vllm.backends_file import load_backends
 from ocr_pipeline.pdf.renderer import RenderLimits
 from ocr_pipeline.settings import Listing, Settings, variable
 from ocr_pipeline.warehouse.connection import Connect, Warehouse

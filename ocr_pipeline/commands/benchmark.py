@@ -20,7 +20,8 @@ from ocr_pipeline.benchmark.result import Measured, Result, prepared
 from ocr_pipeline.benchmark.steps import HOURS_A_MONTH, LADDER, Step, cost_per_thousand
 from ocr_pipeline.commands.terminal import terminal
 from ocr_pipeline.intake import sources
-from ocr_pipeline.ocr.vllm.backends import Backend, ConfigError, geometry
+from ocr_pipeline.ocr.vllm.backends import Backend, geometry
+from ocr_pipeline.ocr.vllm.backends_file import ConfigError
 from ocr_pipeline.pdf.renderer import Renderer
 from ocr_pipeline.settings import Settings
 

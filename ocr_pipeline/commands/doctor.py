@@ -23,7 +23,8 @@ from ocr_pipeline.lake.check import check
 from ocr_pipeline.lake.storage import Storage, StorageError
 from ocr_pipeline.ocr.cpu import cpu_transcriber
 from ocr_pipeline.ocr.engines.engine import EngineError
-from ocr_pipeline.ocr.vllm.backends import ConfigError, geometry
+from ocr_pipeline.ocr.vllm.backends import geometry
+from ocr_pipeline.ocr.vllm.backends_file import ConfigError
 from ocr_pipeline.pdf.renderer import RenderedPage, Renderer, RenderLimits, poppler_installed
 from ocr_pipeline.records import Batch, Geometry
 from ocr_pipeline.runs import instance

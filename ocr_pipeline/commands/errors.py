@@ -8,7 +8,7 @@ from ocr_pipeline.intake.sources import SourceError
 from ocr_pipeline.lake.queue import QueueError
 from ocr_pipeline.lake.storage import StorageError
 from ocr_pipeline.ocr.engines.engine import EngineError
-from ocr_pipeline.ocr.vllm.backends import ConfigError
+from ocr_pipeline.ocr.vllm.backends_file import ConfigError
 from ocr_pipeline.runs.instance import HomeError
 from ocr_pipeline.warehouse.errors import WarehouseError
 

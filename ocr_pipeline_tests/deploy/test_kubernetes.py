@@ -22,7 +22,7 @@ from dagster_k8s.container_context import K8sContainerContext  # noqa: E402
 from dagster_k8s.job import construct_dagster_k8s_job  # noqa: E402
 from kubernetes.client import ApiClient  # noqa: E402
 
-from ocr_pipeline.ocr.vllm.backends import load_backends  # noqa: E402
+from ocr_pipeline.ocr.vllm.backends_file import load_backends  # noqa: E402
 
 VERSIONS = ["1.32", "1.33", "1.34", "1.35", "1.36", "1.37"]
 FOLDER = DEPLOY / "kubernetes"

@@ -26,7 +26,8 @@ from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.metrics.exporter import Exporter, serve
 from ocr_pipeline.metrics.figures import figures
 from ocr_pipeline.metrics.servers import Condition, ServerMonitor
-from ocr_pipeline.ocr.vllm.backends import Backend, BackendsConfig, load_backends
+from ocr_pipeline.ocr.vllm.backends import Backend, BackendsConfig
+from ocr_pipeline.ocr.vllm.backends_file import load_backends
 from ocr_pipeline.runs import daemon, history, requests
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.load import load_batch

@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ocr_pipeline.ocr.vllm.backends import Backend, load_backends
+from ocr_pipeline.ocr.vllm.backends import Backend
+from ocr_pipeline.ocr.vllm.backends_file import load_backends
 from ocr_pipeline_tests.vllm_contract.servers import (
     LAB_KEY,
     RealVllm,

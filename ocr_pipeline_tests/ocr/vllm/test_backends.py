@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ocr_pipeline
-from ocr_pipeline.ocr.vllm.backends import BackendsConfig, ConfigError, geometry, load_backends
+from ocr_pipeline.ocr.vllm import backends_file
+from ocr_pipeline.ocr.vllm.backends import BackendsConfig, geometry
+from ocr_pipeline.ocr.vllm.backends_file import ConfigError, load_backends
 from ocr_pipeline.ocr.vllm.gpus import DGX_SPARK, GPUS, RTX_4090, DocumentShare
 from ocr_pipeline.ocr.vllm.models import DEEPSEEK_OCR, DEEPSEEK_OCR_2
 
@@ -197,10 +199,9 @@ KEY = st.sampled_from(
 
 @given(st.dictionaries(KEY, VALUE, max_size=6), st.dictionaries(st.sampled_from(["policy", "sla", "z"]), VALUE))
 def test_no_value_of_any_type_gets_past_as_an_exception(entry: dict[str, object], top: dict[str, object]) -> None:
-    from ocr_pipeline.ocr.vllm import backends
 
     problems: list[str] = []
-    assert backends._config({**top, "backend": [entry]}, VARIABLES.get, problems) is None
+    assert backends_file._config({**top, "backend": [entry]}, VARIABLES.get, problems) is None
     assert problems
 
 
