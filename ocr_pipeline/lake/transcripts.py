@@ -49,8 +49,11 @@ def write(storage: Storage, transcript: Transcript) -> None:
     storage.write(keys.transcript(transcript.recipe_id, transcript.image_sha256), _TRANSCRIPT.dump_json(transcript))
 
 
-def load(storage: Storage, recipe_id: str, tell: Tell) -> Iterator[Transcript]:
-    """Every transcript of one recipe, many reads at once; of one that cannot be read `tell` gets what is wrong."""
+def load(storage: Storage, recipe_id: str, tell: Tell | None = None) -> Iterator[Transcript]:
+    """Every transcript of one recipe, many reads at once.
+
+    Raises ObjectUnreadable; with `tell`, which gets what is wrong with it, one that cannot be read is left out.
+    """
 
     def work(key: str) -> Transcript | None:
         try:
@@ -58,6 +61,8 @@ def load(storage: Storage, recipe_id: str, tell: Tell) -> Iterator[Transcript]:
         except ObjectMissing:
             return None
         except ObjectUnreadable as error:
+            if tell is None:
+                raise
             tell(str(error))
             return None
 
