@@ -122,7 +122,8 @@ def _exit_code_of(error: Exception) -> int:
     """Errors that tell the user what to do are shown as they are; anything else is a bug and keeps its traceback."""
     from ocr_pipeline.commands import errors
 
-    if not isinstance(error, errors.CONFIGURATION):
+    told = errors.message(error)
+    if told is None:
         raise error
-    click.echo(f"Error: {errors.message(error)}", err=True)
+    click.echo(f"Error: {told}", err=True)
     return 2

@@ -66,7 +66,7 @@ def _make(folder: Path) -> None:
     that no later start can use.
     """
     if any((folder / name).exists() for name in DATABASES):
-        if _opens(folder):
+        if _cannot_open(folder) is None:
             (folder / MADE).touch()
             return
         for name in DATABASES:
@@ -76,25 +76,29 @@ def _make(folder: Path) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     _link(fresh)
-    if not _opens(fresh):
-        raise HomeError(f"Dagster cannot keep its history in {folder}: see its log, or set DAGSTER_HOME to another")
+    if (error := _cannot_open(fresh)) is not None:
+        why = getattr(error, "orig", None) or error  # SQLAlchemy's own text has the whole statement
+        raise HomeError(
+            f"Dagster cannot keep its history in {folder}: {why}; look whether the disk is full, or set "
+            "DAGSTER_HOME to another folder"
+        )
     for name in DATABASES:
         (fresh / name).rename(folder / name)
     (folder / MADE).touch()
     shutil.rmtree(fresh)
 
 
-def _opens(folder: Path) -> bool:
-    """Whether all of Dagster's storages can be used; makes them where they are missing."""
+def _cannot_open(folder: Path) -> Exception | None:
+    """Why not all of Dagster's storages can be used; None where they can. Makes them where they are missing."""
     try:
         with dg.DagsterInstance.from_config(str(folder)) as opened:
             opened.get_runs_count()
             opened.get_dynamic_partitions("batches")
             opened.get_daemon_heartbeats()
             opened.all_instigator_state()
-    except Exception:  # any of Dagster's, SQLAlchemy's and alembic's: the files are not whole
-        return False
-    return True
+    except Exception as error:  # any of Dagster's, SQLAlchemy's and alembic's: the files are not whole
+        return error
+    return None
 
 
 def _is_ours(folder: Path) -> bool:

@@ -80,6 +80,22 @@ def test_a_reader_of_the_result_may_leave_early(tmp_path: Path) -> None:
     assert _run(tmp_path, "doctor", redirections="| true").stderr == ""
 
 
+def test_a_full_disk_is_told_in_one_sentence(tmp_path: Path, papers: Path) -> None:
+    """As where a disk is full: no file may grow beyond 64 kB, and Dagster's history is larger."""
+    assert _run(tmp_path, "status", "a").returncode == 1  # makes the history
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -f 128; exec "$0" -m ocr_pipeline ingest "$1"', sys.executable, str(papers)],
+        env={**os.environ, "OCR_DATA": str(tmp_path / "data"), "OCR_CPU_ENGINE": "text_layer"},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=90,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "Error: Dagster's history cannot be read or written" in done.stderr
+
+
 STANDS = """
 import signal, sys, time
 from ocr_pipeline.commands import interrupts
