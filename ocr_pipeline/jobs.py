@@ -8,7 +8,7 @@ from pydantic import Field
 from ocr_pipeline import wiring
 from ocr_pipeline.intake import cutting
 from ocr_pipeline.lake.storage import Storage, StorageError
-from ocr_pipeline.records import Reason
+from ocr_pipeline.records import REASONS, Reason
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep import retention
 from ocr_pipeline.upkeep.retry import ask_again
@@ -33,6 +33,15 @@ class RetryConfig(dg.Config):
     )
 
 
+def _known(names: list[str]) -> list[Reason]:
+    """These reasons. The Launchpad takes any text, and scaffolds an empty list."""
+    unknown = [name for name in names if name not in {*map(str, REASONS)}]
+    if unknown or not names:
+        wrong = f"no such reason: {', '.join(unknown)}" if unknown else "`reasons` names none"
+        raise dg.Failure(f"{wrong}; known are {', '.join(map(str, REASONS))}", allow_retries=False)
+    return [Reason(name) for name in names]
+
+
 @dg.op
 def write_retry_batches(
     context: dg.OpExecutionContext,
@@ -44,7 +53,7 @@ def write_retry_batches(
     plan = ask_again(
         wiring.lake(settings),
         wiring.warehouse(settings),
-        [Reason(reason) for reason in config.reasons],
+        _known(config.reasons),
         since=datetime.now(UTC) - timedelta(days=config.since_days) if config.since_days is not None else None,
         limits=wiring.batch_limits(settings),
         intake=lambda: cutting.intake_lock(settings.data),

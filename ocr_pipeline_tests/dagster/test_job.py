@@ -225,3 +225,21 @@ def test_definitions_work_with_the_settings_they_were_given_and_not_with_those_o
     assert defs.resolve_job_def("forget").execute_in_process(instance=instance).success
     assert not left.exists()
     assert not (tmp_path / "environment").exists()
+
+
+@pytest.mark.parametrize(
+    ("reasons", "told"),
+    [([], "`reasons` names none; known are"), (["damaged", "foo"], "no such reason: foo; known are")],
+)
+def test_a_retry_of_no_reason_or_of_an_unknown_one_fails_and_lists_those_there_are(
+    settings: Settings, instance: dg.DagsterInstance, reasons: list[str], told: str
+) -> None:
+    config = {"ops": {"write_retry_batches": {"config": {"reasons": reasons}}}}
+    done = (
+        build_defs(settings)
+        .resolve_job_def("retry_failed")
+        .execute_in_process(instance=instance, run_config=config, raise_on_error=False)
+    )
+    (failure,) = [event.step_failure_data for event in done.all_events if event.is_step_failure]
+    assert failure.error is not None
+    assert told in failure.error.message
