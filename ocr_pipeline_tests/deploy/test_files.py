@@ -144,6 +144,22 @@ def test_systemd_takes_the_unit(unit: Path, tmp_path: Path) -> None:
     assert not told, done.stderr
 
 
+def test_each_port_that_the_tunnel_leads_to_is_opened_by_a_service_of_a_compose_file_and_by_a_unit() -> None:
+    led_to = {rule["service"].rpartition(":")[2] for rule in load("tunnel/config.yml")["ingress"][:-1]}
+    opened = {
+        filled_in(port).split(":")[1]
+        for name in COMPOSE
+        for service in load(name)["services"].values()
+        for port in service.get("ports", [])
+    }
+    assert led_to <= opened
+    units = "".join(unit.read_text() for unit in UNITS)
+    assert led_to - {"8000"} <= {
+        *re.findall(r" -p (\d+)", units),
+        *("8400" for _ in re.findall(r"ocr-pipeline review\n", units)),
+    }
+
+
 def test_workers_are_told_to_stop_so_that_their_runs_end_first() -> None:
     unit = (DEPLOY / "celery/systemd/ocr-worker.service").read_text()
     assert "\nKillMode=mixed\n" in unit
