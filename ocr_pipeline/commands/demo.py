@@ -68,11 +68,11 @@ Look at
   {markdown:{width}}   one .md file per document
   {tables:{width}}   Parquet, one file per table and batch
   {settings.warehouse:{width}}   the tables, for example:
-      {_python()} -c '{question}'
+      {_here("python")} -c '{question}'
 Then
-  make review                         the pages beside their images, in a browser
-  make dev                            Dagster's UI on 127.0.0.1:3000; drop a PDF into {lake}/{settings.inbox}
-  ocr-pipeline ingest FOLDER          your own PDFs
+  {"make review":{width}}   the pages beside their images, in a browser
+  {"make dev":{width}}   Dagster's UI on 127.0.0.1:3000; drop a PDF into {lake}/{settings.inbox}
+  {_here("ocr-pipeline") + " ingest FOLDER":{width}}   your own PDFs
 """,
         markup=False,
         highlight=False,
@@ -80,7 +80,7 @@ Then
     )
 
 
-def _python() -> str:
-    """This environment's Python, as short as it can be typed here."""
-    python, here = Path(sys.executable), Path.cwd()
-    return str(python.relative_to(here)) if python.is_relative_to(here) else str(python)
+def _here(name: str) -> str:
+    """A program of this environment, which need not be on the path, as short as it can be typed here."""
+    program, here = Path(sys.executable).with_name(name), Path.cwd()
+    return str(program.relative_to(here)) if program.is_relative_to(here) else str(program)
