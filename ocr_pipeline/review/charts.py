@@ -13,7 +13,7 @@ from dataclasses import dataclass
 WIDTH = 640.0
 NARROW = 340.0  # for a telephone, where a drawing of `WIDTH` would have letters too small to read
 _LABEL = 190.0  # room for a bar's label
-_VALUE = 110.0  # and for its value
+_VALUE, _LETTER = 110.0, 8.0  # and for its value, more where it is long: so much a letter
 _ROW, _BAR = 30.0, 20.0
 _ABOVE = 16.0  # room for a label above its bar
 _HEIGHT = 190.0  # of columns
@@ -79,13 +79,14 @@ def bars(rows: Sequence[Row], *, narrow: bool = False) -> Chart:
     with the labels above the bars, not beside them."""
     width, left, above = (NARROW, 0.0, _ABOVE) if narrow else (WIDTH, _LABEL, 0.0)
     most = max((_sum(row) for row in rows), default=0.0) or 1.0
-    room, step = width - left - _VALUE, _ROW + above
+    value = max([_VALUE, *(12 + _LETTER * len(row.value) for row in rows)])
+    room, step = width - left - value, _ROW + above
     marks = []
     for index, row in enumerate(rows):
         x, y = left, index * step
         pieces = []
-        for kind, value in row.parts:
-            length = _length(value, most, room)
+        for kind, part in row.parts:
+            length = _length(part, most, room)
             if length:
                 pieces.append(Piece(kind, round(x, 2), y + 5 + above, round(length, 2), _BAR))
                 x += length

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocr_pipeline.review.charts import Row, bars, columns, nice, number
+from ocr_pipeline.review.charts import WIDTH, Row, bars, columns, nice, number
 from ocr_pipeline.review.overview import MAX_COLUMNS, in_periods
 
 NUMBERS = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(0, 10**9).map(float))
@@ -71,3 +71,8 @@ def test_days_gather_in_stretches_without_a_gap_and_no_page_is_lost(days: dict[i
     assert periods[0].first == rows[0][0]
     assert periods[-1].last == rows[-1][0]
     assert all(after.first - before.last == timedelta(days=1) for before, after in pairwise(periods))
+
+
+def test_the_longest_bar_leaves_room_for_a_long_value() -> None:
+    (mark,) = bars([Row("cpu", "201,000 pages/s", "/", (("speed", 201_000.0),))]).marks
+    assert mark.value_x + 7 * len(mark.value) <= WIDTH, "letters are about 7 wide"
