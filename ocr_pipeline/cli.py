@@ -89,11 +89,17 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 fine, 1 something failed and is listed, 2 usage or configuration, 130 Ctrl-C."""
-    from pydantic import ValidationError
-
+    """Entry point of the process."""
     streams.prepare()
     interrupts.watch()
+    sys.exit(run())
+
+
+def run() -> int:
+    """Exit code of the command in `sys.argv`: 0 fine, 1 something failed and is listed, 2 usage or configuration, 130
+    Ctrl-C."""
+    from pydantic import ValidationError
+
     try:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
@@ -115,7 +121,7 @@ def main() -> None:
         code = interrupts.CODE
     except Exception as error:
         code = _exit_code_of(error)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def _exit_code_of(error: Exception) -> int:

@@ -32,10 +32,8 @@ def test_a_retry_that_is_overtaken_while_it_reads_runs_the_follow_up_too(
     def command(*arguments: str) -> tuple[int, dict[str, object]]:
         capfd.readouterr()
         monkeypatch.setattr("sys.argv", ["ocr-pipeline", *arguments, "--json"])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, json.loads(capfd.readouterr().out)
+        code = cli.run()
+        return code, json.loads(capfd.readouterr().out)
 
     path = settings.data / "a.pdf"
     path.write_bytes(numbered(3))

@@ -35,11 +35,8 @@ class Shell:
         """Exit code, stdout, stderr."""
         self._capfd.readouterr()
         self._monkeypatch.setattr("sys.argv", ["ocr-pipeline", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = self._capfd.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, out, err
+        code = cli.run()
+        return code, *self._capfd.readouterr()
 
     def json(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         code, out, err = self(*arguments, "--json")
