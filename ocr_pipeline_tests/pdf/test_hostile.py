@@ -65,10 +65,12 @@ def peak_of_children() -> Iterator[list[int]]:
 
     def look() -> None:
         this = psutil.Process()
+        own = this.cmdline()
         while not done.wait(0.02):
             for child in this.children(recursive=True):
                 with suppress(psutil.Error):
-                    peak[0] = max(peak[0], child.memory_info().rss)
+                    if child.cmdline() != own:  # between fork and exec a child is a copy of this process
+                        peak[0] = max(peak[0], child.memory_info().rss)
 
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()
