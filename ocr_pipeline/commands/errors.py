@@ -23,9 +23,7 @@ def message(error: Exception) -> str | None:
     """What to tell; None for an error that is a bug of ours."""
     if isinstance(error, Timeout):
         return f"another process has held {error.lock_file} for two minutes: wait, or end it, and run this again"
-    if isinstance(
-        error, OperationalError
-    ):  # Dagster's SQLite or Postgres; the lake and the tables have their own errors
+    if isinstance(error, OperationalError):  # of Dagster's SQLite or Postgres: lake and tables have errors of their own
         return (
             f"Dagster's history cannot be read or written: {str(error.orig).strip()}; look whether the disk of "
             "DAGSTER_HOME is full, or its Postgres away, and run this again"

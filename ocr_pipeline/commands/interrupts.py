@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -24,6 +25,8 @@ def watch() -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write)
+    # A Ctrl-C that hits SQLAlchemy while it closes a connection would be shown with a traceback.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     threading.Thread(target=_count, args=(read,), name="ctrl-c", daemon=True).start()
 
 
