@@ -45,7 +45,7 @@ class OcrService:
         self._progress = progress
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(STORAGE_THREADS, thread_name_prefix="storage"))
-        self._thread = threading.Thread(target=self._loop.run_forever, name="ocr-loop", daemon=True)
+        self._thread = threading.Thread(target=_run_to_the_end, args=(self._loop,), name="ocr-loop", daemon=True)
         self._thread.start()
         self._begun: dict[str, Future[StreamCounts]] = {}
         self._running: set[Future[StreamCounts]] = set()  # the begun ones too
@@ -141,6 +141,15 @@ class OcrService:
             if future.cancel():  # interrupted while it ran: let the loop take the requests back
                 asyncio.run_coroutine_threadsafe(_settled(), self._loop).result(timeout=30)
             raise
+
+
+def _run_to_the_end(loop: asyncio.AbstractEventLoop) -> None:
+    """Runs the loop until it is stopped, also past a SystemExit of a task: that is for whoever waits for the task."""
+    while True:
+        try:
+            return loop.run_forever()
+        except (SystemExit, KeyboardInterrupt):
+            continue  # asyncio has noted it as the task's outcome, and lets it through as well
 
 
 def _first(error: BaseException) -> BaseException:

@@ -36,6 +36,19 @@ class Stuck(ScriptedTranscriber):
 
 
 @pytest.mark.timeout(60)
+def test_whoever_waits_gets_a_systemexit_of_the_reading_thread_and_the_service_can_be_closed(tmp_path: Path) -> None:
+    def leave(image: PageImage) -> None:
+        raise SystemExit(f"page {image.page_number}")  # as rich does where nobody reads its pipe any more
+
+    lake = open_storage(str(tmp_path / "lake"))
+    batch = put(lake, {"a.pdf": numbered(1)})
+    service = OcrService(lake, lambda: ScriptedTranscriber(leave), StreamOptions(render_workers=1, text_layer="never"))
+    with pytest.raises(SystemExit, match="page 1"):
+        service.run(batch)
+    service.close()
+
+
+@pytest.mark.timeout(60)
 def test_who_waits_for_a_batch_when_the_service_closes_or_comes_then_or_later_is_told(tmp_path: Path) -> None:
     lake, transcriber = open_storage(str(tmp_path / "lake")), Stuck()
     waited_for = put(lake, {"a.pdf": numbered(1)})
