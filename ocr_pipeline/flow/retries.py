@@ -16,7 +16,7 @@ from ocr_pipeline.flow.rendered import RenderedDocument, RenderedPage
 from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import ObjectMissing, Storage
 from ocr_pipeline.records import Batch, PageStatus, Reason, Upload
-from ocr_pipeline.warehouse.load import NOT_FOUND
+from ocr_pipeline.warehouse.ranking import Rank, was_found
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class DocumentRecord:
     read: Reading | None  # None: rejected, and the run died before it said so
 
     @property
-    def rank(self) -> tuple[bool, str]:
+    def rank(self) -> Rank:
         """Of all records of one upload, the tables hold the rows of the one with the highest rank."""
-        return self.drawn.reason not in NOT_FOUND, self.batch
+        return Rank(self.drawn.upload.last_modified, was_found(self.drawn.reason), self.batch)
 
     def pages(self) -> Iterator[PageRecord]:
         read = {page.number: page for page in (self.read.pages if self.read else ())}
@@ -90,10 +90,10 @@ class Retries:
         last: list[DocumentRecord] = []
         for name in sorted(names - {self._batch.name}, reverse=True):
             record = self._record(name, upload)
-            if record is not None and record.drawn.reason in NOT_FOUND:
-                last.append(record)
-            elif record is not None:
+            if record is not None and record.rank.found:
                 yield record
+            elif record is not None:
+                last.append(record)
         yield from last
 
     def _without_mark(self, first: str, upload: Upload) -> frozenset[str]:

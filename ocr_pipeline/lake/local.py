@@ -23,11 +23,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ocr_pipeline.lake.local_faults import OF_ONE, in_words, kind_of
 from ocr_pipeline.lake.source_file import open_source
 from ocr_pipeline.lake.storage import (
     KeyBlocked,
     KeyRefused,
-    ObjectForbidden,
     ObjectInfo,
     ObjectMissing,
     ObjectTooLarge,
@@ -46,9 +46,6 @@ NAME_BYTES = 255
 COPY_BYTES = 1 << 20
 CHANGED_RETRIES = 3
 TEMPORARY = ".tmp-"
-_OF_ONE = frozenset({errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENAMETOOLONG})
-"""Errors at opening a file or folder that say nothing of the others."""
-
 _OURS = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{32}}")
 """Names that this module gives: people may have files that begin alike."""
 
@@ -145,7 +142,7 @@ class LocalStorage(Storage):
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 continue
             except OSError as error:
-                raise _storage_error(error, path) from error
+                raise in_words(error, path) from error
             self._remove_empty_folders(key)
 
     def remove_leftovers(self, prefix: str, before: datetime) -> int:
@@ -209,7 +206,7 @@ class LocalStorage(Storage):
         except OSError as error:
             if error.errno in (errno.ENXIO, errno.EISDIR):
                 raise ObjectMissing(self.uri_of(key)) from None
-            raise _storage_error(error, path, _kind(error)) from error
+            raise in_words(error, path, kind_of(error)) from error
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise ObjectMissing(self.uri_of(key))
@@ -230,7 +227,7 @@ class LocalStorage(Storage):
         try:
             return file.read(size)
         except OSError as error:
-            raise _storage_error(error, self.uri_of(key), ObjectUnreadable) from error
+            raise in_words(error, self.uri_of(key), ObjectUnreadable) from error
 
     # ---------------------------------------------------------------------------------------------------- writing
 
@@ -261,7 +258,7 @@ class LocalStorage(Storage):
 
     def _write_error(self, error: OSError, path: str) -> StorageError:
         blocked = error.errno in (errno.ENOTDIR, errno.EISDIR) and os.path.isdir(self.root)  # else the lake is
-        return _storage_error(error, path, KeyBlocked if blocked else StorageError)
+        return in_words(error, path, KeyBlocked if blocked else StorageError)
 
     def _remove_empty_folders(self, key: str) -> None:
         """Folders are no objects: those that a deletion leaves empty go too, but never the first one (inbox/, …)."""
@@ -296,8 +293,8 @@ class LocalStorage(Storage):
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            failure = _storage_error(error, os.path.join(self.root, os.fsdecode(folder)), _kind(error))
-            if tell is None or prefix.startswith(folder) or error.errno not in _OF_ONE:
+            failure = in_words(error, os.path.join(self.root, os.fsdecode(folder)), kind_of(error))
+            if tell is None or prefix.startswith(folder) or error.errno not in OF_ONE:
                 raise failure from error
             tell(str(failure))
             return
@@ -421,29 +418,3 @@ def _info(key: str, status: os.stat_result) -> ObjectInfo:
 def _time(nanoseconds: int) -> datetime:
     seconds, rest = divmod(nanoseconds, 10**9)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
-
-
-def _kind(error: OSError) -> type[StorageError]:
-    """What an error at opening one file or folder is."""
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return ObjectForbidden
-    return ObjectUnreadable if error.errno in _OF_ONE else StorageError
-
-
-def _storage_error(error: OSError, path: str, kind: type[StorageError] = StorageError) -> StorageError:
-    """The error in words, with the mend."""
-    mend = {
-        errno.EACCES: "give this user the right to read and write there",
-        errno.EPERM: "give this user the right to read and write there",
-        errno.EROFS: "the file system is read-only: set OCR_LAKE to a folder that can be written",
-        errno.ENOSPC: "the disk is full: make room and run again, what is done is kept",
-        errno.EDQUOT: "the disk quota is used up: make room and run again, what is done is kept",
-        errno.ENAMETOOLONG: "the path is too long: use a shorter folder for OCR_LAKE or a shorter name",
-        errno.ENOTDIR: "a part of the path is a file where a folder is needed: rename one of them",
-        errno.EISDIR: "there is a folder of this name: rename one of them",
-        errno.EIO: "the disk fails there: put the file back from a copy",
-        errno.ELOOP: "it is a link in a circle: replace it by the file itself",
-        errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
-    }.get(error.errno or 0, "check the disk and the folder")
-    kind = KeyRefused if error.errno == errno.ENAMETOOLONG else kind
-    return kind(f"{path}: {os.strerror(error.errno) if error.errno else error}; {mend}")

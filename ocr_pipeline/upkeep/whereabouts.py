@@ -6,7 +6,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 
 from ocr_pipeline.flow import rendered
@@ -15,6 +14,7 @@ from ocr_pipeline.lake import batches, keys
 from ocr_pipeline.lake.storage import ObjectUnreadable, Storage, Tell
 from ocr_pipeline.records import Batch, Upload
 from ocr_pipeline.warehouse.connection import Warehouse
+from ocr_pipeline.warehouse.ranking import Rank
 from ocr_pipeline.warehouse.status import DocumentState, states
 
 MOST = 20
@@ -91,9 +91,8 @@ def _newest(
     """Of the keys that fit: by key the upload and the batch whose rows count, and all uploads in a batch list. `tell`
     is told of lists that cannot be read."""
 
-    def rank(upload: Upload, batch: Batch) -> tuple[datetime, bool, str]:
-        """Of two places of one document the higher one's rows count, as in the tables."""
-        return upload.last_modified, upload in here, batch.name
+    def rank(upload: Upload, batch: Batch) -> Rank:
+        return Rank(upload.last_modified, upload in here, batch.name)
 
     newest: dict[str, tuple[Upload, Batch]] = {}
     lists = batches.load(lake, tell=tell)

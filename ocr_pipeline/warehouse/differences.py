@@ -11,7 +11,8 @@ from __future__ import annotations
 import duckdb
 
 from ocr_pipeline.warehouse.connection import Warehouse
-from ocr_pipeline.warehouse.load import DOCUMENT_TABLES, FOUND
+from ocr_pipeline.warehouse.load import DOCUMENT_TABLES
+from ocr_pipeline.warehouse.ranking import RANK_SQL
 from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline.warehouse.source import Source, check_complete, relation
 from ocr_pipeline.warehouse.sql import count
@@ -46,9 +47,8 @@ def _missing_documents(connection: duckdb.DuckDBPyConnection, documents: str) ->
         connection,
         f"""
         SELECT count(*)
-        FROM (SELECT document_id, row(uploaded_at, {FOUND}, batch) AS rank FROM {documents}) p
-        LEFT JOIN (SELECT document_id, row(uploaded_at, {FOUND}, batch) AS rank FROM ocr.documents) d
-            USING (document_id)
+        FROM (SELECT document_id, {RANK_SQL} AS rank FROM {documents}) p
+        LEFT JOIN (SELECT document_id, {RANK_SQL} AS rank FROM ocr.documents) d USING (document_id)
         WHERE d.rank IS NULL OR d.rank < p.rank
         """,
     )

@@ -24,25 +24,16 @@ from datetime import datetime
 
 import duckdb
 
-from ocr_pipeline.records import Deletion, Reason
+from ocr_pipeline.records import Deletion
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
+from ocr_pipeline.warehouse.ranking import Rank, was_found
 from ocr_pipeline.warehouse.schema import PRIMARY_KEYS, TABLES
 from ocr_pipeline.warehouse.source import Source, check_complete, relation
 from ocr_pipeline.warehouse.sql import count
 
-Rank = tuple[datetime, bool, str]
-"""(uploaded_at, found, batch) of a document's rows: the highest wins. `found` comes before the batch's name because a
-bucket dates uploads by whole seconds: of two versions in one second, the one that was no longer there when its batch
-ran must not win."""
-
-NOT_FOUND = (Reason.MISSING, Reason.REPLACED)
-
 Deletions = Mapping[str, Deletion | datetime]
 """By document id. Batch lists of older versions hold only a time, which hides every upload up to it."""
-
-FOUND = "coalesce(reason NOT IN (" + ", ".join(f"'{reason}'" for reason in NOT_FOUND) + "), true)"
-"""The same in SQL, of a row of `documents`."""
 
 _HIDES = """
     (d.uploaded_at < m.up_to OR (d.uploaded_at = m.up_to AND (m.etags IS NULL OR list_contains(m.etags, d.etag))))
@@ -121,7 +112,7 @@ def load_rows(
     rows = connection.execute(
         f"SELECT document_id, uploaded_at, reason, batch, deleted_at FROM {source['documents']}"
     ).fetchall()
-    incoming: dict[str, Rank] = {key: (time, reason not in NOT_FOUND, of) for key, time, reason, of, _ in rows}
+    incoming: dict[str, Rank] = {key: Rank(time, was_found(reason), of) for key, time, reason, of, _ in rows}
     _check_batch(batch, incoming)
     add_marks(connection, {key: at for key, _, _, _, at in rows if at is not None}, name["deletions"])
 
@@ -140,7 +131,7 @@ def load_rows(
 
 def _check_batch(batch: str | None, incoming: Mapping[str, Rank]) -> None:
     """Raises WarehouseError where a document is of another batch; None: any batch will do."""
-    others = {of_batch for _, _, of_batch in incoming.values()} - {batch}
+    others = {rank.batch for rank in incoming.values()} - {batch}
     if batch is not None and others:
         raise WarehouseError(f"batch {batch}: its documents are of the batch {', '.join(sorted(others))}")
 
@@ -196,7 +187,7 @@ def _ranks(connection: duckdb.DuckDBPyConnection, documents: str, document_ids: 
         """,
         [document_ids],
     ).fetchall()
-    return {key: (uploaded_at, reason not in NOT_FOUND, batch) for key, uploaded_at, reason, batch in rows}
+    return {key: Rank(uploaded_at, was_found(reason), batch) for key, uploaded_at, reason, batch in rows}
 
 
 def _add_attempts(connection: duckdb.DuckDBPyConnection, attempts: str, source: str, document_ids: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Which documents of a batch are missing in the tables, by the rule of replacement (`load.py`)."""
+"""Which documents of a batch are missing in the tables, by the rule of replacement (`ranking.py`)."""
 
 # ruff: noqa: S608  the SQL put together here is ours; values are parameters
 
@@ -10,7 +10,7 @@ from datetime import datetime
 
 import duckdb
 
-from ocr_pipeline.warehouse.load import FOUND
+from ocr_pipeline.warehouse.ranking import FOUND_SQL, Rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ def not_there(connection: duckdb.DuckDBPyConnection, documents: Collection[Loada
     One query, however many documents there are. Several may be versions of one document.
     """
     rows = connection.execute(
-        f"SELECT document_id, uploaded_at, etag, batch, {FOUND} FROM ocr.documents"
+        f"SELECT document_id, uploaded_at, etag, batch, {FOUND_SQL} FROM ocr.documents"
         " WHERE document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))",
         [list({asked.document_id for asked in documents})],
     ).fetchall()
@@ -42,12 +42,12 @@ def not_there(connection: duckdb.DuckDBPyConnection, documents: Collection[Loada
 
 
 def _goes_before(row: Loadable, found: bool, asked: Loadable) -> bool:
-    """`found`: whether the upload of the row was there when its batch ran."""
-    if row.uploaded_at != asked.uploaded_at:
-        return row.uploaded_at > asked.uploaded_at
-    if row.etag == asked.etag:
-        return row.batch >= asked.batch
-    return found  # of two versions in one second the one that was found stays, whatever its batch
+    """Whether the row stays when what is asked for is loaded. `found`: of the row.
+
+    What is asked for may not have run yet. But of two versions in one second only one can be found.
+    """
+    asked_found = found if row.etag == asked.etag else not found
+    return Rank(row.uploaded_at, found, row.batch) >= Rank(asked.uploaded_at, asked_found, asked.batch)
 
 
 def present_batches(connection: duckdb.DuckDBPyConnection) -> set[str]:
