@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,27 @@ def test_viewers_get_a_webserver_that_only_reads_and_there_is_one_daemon() -> No
     assert daemon["spec"]["strategy"] == {"type": "Recreate"}
     assert not [d for d in documents() if d["kind"] == "Ingress"]  # the way in is the tunnel, with Access before it
     assert all(d["spec"].get("type", "ClusterIP") == "ClusterIP" for d in documents() if d["kind"] == "Service")
+
+
+def test_the_tunnel_of_the_cluster_leads_to_a_port_of_a_service_for_each_name_of_the_other_tunnel() -> None:
+    open_at = {
+        f"http://{d['metadata']['name']}:{p['port']}"
+        for d in documents()
+        if d["kind"] == "Service"
+        for p in d["spec"]["ports"]
+    }
+    rows = re.findall(
+        r"^\| `([\w.-]+)`.*`(http://\S+)` \|$", (DEPLOY / "tunnel" / "README.md").read_text(), re.MULTILINE
+    )
+    assert {service for _, service in rows} <= open_at
+    *rules, _ = load("tunnel/config.yml")["ingress"]
+    assert {name for name, _ in rows} == {rule["hostname"] for rule in rules}
+
+
+def test_every_deployment_of_ours_is_named_where_it_is_told_how_to_restart_them() -> None:
+    (told,) = re.findall(r"rollout restart (.*)", (FOLDER / "README.md").read_text())
+    ours = {name for name, spec in pod_specs() if spec["containers"][0]["image"].startswith(OURS)}
+    assert set(told.split()) == {f"deploy/{name}" for name in ours}
 
 
 @pytest.fixture
