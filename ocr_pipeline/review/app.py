@@ -25,7 +25,7 @@ from ocr_pipeline.review.context import Context, context
 from ocr_pipeline.review.guards import LOCAL_HOSTS, Guards, Token
 from ocr_pipeline.review.held_open import HeldOpen
 from ocr_pipeline.warehouse.connection import Warehouse
-from ocr_pipeline.warehouse.errors import WarehouseError, WarehouseInUse
+from ocr_pipeline.warehouse.errors import WarehouseError, WarehouseInUse, WarehouseUnreachable
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ def build_app(
         exception_handlers={
             HTTPException: _told,
             WarehouseInUse: _in_use,
+            WarehouseUnreachable: _unreachable,
             WarehouseError: _warehouse,
             duckdb.Error: _warehouse,
             Exception: _fault,
@@ -101,8 +102,17 @@ async def _told(request: Request, error: Exception) -> Response:
 async def _in_use(request: Request, error: Exception) -> Response:
     log.warning("the tables could not be asked: %s", error)
     text = f"The tables are being loaded: {error}. Try again in a few seconds."
-    answer = await run_in_threadpool(context(request).message, request, 503, "Tables in use", text)
-    answer.headers["Retry-After"] = "5"
+    return await _later(request, "Tables in use", text, 5)
+
+
+async def _unreachable(request: Request, error: Exception) -> Response:
+    log.warning("the tables could not be asked: %s", error)
+    return await _later(request, "Tables out of reach", f"{error}. Try again in a minute.", 60)
+
+
+async def _later(request: Request, title: str, text: str, seconds: int) -> Response:
+    answer = await run_in_threadpool(context(request).message, request, 503, title, text)
+    answer.headers["Retry-After"] = str(seconds)
     return answer
 
 

@@ -138,14 +138,17 @@ class Warehouse:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection for questions: read-only on a file. A file that is not there yet reads as an empty warehouse."""
+        """A connection for questions: read-only on a file. A file that is not there yet reads as an empty warehouse.
+
+        Raises WarehouseUnreachable where MotherDuck stops to answer, also in the block.
+        """
         if self.path is not None and not self.path.exists():
             with contextlib.closing(duckdb.connect()) as empty:
                 empty.execute("SET TimeZone = 'UTC'")
                 migrate(empty)
                 yield empty
             return
-        with contextlib.ExitStack() as opened:
+        with self._telling_of_the_network(), contextlib.ExitStack() as opened:
             connection = opened.enter_context(self._open(read_only=True))
             # MotherDuck refuses the first question after another process changed a table or view, and takes the second
             if not with_retries(lambda: is_current(connection), remote=self.is_motherduck):
@@ -236,6 +239,15 @@ class Warehouse:
         finally:
             timer.cancel()
 
+    @contextlib.contextmanager
+    def _telling_of_the_network(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.Error as error:
+            if self.is_motherduck and is_of_the_network(error):
+                raise WarehouseUnreachable(f"{self.target} does not answer: {self._hidden(str(error))}") from None
+            raise
+
     def _connected_to_motherduck(self, opened: contextlib.ExitStack) -> duckdb.DuckDBPyConnection:
         # single: with the account's whole workspace, its other databases are there too (one may be named `ocr`), and
         # whoever detaches this one in a browser takes it away here
@@ -250,14 +262,15 @@ class Warehouse:
         return opened.enter_context(self._connect(address, False, config))
 
     def _without_token(self, error: duckdb.Error) -> Exception:
-        message = str(error)
-        if self._token:
-            message = message.replace(self._token, "***")
+        message = self._hidden(str(error))
         if self.is_motherduck:
             # no other IOException: it may be the extension's download, for which dagster-duckdb has waited already
             passing = is_of_the_network(error) or passes_by_itself(error)
             return (WarehouseUnreachable if passing else WarehouseError)(f"cannot open {self.target}: {message}")
         return WarehouseError(f"cannot open the DuckDB file {self.target}: {message}")
+
+    def _hidden(self, message: str) -> str:
+        return message.replace(self._token, "***") if self._token else message
 
     def _defer_checkpoints(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Lets the log of a large file grow over several loads, up to an eighth of the file, before it is written in.

@@ -19,4 +19,5 @@ class WarehouseInUse(WarehouseError):
 
 
 class WarehouseUnreachable(WarehouseError):
-    """MotherDuck could not be opened, for a reason that passes by itself: the network, another process's conflict."""
+    """MotherDuck could not be opened or asked, for a reason that passes by itself: the network, another process's
+    conflict."""

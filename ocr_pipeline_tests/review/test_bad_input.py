@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import duckdb
 import httpx
 import pytest
 
 from ocr_pipeline.lake import keys
 from ocr_pipeline.records import PageStatus, Reason, Region
+from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline_tests.review.conftest import asking
 from ocr_pipeline_tests.review.library import BATCH, RECIPE, Library, PageMade, picture
 from ocr_pipeline_tests.review.shelves import Shelves
+from ocr_pipeline_tests.warehouse.account import Account
 
 
 def one(library: Library, made: PageMade, key: str = "a.pdf") -> str:
@@ -216,8 +219,6 @@ def test_a_reason_that_this_release_does_not_know_is_shown_as_it_is(empty: Libra
 
 
 def test_a_warehouse_that_is_being_loaded_is_told_in_words_and_asked_again_later(empty: Library) -> None:
-    from ocr_pipeline.warehouse.connection import Warehouse
-
     one(empty, PageMade(markdown="x"))
     impatient = Library(empty.lake, Warehouse(empty.warehouse.target, wait_seconds=0.2))
     with empty.warehouse.session(), asking(impatient) as client:
@@ -237,6 +238,25 @@ def test_a_warehouse_that_is_broken_is_not_called_in_use(empty: Library) -> None
     assert "Tables out of order" in answer.text
     assert "in use" not in answer.text
     assert "retry-after" not in answer.headers
+
+
+def test_a_motherduck_that_does_not_answer_is_told_in_words_and_asked_again_later(empty: Library) -> None:
+    away = [False]
+
+    def refuse(statement: str) -> duckdb.Error | None:
+        gone = away[0] and "ocr.documents" in statement
+        return duckdb.Error("Request failed: request timed out (DEADLINE_EXCEEDED, RPC 'PULL')") if gone else None
+
+    remote = Library(empty.lake, Warehouse("md:scans", "s3cret", connect=Account(refuse=refuse).connect))
+    with asking(remote) as client:
+        assert client.get("/documents").status_code == 200
+        away[0] = True
+        answer = client.get("/documents")
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "60"
+        assert "md:scans does not answer" in answer.text
+        away[0] = False
+        assert client.get("/documents").status_code == 200
 
 
 def test_a_fault_of_ours_shows_no_stack_trace(empty: Library, monkeypatch: pytest.MonkeyPatch) -> None:

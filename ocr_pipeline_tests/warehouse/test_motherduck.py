@@ -92,6 +92,15 @@ def test_a_load_and_its_comparison_go_on_where_motherduck_is_away_for_a_moment_i
     assert parts == []
 
 
+def test_a_question_that_gets_no_answer_is_an_error_in_words_without_the_token() -> None:
+    def away(statement: str) -> duckdb.Error | None:
+        return unreachable() if "FROM ocr.documents" in statement else None
+
+    warehouse = Warehouse("md:scans", "s3cret", connect=Account(refuse=away).connect)
+    with pytest.raises(WarehouseUnreachable, match=r"md:scans does not answer: .* for \*\*\* \(UNAVAILABLE"):
+        documents(warehouse)
+
+
 class Stale:
     """A connection whose first question is refused, since another process changed the tables meanwhile."""
 
