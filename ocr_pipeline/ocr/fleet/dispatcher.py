@@ -246,11 +246,7 @@ class Dispatcher:
         return counts
 
     def _place_suspects(self, now: float) -> None:
-        """Pages that were in flight at a death: each goes to a server where nothing else is, and nothing joins it.
-
-        While other pages wait, only the smallest server is given up to them: 16 suspects one after the other on the
-        Spark idled 15 of its slots for as long (measured: 65 s for a batch of 17 s).
-        """
+        """Pages that were in flight at a death: each goes to a server where nothing else is, and nothing joins it."""
         # In any order: of several suspects not the same one meets another run's each time.
         for page_task, since in random.sample(list(self._suspects.items()), len(self._suspects)):
             if page_task.clear_false_alarms():
@@ -264,30 +260,40 @@ class Dispatcher:
                 if backend.breaker.condition is not Condition.OPEN and backend.name not in avoided
             ]
             usable.sort(key=lambda backend: backend.config.max_in_flight)
+            # While other pages wait, only the smallest server is given up to suspects: 16 of them one after the other
+            # on the Spark idled 15 of its slots for as long (measured: 65 s for a batch of 17 s).
             offered = usable[:1] if self._queue else usable
             able = [s for s in offered if not s.is_paused and s.reserved_for in (None, page_task)]
-            patience = self._tuning.suspect_patience
-            ready = {s: seen for s in able if (seen := s.evidence_if_sent(page_task, patience)) is not None}
-            if ready:
-                backend, evidence = next(iter(ready.items()))
-                page_task.send(backend, Choice(backend.name, "alone: was in flight at a death"), evidence)
-                self.dequeue(page_task)
+            if self._send_alone(page_task, able):
                 continue
             for backend in usable:
                 if backend.reserved_for is page_task and backend not in offered:
                     backend.reserved_for = None  # others have begun to wait for it
-            if any(backend.reserved_for is page_task for backend in self._backends):
-                continue
-            empty = next((backend for backend in able if not backend.in_flight), None)
-            if empty is not None:
-                empty.reserve(page_task, self._quiet(page_task))
-                continue
-            # With several servers it is cheapest to empty one at once: left for later, these pages would be the last of
-            # the batch. With only one left some patience pays: another may come back, and needs a probe anyway.
-            patience = 0.0 if len(usable) >= min(2, len(self._backends)) else patience
-            waited = not self._queue or now - since >= patience
-            if waited and able and not any(backend.reserved_for for backend in self._backends):
-                able[0].reserve(page_task, self._quiet(page_task))
+            if not any(backend.reserved_for is page_task for backend in self._backends):
+                self._reserve(page_task, able, waited=now - since, usable=len(usable))
+
+    def _send_alone(self, page_task: PageTask, able: Sequence[LiveBackend]) -> bool:
+        """Sends the suspect page to the first of these servers that is empty enough; False if there is none."""
+        for backend in able:
+            evidence = backend.evidence_if_sent(page_task, self._tuning.suspect_patience)
+            if evidence is not None:
+                page_task.send(backend, Choice(backend.name, "alone: was in flight at a death"), evidence)
+                self.dequeue(page_task)
+                return True
+        return False
+
+    def _reserve(self, page_task: PageTask, able: Sequence[LiveBackend], *, waited: float, usable: int) -> None:
+        """Keeps one of these servers free for the suspect page, which has waited for so many seconds: an empty one, or
+        one that is emptied for it. `usable`: how many servers could take the page."""
+        empty = next((backend for backend in able if not backend.in_flight), None)
+        if empty is not None:
+            empty.reserve(page_task, self._quiet(page_task))
+            return
+        # With several servers it is cheapest to empty one at once: left for later, these pages would be the last of the
+        # batch. With only one left some patience pays: another may come back, and needs a probe anyway.
+        patience = 0.0 if usable >= min(2, len(self._backends)) else self._tuning.suspect_patience
+        if (not self._queue or waited >= patience) and able and not any(b.reserved_for for b in self._backends):
+            able[0].reserve(page_task, self._quiet(page_task))
 
     def _quiet(self, page_task: PageTask) -> float:
         if not page_task.history.doubtful:
