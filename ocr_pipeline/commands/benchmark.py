@@ -9,9 +9,8 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import Progress, TaskID
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from ocr_pipeline import wiring
 from ocr_pipeline.benchmark import pages
@@ -73,7 +72,7 @@ def command(
     with Renderer(wiring.stream_options(settings).limits) as renderer:
         images, problems = pages.draw(renderer, documents, geometry(config), count)
     for problem in problems:
-        console.print(f"left out: {problem}", markup=False)
+        console.print(f"left out: {problem}")
     if not images:
         raise click.UsageError("none of these PDFs has a page with something on it")
     ceiling = most or LADDER[-1]
@@ -97,14 +96,16 @@ def _measure_all(
 ) -> None:
     """One backend after the other; the figures are written to `out` after each step."""
     endless = pages.endless(images)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    said = TextColumn("{task.description}", markup=False)  # it begins with a backend's name
+    columns = (said, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         for found in result.measured.values():
             watch = _Watch(found, result, out, console, bar)
             found.given_up = asyncio.run(
                 measure(found.backend, endless, most=found.most, pages=pages_a_step, seconds=timeout, watch=watch)
             )
             if found.given_up:
-                console.print(f"{found.backend.name}: given up: {found.given_up}", markup=False)
+                console.print(f"{found.backend.name}: given up: {found.given_up}")
             result.keep(out, complete=False)
     result.keep(out, complete=True)
 
@@ -156,9 +157,9 @@ class _Watch:
     def begins(self, in_flight: int, requests: int) -> None:
         said = f"{self._found.backend.name}: {in_flight} in flight, {requests} requests"
         if self._bar.disable:
-            self._console.print(f"{said} …", markup=False, highlight=False)
+            self._console.print(f"{said} …")
         self._end_task()
-        self._task = self._bar.add_task(said.replace("[", r"\["), total=requests)
+        self._task = self._bar.add_task(said, total=requests)
 
     def answered(self) -> None:
         if self._task is not None:
@@ -169,7 +170,7 @@ class _Watch:
         self._result.keep(self._out, complete=False)
         failed = f", failed {dict(step.failures)}" if step.failures else ""
         said = f"{self._found.backend.name}: {step.in_flight} in flight: {step.pages_per_second:.2f} pages/s{failed}"
-        self._console.print(said, markup=False)
+        self._console.print(said)
         self._end_task()
 
     def _end_task(self) -> None:
@@ -188,7 +189,7 @@ def _show(measured: Mapping[str, Measured], out: Path, console: Console) -> None
         for step in found.steps:
             cost = cost_per_thousand(found.price, step.pages_per_second)
             table.add_row(
-                Text(name),  # not markup: a name may hold brackets
+                name,
                 str(step.in_flight),
                 f"{step.pages_per_second:.2f}",
                 f"{step.tokens_per_second:.0f}",
@@ -200,8 +201,8 @@ def _show(measured: Mapping[str, Measured], out: Path, console: Console) -> None
             )
     console.print(table)
     for name, found in measured.items():
-        console.print(f"{name}: {_advice(found)}", markup=False)
-    console.print(f"figures and plot: {out}/benchmark.json, {out}/benchmark.svg", markup=False)
+        console.print(f"{name}: {_advice(found)}")
+    console.print(f"figures and plot: {out}/benchmark.json, {out}/benchmark.svg")
 
 
 def _advice(found: Measured) -> str:

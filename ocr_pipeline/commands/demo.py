@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from ocr_pipeline import samples
 from ocr_pipeline.commands.ingest import ingest
@@ -30,7 +31,7 @@ def command() -> int:
     show(summary, console)
     wrong = surprises(summary)
     for line in wrong:
-        console.print(f"[red]unexpected:[/] {line}", highlight=False)
+        console.print(Text("unexpected:", style="red"), line)
     if not wrong:
         _what_next(console, settings)
     return 1 if wrong else 0
@@ -74,8 +75,6 @@ Then
   {"make dev":{width}}   Dagster's UI on 127.0.0.1:3000; drop a PDF into {lake}/{settings.inbox}
   {_here("ocr-pipeline") + " ingest FOLDER":{width}}   your own PDFs
 """,
-        markup=False,
-        highlight=False,
         soft_wrap=True,
     )
 

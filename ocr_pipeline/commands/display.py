@@ -44,7 +44,7 @@ class Counter:
             self._bar.update(self._task, completed=self._done)
         elif time.monotonic() - self._last_said > EVERY_SECONDS:
             self._last_said = time.monotonic()
-            self._console.print(f"{self._step}: {self._done} of {self._total} {self._unit} so far", highlight=False)
+            self._console.print(f"{self._step}: {self._done} of {self._total} {self._unit} so far")
 
 
 class Display:
@@ -75,7 +75,7 @@ class Display:
             self.say("Stopped. What was read is kept; run the same command again to go on.")
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def document_opened(self, key: str, pages: int) -> None:
         with self._lock:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from ocr_pipeline import samples, wiring
-from ocr_pipeline.commands.terminal import WAIT_SECONDS
+from ocr_pipeline.commands.terminal import WAIT_SECONDS, terminal
 from ocr_pipeline.flow.rehearsal import rehearse
 from ocr_pipeline.lake import batches
 from ocr_pipeline.lake.check import check
@@ -55,11 +56,11 @@ def command(as_json: bool) -> int:
     settings = Settings()
     findings = []
     if not as_json:
-        console = Console(soft_wrap=True, highlight=False)
-        console.print("[bold]settings in force[/]")
+        console = terminal()
+        console.print(Text("settings in force", style="bold"))
         for name, (value, source) in settings.in_force().items():
-            console.print(f"  {name} = {value}  ({source})", markup=False)
-        console.print("[bold]checks[/]")
+            console.print(f"  {name} = {value}  ({source})", soft_wrap=True)
+        console.print(Text("checks", style="bold"))
     for finding in _checks(settings):
         findings.append(finding)
         if not as_json:
@@ -77,11 +78,10 @@ def _checks(settings: Settings) -> Iterator[Finding]:
 
 
 def _show(finding: Finding, console: Console) -> None:
-    mark = "[green]ok  [/]" if finding.ok else "[yellow]warn[/]" if finding.warning else "[red]FAIL[/]"
-    console.print(f"{mark} {finding.name}:", end=" ")
-    console.print(finding.detail, markup=False)
+    mark, style = ("ok  ", "green") if finding.ok else ("warn", "yellow") if finding.warning else ("FAIL", "red")
+    console.print(Text(mark, style=style), f"{finding.name}: {finding.detail}", soft_wrap=True)
     if finding.mend and not finding.ok:
-        console.print(f"     mend: {finding.mend}", markup=False)
+        console.print(f"     mend: {finding.mend}", soft_wrap=True)
 
 
 def names(settings: Settings) -> list[Finding]:

@@ -66,9 +66,9 @@ def ingest(settings: Settings, found: Found, console: Console) -> Summary:
     lake = wiring.lake(settings)
     dagster = instance.instance(settings, captures_output=False)
     if not found.sources and not found.not_taken:
-        console.print("there is no PDF in these paths", highlight=False)
+        console.print("there is no PDF in these paths")
     for kind, count in found.left_alone.items():
-        console.print(f"left alone: {kind}: {count}", highlight=False)
+        console.print(f"left alone: {kind}: {count}")
     if not poppler_installed():
         console.print("poppler is not installed: pages are drawn by PDFium alone (apt install poppler-utils)")
 
@@ -123,7 +123,7 @@ def _put(lake: Storage, found: Found, console: Console) -> tuple[list[Upload], l
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(text), soft_wrap=True)
 
 
 def _todo(lake: Storage, warehouse: Warehouse, finished: Collection[str], held: Mapping[Upload, Batch]) -> list[Batch]:

@@ -72,9 +72,9 @@ def command(key: str, yes: bool, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({**asdict(done), "runs": runs, "found": found.found}))
     elif not found.found and not any(asdict(done.rows).values()):
-        terminal().print(f"nothing of {key!r} was there{where}", markup=False)
+        terminal().print(f"nothing of {key!r} was there{where}")
     else:
-        terminal().print(_in_words(done, runs, where), markup=False)
+        terminal().print(_in_words(done, runs, where))
     if not as_json:
         for error in done.unread:
             click.echo(f"not looked into, purge again once it is mended: {printable(error)}", err=True)

@@ -6,10 +6,12 @@ import json
 from dataclasses import asdict
 
 import click
+from rich.text import Text
 
 from ocr_pipeline import wiring
 from ocr_pipeline.commands.counted import counted
 from ocr_pipeline.commands.terminal import terminal
+from ocr_pipeline.printable import printable
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.rebuild import rebuild_warehouse
 from ocr_pipeline.warehouse.rebuild import RebuildRefused
@@ -27,13 +29,13 @@ def command(as_json: bool, force: bool) -> int:
     """
     settings = Settings()
     err = terminal(stderr=True)
-    warehouse = wiring.warehouse(settings, on_wait=lambda text: err.print(text, markup=False))
+    warehouse = wiring.warehouse(settings, on_wait=lambda text: err.print(text))
     try:
         with err.status("reading Parquet") as status:
             counts = rebuild_warehouse(
                 wiring.lake(settings),
                 warehouse,
-                lambda name: status.update(f"batch {name}"),
+                lambda name: status.update(Text(f"batch {printable(name)}")),
                 on_r2=wiring.let_motherduck_read_r2(settings, warehouse),
                 force=force,
             )
@@ -52,7 +54,6 @@ def command(as_json: bool, force: bool) -> int:
     for name in counts.missing_batches:
         err.print(
             f"batch {name}: its Parquet is missing or torn, and its rows are left out or old: materialise ocr_parquet "
-            "for it",
-            markup=False,
+            "for it"
         )
     return 0

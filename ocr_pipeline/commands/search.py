@@ -45,7 +45,7 @@ def command(words: tuple[str, ...], limit: int, build_index: bool, as_json: bool
     console = terminal()
     for hit in hits:
         console.print(Text(f"{printable(hit.source_uri)}, page {hit.page_number}", style="bold"), soft_wrap=True)
-        console.print(Text(f"  {printable(hit.snippet)}"), soft_wrap=True)
+        console.print(f"  {printable(hit.snippet)}", soft_wrap=True)
     if not hits:
-        console.print(Text(f"no page in {printable(settings.warehouse)} holds all of these words"), soft_wrap=True)
+        console.print(f"no page in {printable(settings.warehouse)} holds all of these words", soft_wrap=True)
     return 0 if hits else 1

@@ -75,14 +75,13 @@ def command(key: str, as_json: bool) -> int:
     else:
         console = terminal()
         for entry in said:
-            console.print(_line(entry), markup=False, soft_wrap=True)
+            console.print(_line(entry), soft_wrap=True)
         if found.more:
-            console.print(f"and {found.more} more: give more of the key", markup=False)
+            console.print(f"and {found.more} more: give more of the key")
         if not said:
             console.print(
                 f"no upload's key holds {key!r}, and no object below {settings.inbox} does, in the lake "
                 f"{printable(settings.lake)}",
-                markup=False,
                 soft_wrap=True,
             )
     return 0 if said else 1

@@ -93,11 +93,11 @@ def show(summary: Summary, console: Console) -> None:
         f"{counted(summary.documents, 'document')}, {counted(summary.pages, 'page')}: {totals}; {summary.seconds:.1f} s"
     )
     if summary.failed:
-        console.print(f"[red]{len(summary.failed)} failed or rejected:[/]")
+        console.print(Text(f"{len(summary.failed)} failed or rejected:", style="red"))
         for entry in summary.failed:
             where = f" page {entry['page']}" if entry["page"] is not None else ""
             line = f"  {printable(entry['source'])}{where}: {entry['reason']}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
 
 
 def _show_documents(summary: Summary, console: Console) -> None:
@@ -109,23 +109,22 @@ def _show_documents(summary: Summary, console: Console) -> None:
     ordered = sorted(summary.results, key=lambda r: (r.document.status is DocumentStatus.OK, r.document.source_uri))
     for result in ordered[:SHOWN]:
         cells = _cells(result)
-        table.add_row(
-            Text(printable(result.document.source_uri.rsplit("/", 1)[-1])), *(cells[name] for name in columns)
-        )
+        name = printable(result.document.source_uri.rsplit("/", 1)[-1])
+        table.add_row(name, *(cells[column] for column in columns))
     console.print(table)
     if len(ordered) > SHOWN:
         console.print(f"… and {len(ordered) - SHOWN} more, all ok or listed below")
     console.print()
 
 
-def _cells(result: DocumentResult) -> dict[str, str]:
+def _cells(result: DocumentResult) -> dict[str, str | Text]:
     document, pages = result.document, result.pages
     count = Counter(page.status for page in pages)
     timed = [page.seconds for page in pages if page.seconds]
     agreed = [page.agreement for page in pages if page.agreement is not None]
     reason = f" ({document.reason})" if document.reason else ""
     return {
-        "status": f"[{MARKS[document.status.value]}]{document.status.value}{reason}[/]",
+        "status": Text(f"{document.status.value}{reason}", style=MARKS[document.status.value]),
         "pages": str(document.page_count),
         "ok": str(count[PageStatus.OK]),
         "blank": str(count[PageStatus.BLANK]),

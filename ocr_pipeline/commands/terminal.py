@@ -11,11 +11,16 @@ WAIT_SECONDS = 5.0
 
 
 def terminal(*, stderr: bool = False) -> Console:
-    """Where people read. Off a terminal no line is wrapped or cut."""
+    """Where people read. Off a terminal no line is wrapped or cut.
+
+    Text is shown as it is, in tables too: a key may hold what would be markup ("[scan]") or an emoji's name (":100:").
+    What has a style is a `Text`.
+    """
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else 10_000)
+    width = None if stream.isatty() else 10_000
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
 def say_wait(text: str) -> None:
     """What a command waits for, on stderr."""
-    terminal(stderr=True).print(text, markup=False, soft_wrap=True)
+    terminal(stderr=True).print(text, soft_wrap=True)

@@ -73,6 +73,24 @@ def test_a_batch_list_that_cannot_be_read_is_red_and_named(settings: Settings) -
     assert f"1 of 2 cannot be read, first {keys.batch(lists[0].name)}" in found["batch lists"]["detail"]
 
 
+def test_a_backends_name_is_shown_as_it_is_whatever_a_terminal_could_make_of_it(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("gpu [left]", "gpu[/right]", "gpu:100:")
+    file = environment / "backends.toml"
+    file.write_text(
+        "".join(
+            f'[[backend]]\nname = "{name}"\nurl = "http://127.0.0.1:{port}"\ngpu = "rtx-4090"\n'
+            'model = "deepseek-ai/DeepSeek-OCR"\n'
+            for port, name in enumerate(names, 1)
+        )
+    )
+    monkeypatch.setenv("OCR_BACKENDS", str(file))
+    said = CliRunner().invoke(doctor.command, [], standalone_mode=False, catch_exceptions=False).stdout
+    assert "ok   lake: " in said
+    assert [name for name in names if f"FAIL {name}: " not in said] == []
+
+
 def test_an_engine_that_is_not_installed_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCR_CPU_ENGINE", "tesseract")
     monkeypatch.setenv("PATH", "/nowhere")
