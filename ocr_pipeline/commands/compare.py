@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, fields
+from itertools import chain
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ from ocr_pipeline.commands.counted import counted
 from ocr_pipeline.commands.terminal import terminal
 from ocr_pipeline.printable import printable
 from ocr_pipeline.settings import Settings
-from ocr_pipeline.upkeep.compare import PageDifference, compare_recipes, recipes
+from ocr_pipeline.upkeep.compare import PageDifference, PageSide, compare_recipes, recipes
 
 
 @click.command("compare")
@@ -23,8 +24,10 @@ from ocr_pipeline.upkeep.compare import PageDifference, compare_recipes, recipes
 @click.option("--all", "everything", is_flag=True, help="List the pages that are the same too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
 def command(recipe_a: str, recipe_b: str, everything: bool, as_json: bool) -> int:
-    """Compare two recipes on the pages that both have read: agreement, length, failures.
+    """Compare two recipes page by page: agreement, length, failures.
 
+    Lists the pages that differ, also those that only one recipe has; agreement and characters in the last line are of
+    the pages in both.
     A recipe's id stands in the tables (`recipe_id`); this command lists those there are when one is unknown.
     """
     lake = wiring.lake(Settings())
@@ -46,18 +49,9 @@ def command(recipe_a: str, recipe_b: str, everything: bool, as_json: bool) -> in
     for name in ("document", "page", "words in common", "length a", "length b", "agreement a", "agreement b", "a", "b"):
         table.add_column(name, no_wrap=True)
     for page in pages:
-        if page.a and page.b:
-            table.add_row(
-                printable(page.key) if page.key is not None else page.document_id,
-                str(page.page_number),
-                _number(page.overlap),
-                str(page.a.length),
-                str(page.b.length),
-                _number(page.a.agreement),
-                _number(page.b.agreement),
-                page.a.reason or page.a.status,
-                page.b.reason or page.b.status,
-            )
+        document = printable(page.key) if page.key is not None else page.document_id
+        sides = zip(_cells(page.a), _cells(page.b), strict=True)
+        table.add_row(document, str(page.page_number), _number(page.overlap), *chain.from_iterable(sides))
     console.print(table)
     console.print(
         f"\n{counted(found.compared, 'page')} in both, {found.same} the same, "
@@ -75,6 +69,13 @@ def _said(page: PageDifference) -> dict[str, Any]:
         if said[side] is not None:
             said[side]["length"] = len(said[side].pop("text"))
     return said
+
+
+def _cells(side: PageSide | None) -> tuple[str, str, str]:
+    """Length, agreement, and what came of the page; "-" where the recipe has no such page."""
+    if side is None:
+        return "-", "-", "-"
+    return str(side.length), _number(side.agreement), side.reason or side.status
 
 
 def _number(value: float | None) -> str:

@@ -83,7 +83,7 @@ def recipes(lake: Storage) -> dict[str, int]:
 
 
 def compare_recipes(lake: Storage, recipe_a: str, recipe_b: str) -> Comparison:
-    """What changed between two recipes on the pages that both have read."""
+    """What changed between two recipes; a page that only one of them has read counts as changed."""
     unread: list[str] = []
     published = _published(lake, unread.append)
     a, b = _pages(lake, recipe_a, published, unread.append), _pages(lake, recipe_b, published, unread.append)

@@ -77,21 +77,68 @@ def test_status_search_and_compare_answer_and_say_when_there_is_nothing(shell: S
         assert (code, out) == (2, "")
         assert told in err
 
-    lake = open_storage(settings.lake)
-    (recipe,) = recipes(lake)
-    for transcript in list(transcripts.load(lake, recipe)):
-        transcripts.write(lake, replace(transcript, recipe_id="0" * 16))
-    code, said = shell.json("compare", recipe, "0" * 16)
+    recipe, other = another_recipe(settings)
+    code, said = shell.json("compare", recipe, other)
     assert (code, said["compared"], said["same"], said["pages"]) == (0, 2, 2, [])
-    code, said = shell.json("compare", recipe, "0" * 16, "--all")
+    code, said = shell.json("compare", recipe, other, "--all")
     assert [(page["key"], page["page_number"]) for page in said["pages"]] == [
         ("inbox/papers/river.pdf", n) for n in (1, 2)
     ]
     assert said["pages"][0]["a"].keys() == {"status", "reason", "quality", "agreement", "seconds", "length"}
-    assert "inbox/papers/river.pdf" in shell("compare", recipe, "0" * 16, "--all")[1]
+    assert "inbox/papers/river.pdf" in shell("compare", recipe, other, "--all")[1]
     code, _, err = shell("compare", recipe, "unknown")
     assert code == 2
     assert f"{recipe} (2 pages)" in err
+
+
+def another_recipe(settings: Settings, pages: int | None = None) -> tuple[str, str]:
+    """The recipe that has read everything, and one that is made up beside it: the same texts, of the first pages."""
+    lake = open_storage(settings.lake)
+    (recipe,) = recipes(lake)
+    found = sorted(transcripts.load(lake, recipe), key=lambda transcript: transcript.attempts[0].page_number)
+    for transcript in found[:pages]:
+        transcripts.write(lake, replace(transcript, recipe_id="0" * 16))
+    return recipe, "0" * 16
+
+
+ODD_NAMES = ("letter [scan].pdf", "a[/b].pdf", "[bold]c[/].pdf", ":100:.pdf")
+
+
+def test_a_name_is_shown_as_it_is_whatever_a_terminal_could_make_of_it(shell: Shell, settings: Settings) -> None:
+    folder = settings.data / "odd"
+    for name in ODD_NAMES:
+        for path, content in ((folder / name, numbered(1, name)), (folder / "damaged" / name, b"%PDF-1.7 and no more")):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    _, out, err = shell("ingest", str(folder))
+    for name in ODD_NAMES:
+        assert f"rejected: inbox/odd/damaged/{name}: damaged" in err
+        assert f"inbox/odd/damaged/{name}: damaged" in out
+        assert f"\n{name.rpartition('/')[2]} " in out
+    recipe, other = another_recipe(settings)
+    for said in (
+        shell("compare", recipe, other, "--all"),
+        shell("search", "page", "1", "of"),
+        shell("status", "inbox/odd/"),
+    ):
+        assert [name for name in ODD_NAMES if f"inbox/odd/{name}" not in said[1]] == []
+
+
+def test_compare_lists_a_page_that_one_recipe_alone_has_in_both_outputs(shell: Shell, settings: Settings) -> None:
+    recipe, other = another_recipe(settings, pages=1)
+    _, said = shell.json("compare", recipe, other)
+    assert (said["only_a"], said["only_b"]) == (1, 0)
+    assert [(page["page_number"], page["b"], page["same"]) for page in said["pages"]] == [(2, None, False)]
+    length = str(said["pages"][0]["a"]["length"])
+
+    def rows(*arguments: str) -> list[list[str]]:
+        lines = shell("compare", *arguments)[1].partition("\n\n")[0].splitlines()
+        return [line.split() for line in lines[1:]]
+
+    river = "inbox/papers/river.pdf"
+    assert rows(recipe, other) == [[river, "2", "-", length, "-", "1.000", "-", "ok", "-"]]
+    assert rows(other, recipe) == [[river, "2", "-", "-", length, "-", "1.000", "-", "ok"]]
+    assert [row[1] for row in rows(recipe, other, "--all")] == ["1", "2"]
 
 
 def test_a_question_that_finds_nothing_names_the_place_that_was_asked(shell: Shell, settings: Settings) -> None:
