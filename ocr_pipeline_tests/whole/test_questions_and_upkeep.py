@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pytest
 
 from ocr_pipeline import cli, wiring
@@ -139,6 +140,39 @@ def test_compare_lists_a_page_that_one_recipe_alone_has_in_both_outputs(shell: S
     assert rows(recipe, other) == [[river, "2", "-", length, "-", "1.000", "-", "ok", "-"]]
     assert rows(other, recipe) == [[river, "2", "-", "-", length, "-", "1.000", "-", "ok"]]
     assert [row[1] for row in rows(recipe, other, "--all")] == ["1", "2"]
+
+
+class WithFullTextSearch:
+    """A database that has the extension `fts`, which may not be installed here: to its index every page may match."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def load_extension(self, name: str) -> None:
+        pass
+
+    def execute(self, sql: str, *parameters: Any) -> Any:
+        if "create_fts_index" in sql:
+            sql = """
+                CREATE SCHEMA IF NOT EXISTS fts_ocr_searched;
+                CREATE OR REPLACE MACRO fts_ocr_searched.match_bm25(page, words, conjunctive := 0) AS 1.0
+            """
+        return self._connection.execute(sql, *parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def test_an_index_that_search_makes_is_told_in_the_one_object_too(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", lambda *given, **named: WithFullTextSearch(connect(*given, **named)))
+    assert shell.json("search", "--build-index") == (0, {"hits": [], "indexed": 2})
+    code, said = shell.json("search", "--build-index", "page", "2")
+    assert (code, [hit["page_number"] for hit in said["hits"]], said["indexed"]) == (0, [2], 2)
+    assert shell.json("search", "--build-index", "xylophone") == (1, {"hits": [], "indexed": 2})
+    assert shell("search", "--build-index") == (0, "", "the full-text index knows 2 pages\n")
 
 
 def test_a_question_that_finds_nothing_names_the_place_that_was_asked(shell: Shell, settings: Settings) -> None:
