@@ -53,13 +53,15 @@ def payload(run: dg.DagsterRun, error: str, at: datetime) -> dict[str, Any]:
 
 
 def what_failed(events: Iterable[dg.DagsterEvent]) -> str:
-    """Each failed step with its first cause, one per line; "" where no step failed (a run that died)."""
+    """Each failed step with its first cause, one per line whatever the cause's text; "" where no step failed (a run
+    that died)."""
     lines = []
     for event in events:
         error = event.step_failure_data.error
         while error is not None and error.cause is not None and "ExceptionGroup" not in (error.cause.cls_name or ""):
             error = error.cause
-        lines.append(f"{event.step_key}: {(error.message if error else event.message or '').strip()}")
+        cause = error.message if error else event.message or ""
+        lines.append(f"{event.step_key}: {' '.join(cause.split())}")
     return "\n".join(lines)
 
 

@@ -125,6 +125,28 @@ def test_a_failed_run_is_posted_once_with_its_batch_and_what_failed(
     assert set(said) == {"event", "at", "run_id", "job", "batch", "error"}
 
 
+def test_each_failed_step_is_one_line_however_many_its_error_has(
+    sensor: Alerts, webhook: Webhook, instance: dg.DagsterInstance
+) -> None:
+    @dg.op
+    def first() -> None:
+        raise ValueError("one\ntwo\r\n\n  three\u2028four")
+
+    @dg.op
+    def second() -> None:
+        raise ValueError("five")
+
+    @dg.job
+    def both() -> None:
+        first()
+        second()
+
+    assert not both.execute_in_process(instance=instance, raise_on_error=False).success
+    sensor.tick()
+    (said,) = webhook.accepted
+    assert sorted(said["error"].splitlines()) == ["first: ValueError: one two three four", "second: ValueError: five"]
+
+
 def test_an_alert_that_is_not_accepted_is_posted_again_and_none_is_lost_or_posted_twice(
     sensor: Alerts, webhook: Webhook, instance: dg.DagsterInstance
 ) -> None:
