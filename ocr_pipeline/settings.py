@@ -174,9 +174,8 @@ class Settings(BaseSettings):
     fresh_hours: float | None = _env(
         "OCR_FRESH_HOURS",
         default=None,
-        gt=0,
         le=24 * _CENTURY,
-        description="tables older than this are stale in Dagster; unset: never",
+        description="hours after which tables are stale in Dagster, a minute (0.0167) at least; unset: never",
     )
     review_url: str | None = _env(
         "OCR_REVIEW_URL", default=None, description="root of the review app, for links in Dagster"
@@ -184,6 +183,13 @@ class Settings(BaseSettings):
     alert_webhook: SecretStr | None = _env(
         "OCR_ALERT_WEBHOOK", default=None, description="URL that gets a POST for each failed run; unset: none"
     )
+
+    @field_validator("fresh_hours")
+    @classmethod
+    def _at_least_a_minute(cls, value: float | None) -> float | None:
+        if value is not None and value < 1 / 60:
+            raise ValueError("must be at least a minute, 0.0167 hours: Dagster takes no shorter time")
+        return value
 
     @field_validator("inbox")
     @classmethod

@@ -10,6 +10,7 @@ from typing import get_args
 import pytest
 from pydantic import AliasChoices, ValidationError
 
+from ocr_pipeline.definitions import build_defs
 from ocr_pipeline.lake import keys
 from ocr_pipeline.settings import Settings
 
@@ -96,6 +97,18 @@ def test_a_limit_of_zero_that_would_reject_everything_is_refused(monkeypatch: py
     monkeypatch.setenv(name, "0")
     with pytest.raises(ValidationError, match=name):
         Settings()
+
+
+def test_a_freshness_below_the_minute_that_dagster_asks_for_is_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for hours in ("0.01", "0.0166", "0", "-1e300"):
+        monkeypatch.setenv("OCR_FRESH_HOURS", hours)
+        with pytest.raises(ValidationError, match=r"OCR_FRESH_HOURS\n.*must be at least a minute, 0.0167 hours"):
+            Settings()
+    for hours in ("0.0167", str(1 / 60)):
+        monkeypatch.setenv("OCR_FRESH_HOURS", hours)
+        build_defs(Settings())
 
 
 @pytest.mark.parametrize(
