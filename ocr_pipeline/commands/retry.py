@@ -52,10 +52,11 @@ class _Age(click.ParamType[timedelta]):
 @click.option("--leave-to-sensor", is_flag=True, help="Only write the batch lists; the running sensor does the rest.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
 def command(reasons: tuple[str, ...], since: timedelta | None, leave_to_sensor: bool, as_json: bool) -> int:
-    """Ask again for the pages that failed for these reasons, and for no others.
+    """Ask again for the pages that failed for these reasons.
 
-    Pages that have their text keep it. Exit codes as for `ingest`; `--json` prints the object of `ingest` (of what was
-    read here: empty with --leave-to-sensor) and `asked`: {documents, pages, left_out}.
+    In the same documents it also asks for pages that failed through no fault of theirs (`backend_unavailable`,
+    `misconfigured`, `image_gone`). Pages that have their text keep it. Exit codes as for `ingest`; `--json` prints the
+    object of `ingest` (of what was read here: empty with --leave-to-sensor) and `asked`: {documents, pages, left_out}.
     """
     settings = Settings()
     lake, dagster = wiring.lake(settings), instance.instance(settings, captures_output=False)

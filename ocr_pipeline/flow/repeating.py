@@ -1,8 +1,8 @@
 """What a retry takes over from the other batches that read the same upload.
 
-A retry draws and reads only the pages that failed for one of its reasons, even if the recipe has changed since. All
-other pages keep their text, and with it their image, engine and recipe. If the upload can no longer be read, the pages
-that were read before are kept.
+A retry draws and reads only the pages that failed for one of its reasons or through no fault of theirs (`asks_again`),
+even if the recipe has changed since. All other pages stay as they are: text, image, engine and recipe. If the
+upload can no longer be read, the pages that were read before are kept.
 
 Retries of one document can overlap: two that start at the same time know nothing of each other, and may end in any
 order. In the tables, the rows of the batch with the highest rank win (`DocumentRecord.rank`). If a batch of lower rank

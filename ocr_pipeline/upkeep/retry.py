@@ -1,8 +1,8 @@
 """Retries: batches of only those documents that have failed pages, named by the time of the request.
 
 Such a batch sorts after the one that it repeats, so its rows win. Pages that have their text keep it; a page is read
-again only if it failed for one of the reasons, before the request. How the results of overlapping retries are combined
-is decided in `flow/repeating.py`.
+again only if it failed for one of the reasons, before the request, or through no fault of its own. That, and how the
+results of overlapping retries are combined, is decided in `flow/repeating.py`.
 """
 
 from __future__ import annotations

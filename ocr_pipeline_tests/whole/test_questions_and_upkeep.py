@@ -14,9 +14,13 @@ import pytest
 
 from ocr_pipeline import cli, wiring
 from ocr_pipeline.definitions import build_defs
+from ocr_pipeline.flow.rendered import RenderedPage
+from ocr_pipeline.flow.repeating import asks_again
+from ocr_pipeline.flow.retries import PageRecord
 from ocr_pipeline.intake import cutting
 from ocr_pipeline.lake import keys, transcripts
 from ocr_pipeline.lake.opening import open_storage
+from ocr_pipeline.records import REASONS, PageStatus, Reason
 from ocr_pipeline.runs import history, instance
 from ocr_pipeline.settings import Settings
 from ocr_pipeline.upkeep.compare import recipes
@@ -242,6 +246,15 @@ def test_retry_has_one_shape_whatever_came_of_it(shell: Shell) -> None:
     code, _, err = shell("retry", "--reason", "bad_luck")
     assert code == 2
     assert "bad_luck" in err
+
+
+def test_the_help_of_retry_names_every_reason_that_it_asks_for_unasked(shell: Shell) -> None:
+    def failed(reason: Reason) -> PageRecord:
+        return PageRecord(RenderedPage(number=1, rotation=0), None, PageStatus.FAILED, reason)
+
+    told = shell("retry", "--help")[1]
+    unasked = {reason for reason in REASONS if asks_again(failed(reason), [Reason.REPETITION])} - {Reason.REPETITION}
+    assert {reason for reason in REASONS if f"`{reason}`" in told} == unasked
 
 
 def test_a_rebuild_and_a_purge_say_what_they_did(shell: Shell) -> None:
