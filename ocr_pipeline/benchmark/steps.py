@@ -18,7 +18,6 @@ TOLERATED = 0.02  # share of requests without a text
 NO_GAIN = 1.05  # a step that is not this much better than the best before it gains nothing
 STEPS_WITHOUT_GAIN = 2
 FAILURES_ON_END = 3  # answers one after the other without a text (at least one a slot): nothing more is asked
-HOURS_A_MONTH = 730  # as in the cost views
 
 
 @dataclass(frozen=True, slots=True)

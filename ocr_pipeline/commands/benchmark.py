@@ -16,13 +16,14 @@ from ocr_pipeline import wiring
 from ocr_pipeline.benchmark import pages
 from ocr_pipeline.benchmark.measuring import measure
 from ocr_pipeline.benchmark.result import Measured, Result, prepared
-from ocr_pipeline.benchmark.steps import HOURS_A_MONTH, LADDER, Step, cost_per_thousand
+from ocr_pipeline.benchmark.steps import LADDER, Step, cost_per_thousand
 from ocr_pipeline.commands.terminal import terminal
 from ocr_pipeline.intake import sources
 from ocr_pipeline.ocr.vllm.backends import Backend, geometry
 from ocr_pipeline.ocr.vllm.backends_file import ConfigError
 from ocr_pipeline.pdf.renderer import Renderer
 from ocr_pipeline.settings import Settings
+from ocr_pipeline.warehouse.views import HOURS_A_MONTH
 
 
 @click.command("benchmark")

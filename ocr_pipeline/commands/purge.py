@@ -15,11 +15,12 @@ from ocr_pipeline import wiring
 from ocr_pipeline.commands.counted import counted
 from ocr_pipeline.commands.terminal import WAIT_SECONDS, say_wait, terminal
 from ocr_pipeline.intake import cutting
+from ocr_pipeline.lake import keys
 from ocr_pipeline.lake.batch_index import BatchIndex
 from ocr_pipeline.printable import printable
 from ocr_pipeline.runs import claims, forgetting, history, instance, reaping
 from ocr_pipeline.settings import Settings
-from ocr_pipeline.upkeep.purge import Purged, purge
+from ocr_pipeline.upkeep.purge import Purged, check_lake, purge
 from ocr_pipeline.upkeep.traces import traces
 from ocr_pipeline.warehouse.compact import compact
 from ocr_pipeline.warehouse.purge import check_ready
@@ -52,6 +53,7 @@ def command(key: str, yes: bool, as_json: bool) -> int:
         click.confirm(f"Forget {key} everywhere? This cannot be undone", abort=True, err=True)
     reaping.reap(dagster, settings.claims)
     with cutting.intake_lock(settings.data):
+        check_lake(lake, impatient, keys.document_id(key))
         found = traces(lake, impatient, key)  # all intake waits for this one
         # records of documents that share a page are written too, in their batches
         sharing = {batch for batch, _ in found.sharers}
@@ -75,6 +77,8 @@ def command(key: str, yes: bool, as_json: bool) -> int:
         terminal().print(f"nothing of {key!r} was there{where}")
     else:
         terminal().print(_in_words(done, runs, where))
+    if not as_json and done.rows.search_index:
+        click.echo("the full-text index went too: make it again with `ocr-pipeline search --build-index`", err=True)
     if not as_json:
         for error in done.unread:
             click.echo(f"not looked into, purge again once it is mended: {printable(error)}", err=True)

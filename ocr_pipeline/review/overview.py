@@ -11,6 +11,8 @@ from datetime import date, timedelta
 
 import duckdb
 
+from ocr_pipeline.warehouse.views import BAD_PAGES
+
 MAX_COLUMNS = 62  # of the plot over time
 BUCKETS = 20  # of agreement
 
@@ -90,10 +92,11 @@ def periods(connection: duckdb.DuckDBPyConnection) -> list[Period]:
     rows = connection.execute(
         """
         SELECT CAST(processed_at AT TIME ZONE 'UTC' AS DATE) AS day,
-            count(*) FILTER (status NOT IN ('failed', 'skipped')),
-            count(*) FILTER (status IN ('failed', 'skipped'))
+            count(*) FILTER (NOT list_contains($bad, status)),
+            count(*) FILTER (list_contains($bad, status))
         FROM ocr.current_pages GROUP BY day ORDER BY day
-        """
+        """,
+        {"bad": list(BAD_PAGES)},
     ).fetchall()
     return in_periods(rows)
 

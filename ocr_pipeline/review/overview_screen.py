@@ -14,8 +14,8 @@ from ocr_pipeline.review import charts, links
 from ocr_pipeline.review import overview as numbers
 from ocr_pipeline.review.charts import Chart, Row, number
 from ocr_pipeline.review.context import context
+from ocr_pipeline.warehouse.views import BAD_PAGES
 
-_BAD = frozenset({"failed", "skipped"})
 _ORDER = ("ok", "blank", "fallback", "failed", "skipped")
 
 
@@ -25,7 +25,7 @@ def overview(request: Request) -> Response:
     with app.tables.read() as connection:
         found = numbers.overview(connection)
     pages = sum(count for _, _, count in found.ledger.pages)
-    bad = sum(count for status, _, count in found.ledger.pages if status in _BAD)
+    bad = sum(count for status, _, count in found.ledger.pages if status in BAD_PAGES)
     priced = any(backend.usd_per_1000_pages_busy is not None for backend in found.backends)
     return app.screen(
         request,

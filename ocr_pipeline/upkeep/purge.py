@@ -20,7 +20,7 @@ from ocr_pipeline.upkeep.traces import Traces, traces
 from ocr_pipeline.warehouse import parquet
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
-from ocr_pipeline.warehouse.purge import PurgeCounts, left_of
+from ocr_pipeline.warehouse.purge import PurgeCounts, batches_of, left_of
 from ocr_pipeline.warehouse.purge import purge as purge_rows
 from ocr_pipeline.warehouse.schema import SCHEMA_VERSION
 
@@ -35,6 +35,22 @@ class Purged:
     objects: int  # deleted in the lake, Parquet files that no manifest names among them
     left: tuple[str, ...]  # keys or tables that still name the document
     unread: tuple[str, ...]  # objects that could not be looked into: what is wrong with each, and what to do
+
+
+def check_lake(lake: Storage, warehouse: Warehouse, document_id: str) -> None:
+    """Raises WarehouseError where the tables have rows of the document from a batch of which this lake has nothing: ask
+    before anything goes. With another lake the rows would go alone, and the proof would look in the wrong place."""
+    for name in batches_of(warehouse, document_id):
+        if not _knows(lake, name):
+            raise WarehouseError(
+                f"the tables have rows of {document_id} from batch {name}, and {lake.uri} has nothing of that batch: "
+                "is OCR_LAKE the right lake? (If the lake is lost, `rebuild-warehouse --force` takes such rows away)"
+            )
+
+
+def _knows(lake: Storage, batch_name: str) -> bool:
+    prefixes = (keys.pages_of_batch(batch_name), keys.manifest(batch_name), keys.batch(batch_name))
+    return any(next(lake.list(prefix), None) is not None for prefix in prefixes)
 
 
 def purge(lake: Storage, warehouse: Warehouse, found: Traces) -> Purged:

@@ -13,16 +13,17 @@ from pathlib import Path
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.rebuild import drop_leftovers
-from ocr_pipeline.warehouse.search_index import drop_search_index
+from ocr_pipeline.warehouse.search_index import has_search_index
 from ocr_pipeline.warehouse.sql import identifier, literal
 
 
 def compact(warehouse: Warehouse) -> int:
     """Copies all that is in the file into a new one and puts that in its place; returns the bytes it is smaller by.
 
-    A full-text index is not copied: build it again; nor is what a killed rebuild has left. Needs room on the disk for
-    both. The file is locked meanwhile; a crash leaves the old one in place. On MotherDuck, and where there is no file
-    yet, there is nothing to do: 0.
+    What a killed rebuild has left is not copied. Needs room on the disk for both. The file is locked meanwhile; a crash
+    leaves the old one in place. On MotherDuck, and where there is no file yet, there is nothing to do: 0. Nor is there
+    in a file with a full-text index, which could be copied only where the extension is installed: a purge takes the
+    index away with the first row, so no row of a document was removed since it was made.
     """
     path = warehouse.path
     if path is None or not path.exists():
@@ -30,8 +31,9 @@ def compact(warehouse: Warehouse) -> int:
     fresh = Path(f"{path}.compacted")
     with warehouse.exclusive() as connection:
         fresh.unlink(missing_ok=True)
+        if has_search_index(connection):
+            return 0
         try:
-            drop_search_index(connection)  # it cannot be copied where the extension is not installed
             drop_leftovers(connection)
             connection.execute("CHECKPOINT")
             connection.execute(f"ATTACH {literal(str(fresh))} AS compacted")

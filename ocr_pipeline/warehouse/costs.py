@@ -1,6 +1,6 @@
 """What each backend's machine costs: from the settings into the table that the cost views join.
 
-Here belongs the price list. Not here: the formula, which is in the views (`views.py`).
+Here belongs the price list. Not here: what pages cost, which is in the views (`views.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class BackendCost:
 
     @property
     def usd_per_month(self) -> float:
+        """As the column of that name in the view `backend_cost`, for those who have no tables."""
         return self.power_usd_per_month + self.hardware_usd / self.hardware_months
 
 

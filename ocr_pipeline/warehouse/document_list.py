@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 
 from ocr_pipeline.warehouse.paging import NAMED, ListQuery, Place, Sort, Turn, in_days, pageful
+from ocr_pipeline.warehouse.views import BAD_PAGES
 
 _SORTS: Mapping[str, Sort] = {
     "uploaded_at": Sort("d.uploaded_at", "TIMESTAMPTZ"),
@@ -36,7 +37,7 @@ NEWEST = Turn(sort="uploaded_at", descending=True)
 
 # Rounded: a sum of floats differs in its last bits from one query to the next, and a place must be found again.
 _OF_PAGES: Mapping[str, str] = {
-    "bad_pages": "count(*) FILTER (status IN ('failed', 'skipped'))",
+    "bad_pages": f"count(*) FILTER (status IN {BAD_PAGES})",
     "backend": "min(backend)",
     "quality": "round(avg(quality), 6)",
     "seconds": 'round(sum("seconds"), 6)',

@@ -22,10 +22,12 @@ MAX_ASKED_AGAIN = 10_000
 AGAIN = ("failed", "skipped", "fallback")
 """Statuses of pages that can be asked again: the engine gave no text."""
 
+# A page that has the image of an earlier one takes its transcript, with the time at which that one failed; but no page
+# failed before its upload.
 _FAILED = f"""
     SELECT document_id, batch, page_number, reason
     FROM (
-        SELECT d.document_id, d.batch, p.page_number, p.reason, p.processed_at
+        SELECT d.document_id, d.batch, p.page_number, p.reason, greatest(p.processed_at, d.uploaded_at) AS processed_at
         FROM ocr.documents d JOIN ocr.pages p USING (document_id)
         WHERE d.deleted_at IS NULL AND p.status IN {AGAIN}
         UNION ALL

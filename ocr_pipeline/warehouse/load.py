@@ -18,7 +18,7 @@ So the result depends only on which batches were loaded, not on their order nor 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -70,7 +70,7 @@ def load_batch(warehouse: Warehouse, batch: str, tables: Source) -> LoadCounts:
     if warehouse.is_motherduck:
         # There is no lock, so a deletion and a load at the same time do not see each other's rows. Both apply the marks
         # again after their commit: the later of the two sees the other.
-        warehouse.run(lambda connection: _apply_marks(connection, _document_ids(connection, tables)))
+        warehouse.run(lambda connection: apply_marks(connection, document_ids=_document_ids(connection, tables)))
     return counts
 
 
@@ -81,13 +81,17 @@ def mark_deleted(warehouse: Warehouse, deletions: Deletions) -> int:
     """
     _check_times(deletions)
 
+    def applied(connection: duckdb.DuckDBPyConnection) -> int:
+        apply_marks(connection, document_ids=list(deletions))
+        return _hidden(connection, list(deletions))
+
     def work(connection: duckdb.DuckDBPyConnection) -> int:
         add_marks(connection, deletions)
-        return _apply_marks(connection, list(deletions))
+        return applied(connection)
 
     hidden = warehouse.run(work)
     if warehouse.is_motherduck:
-        warehouse.run(lambda connection: _apply_marks(connection, list(deletions)))
+        warehouse.run(applied)
     return hidden
 
 
@@ -243,27 +247,24 @@ def _numbered(rows: str) -> str:
     """
 
 
-def apply_all_marks(connection: duckdb.DuckDBPyConnection, documents: str) -> None:
-    """Hides every document of the table that a mark hides: for a rebuild, where marks are added after the rows."""
+def apply_marks(
+    connection: duckdb.DuckDBPyConnection, documents: str = "ocr.documents", document_ids: Sequence[str] | None = None
+) -> None:
+    """Hides the documents of the table that a mark hides, and shows the others again. All of them (a rebuild, where
+    marks are added after the rows), or those that are named."""
+    named = "" if document_ids is None else "AND d.document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))"
     connection.execute(
         f"""
         UPDATE {documents} AS d SET deleted_at = CASE WHEN {_HIDES} THEN m.deleted_at END FROM ocr.deletions m
-        WHERE m.document_id = d.document_id AND d.deleted_at IS DISTINCT FROM CASE WHEN {_HIDES} THEN m.deleted_at END
-        """
-    )
-
-
-def _apply_marks(connection: duckdb.DuckDBPyConnection, document_ids: Iterable[str]) -> int:
-    """Hides those of the documents that a mark hides; returns how many of them are hidden now."""
-    ids = list(document_ids)
-    connection.execute(
-        f"""
-        UPDATE ocr.documents AS d SET deleted_at = CASE WHEN {_HIDES} THEN m.deleted_at END FROM ocr.deletions m
-        WHERE m.document_id = d.document_id AND d.document_id IN (SELECT unnest(CAST(? AS VARCHAR[])))
+        WHERE m.document_id = d.document_id {named}
             AND d.deleted_at IS DISTINCT FROM CASE WHEN {_HIDES} THEN m.deleted_at END
         """,
-        [ids],
+        [] if document_ids is None else [list(document_ids)],
     )
+
+
+def _hidden(connection: duckdb.DuckDBPyConnection, ids: list[str]) -> int:
+    """How many of these documents are hidden."""
     return count(
         connection,
         """

@@ -15,7 +15,7 @@ from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
 from ocr_pipeline.warehouse.rebuild import drop_leftovers, is_rebuilding, rebuilt_tables
 from ocr_pipeline.warehouse.schema import TABLES
-from ocr_pipeline.warehouse.search_index import forget, indexed
+from ocr_pipeline.warehouse.search_index import drop_search_index, has_search_index, indexed
 from ocr_pipeline.warehouse.sql import count
 
 _TABLES = (*TABLES, "deletions")
@@ -29,6 +29,16 @@ class PurgeCounts:
     pages: int
     regions: int
     attempts: int
+    search_index: bool  # whether the full-text index went too
+
+
+def batches_of(warehouse: Warehouse, document_id: str) -> list[str]:
+    """The batches that the document's rows are from."""
+    with warehouse.read() as connection:
+        rows = connection.execute(
+            "SELECT DISTINCT batch FROM ocr.documents WHERE document_id = ? ORDER BY batch", [document_id]
+        ).fetchall()
+    return [name for (name,) in rows]
 
 
 def check_ready(warehouse: Warehouse) -> None:
@@ -39,28 +49,30 @@ def check_ready(warehouse: Warehouse) -> None:
 
 def purge(warehouse: Warehouse, document_id: str) -> PurgeCounts:
     """Removes all rows of a document, its mark of deletion too, in one transaction; then looks again. A full-text index
-    that knows the document goes with it: build it again. So does what a rebuild that was killed has left behind.
+    goes with them: its words cannot be taken out singly. So does what a rebuild that was killed has left behind.
 
     Call it when the document is in no Parquet file any more. Raises WarehouseError where a rebuild is at work on
     MotherDuck, and where rows are left: a load put the document back at the same time. The bytes of removed rows may
     stand in free parts of a DuckDB file until they are written over: `compact` (`compact.py`) leaves them behind.
     """
 
-    def work(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    def work(connection: duckdb.DuckDBPyConnection) -> PurgeCounts:
         _end_rebuild(warehouse, connection)
         removed = {
             table: count(connection, f"DELETE FROM ocr.{table} WHERE document_id = ?", [document_id])
             for table in _TABLES
         }
-        forget(connection, document_id)
-        return removed
+        del removed["deletions"]
+        knew = has_search_index(connection) and (any(removed.values()) or indexed(connection, document_id) > 0)
+        if knew:
+            drop_search_index(connection)
+        return PurgeCounts(**removed, search_index=knew)
 
     removed = warehouse.run(work)
-    del removed["deletions"]
     left = sum(left_of(warehouse, document_id).values())
     if left:
         raise WarehouseError(f"{left} rows of document {document_id} came back while it was purged: purge it again")
-    return PurgeCounts(**removed)
+    return removed
 
 
 def left_of(warehouse: Warehouse, document_id: str) -> dict[str, int]:

@@ -18,7 +18,7 @@ import duckdb
 
 from ocr_pipeline.warehouse.connection import Warehouse
 from ocr_pipeline.warehouse.errors import WarehouseError
-from ocr_pipeline.warehouse.load import DOCUMENT_TABLES, Deletions, add_marks, apply_all_marks, load_rows
+from ocr_pipeline.warehouse.load import DOCUMENT_TABLES, Deletions, add_marks, apply_marks, load_rows
 from ocr_pipeline.warehouse.retry import with_retries
 from ocr_pipeline.warehouse.schema import TABLES
 from ocr_pipeline.warehouse.source import Source, relation
@@ -206,7 +206,7 @@ def _load(connection: duckdb.DuckDBPyConnection, published: Published, name: str
 
 def _apply_marks(connection: duckdb.DuckDBPyConnection) -> None:
     with in_transaction(connection):
-        apply_all_marks(connection, "ocr.documents")
+        apply_marks(connection)
 
 
 def _changed(listing: Mapping[str, str], done: Mapping[str, str]) -> list[str]:
@@ -226,7 +226,7 @@ def _swap(
         missing = _missing(connection)
         if not force:
             _refuse(len(listing), missing, faults)
-        apply_all_marks(connection, _FRESH["documents"])
+        apply_marks(connection, _FRESH["documents"])
         for table in TABLES:
             connection.execute(f"DROP TABLE ocr.{table}")
             connection.execute(f"ALTER TABLE {_FRESH[table]} RENAME TO {table}")

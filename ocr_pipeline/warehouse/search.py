@@ -24,6 +24,11 @@ MOST_WORDS = 16
 _SNIPPET = 200  # characters
 _MOST_RANKED = 5_000
 """Pages. Finding the pages takes 0.1 s of 100,000, ranking all of them, when they all hold the words, 1.4 to 8 s."""
+_ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
+"""What CommonMark shows without the backslash. Its writers escape a sign only where it would be read as markup, so the
+same word stands with and without one."""
+
+_SIGN = re.compile(r"[!-/:-@\[\]-`{-~]")  # all of them but the backslash
 
 
 class TooManyWords(WarehouseError):
@@ -49,8 +54,8 @@ def search(warehouse: Warehouse, words: str | Sequence[str], limit: int = 20) ->
     If there is none and more than 5,000 pages hold every word, only the 5,000 that were loaded first are ranked.
     Pages rank by how often the words occur for the page's length. Whole words count more than parts of words, words
     next to each other in this order count more than words apart, and words in the document's title count more too. A
-    letter with an accent is the same letter as one code point or two (NFC, NFD). No words: no hits. Raises
-    TooManyWords.
+    letter with an accent is the same letter as one code point or two (NFC, NFD), and a sign is found where markdown has
+    a backslash before it. No words: no hits. Raises TooManyWords.
     """
     text = words if isinstance(words, str) else " ".join(words)
     wanted = list({_composed(word): word for word in text.split()}.values())
@@ -60,12 +65,12 @@ def search(warehouse: Warehouse, words: str | Sequence[str], limit: int = 20) ->
         return []
     with warehouse.read() as connection:
         parameters = {**_parameters(wanted), "limit": limit}
-        pages = candidates(connection, [_composed(word) for word in wanted], limit)
+        found = candidates(connection, [_composed(word) for word in wanted], limit)
         rows = []
-        if pages:
-            connection.register("candidates", _as_table(pages))
+        if found is not None and found.pages:
+            connection.register("candidates", _as_table(found.pages))
             rows = connection.execute(_query(wanted, _ALL + _CANDIDATES), parameters).fetchall()
-        if not rows:
+        if not rows or (found is not None and not found.complete and len(rows) < limit):
             rows = connection.execute(_query(wanted, _first(wanted)), parameters).fetchall()
     return [
         Hit(document_id, source_uri, title, number, snippet(markdown, wanted), round(score, 4))
@@ -75,7 +80,7 @@ def search(warehouse: Warehouse, words: str | Sequence[str], limit: int = 20) ->
 
 def snippet(markdown: str, words: Sequence[str], length: int = _SNIPPET) -> str:
     """About `length` characters on one line around the first place where one of the words stands, cut between words."""
-    markdown = _composed(markdown)
+    markdown = _composed(markdown if any("\\" in word for word in words) else _ESCAPED.sub(r"\1", markdown))
     match = min(
         (found for word in words if (found := re.search(re.escape(_composed(word)), markdown, re.IGNORECASE))),
         key=lambda found: found.start(),
@@ -103,6 +108,10 @@ def _forms(word: str) -> list[str]:
     return list(dict.fromkeys((word, _composed(word), unicodedata.normalize("NFD", word))))
 
 
+def _may_be_escaped(word: str) -> bool:
+    return _SIGN.search(word) is not None and "\\" not in word
+
+
 def _parameters(words: Sequence[str]) -> dict[str, str]:
     forms = {f"w{number}_{n}": form for number, word in enumerate(words) for n, form in enumerate(_forms(word))}
     return {**forms, "phrase": " ".join(words)}
@@ -110,11 +119,13 @@ def _parameters(words: Sequence[str]) -> dict[str, str]:
 
 def _holds_all(words: Sequence[str]) -> str:
     """Each form is looked for in the text as it is: to normalise every page takes seven times as long (measured)."""
-    either = (
-        " OR ".join(f"contains(lower(markdown), lower($w{number}_{n}))" for n, _ in enumerate(_forms(word)))
-        for number, word in enumerate(words)
-    )
-    return " AND ".join(f"({condition})" for condition in either)
+
+    def holds(number: int, word: str) -> str:
+        texts = ["lower(markdown)"] + (["replace(lower(markdown), '\\', '')"] if _may_be_escaped(word) else [])
+        forms = [f"lower($w{number}_{n})" for n, _ in enumerate(_forms(word))]
+        return " OR ".join(f"contains({text}, {form})" for text in texts for form in forms)
+
+    return " AND ".join(f"({holds(number, word)})" for number, word in enumerate(words))
 
 
 _ALL = "SELECT * FROM ocr.current_pages"
@@ -142,10 +153,11 @@ def _as_table(pages: list[Page]) -> pa.Table:
 
 def _query(words: Sequence[str], pages: str) -> str:
     names = [f"nfc_normalize(lower($w{number}_0))" for number, _ in enumerate(words)]
+    shown = "replace(markdown, '\\', '')" if any(map(_may_be_escaped, words)) else "markdown"
     return f"""
         WITH found AS MATERIALIZED (
             SELECT document_id, source_uri, title, page_number, markdown,
-                nfc_normalize(lower(markdown)) AS text, nfc_normalize(lower(coalesce(title, ''))) AS lower_title,
+                nfc_normalize(lower({shown})) AS text, nfc_normalize(lower(coalesce(title, ''))) AS lower_title,
                 length(markdown) / avg(length(markdown)) OVER () AS relative_length
             FROM ({pages})
             WHERE {_holds_all(words)}

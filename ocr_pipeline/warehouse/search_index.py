@@ -11,6 +11,7 @@ all the same, by reading them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import duckdb
 
@@ -23,6 +24,10 @@ _UNSUPPORTED = (duckdb.CatalogException, duckdb.BinderException, duckdb.NotSuppo
 _WORDS_END_AT = r"([^\pL\pN])+"
 _MOST_UNINDEXED = 50_000
 """Pages. With more that came after the index, reading all pages costs no more than reading these."""
+
+_FEWEST = 200
+"""Pages that the index is asked for at least: among the best by its words some may be deleted since, or hold the words
+otherwise than they were typed."""
 
 Page = tuple[str, int]  # document_id, page_number
 
@@ -90,28 +95,31 @@ def drop_search_index(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("DROP TABLE IF EXISTS ocr.searched")
 
 
-def forget(connection: duckdb.DuckDBPyConnection, document_id: str) -> None:
-    """Removes the whole index where it knows the document: its words stand in it, and cannot be taken out singly."""
-    if indexed(connection, document_id):
-        drop_search_index(connection)
-
-
-def indexed(connection: duckdb.DuckDBPyConnection, document_id: str) -> int:
-    """How many pages of the document the index knows; 0 where there is none."""
+def has_search_index(connection: duckdb.DuckDBPyConnection) -> bool:
     tables = (
         "SELECT count(*) FROM duckdb_tables()"
         " WHERE database_name = current_database() AND schema_name = 'ocr' AND table_name = 'searched'"
     )
-    if not count(connection, tables):
+    return count(connection, tables) > 0
+
+
+def indexed(connection: duckdb.DuckDBPyConnection, document_id: str) -> int:
+    """How many pages of the document the index knows; 0 where there is none."""
+    if not has_search_index(connection):
         return 0
     return count(connection, "SELECT count(*) FROM ocr.searched WHERE document_id = ?", [document_id])
 
 
-def candidates(connection: duckdb.DuckDBPyConnection, words: Sequence[str], limit: int) -> list[Page] | None:
-    """Pages that may hold all the words, whole: the best by the index, and all that it does not know as they are.
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Pages that may hold all the words, whole: the best by the index, and all that it does not know as they are."""
 
-    None where there is no index, or it knows too few of the pages: read them all.
-    """
+    pages: list[Page]
+    complete: bool  # False: the index knows more such pages
+
+
+def candidates(connection: duckdb.DuckDBPyConnection, words: Sequence[str], limit: int) -> Candidates | None:
+    """Where to look for the words. None where there is no index, or it knows too few of the pages: read them all."""
     try:
         unindexed = connection.execute(
             """
@@ -128,6 +136,7 @@ def candidates(connection: duckdb.DuckDBPyConnection, words: Sequence[str], limi
         return None
     if len(unindexed) > _MOST_UNINDEXED or not _loads(connection):
         return None
+    most = max(_FEWEST, 5 * limit)
     best = connection.execute(
         """
         SELECT document_id, page_number
@@ -136,9 +145,9 @@ def candidates(connection: duckdb.DuckDBPyConnection, words: Sequence[str], limi
         ORDER BY score DESC, document_id, page_number
         LIMIT $most
         """,
-        {"words": " ".join(words), "most": max(200, 5 * limit)},
+        {"words": " ".join(words), "most": most + 1},
     ).fetchall()
-    return list(dict.fromkeys(best + unindexed))
+    return Candidates(list(dict.fromkeys(best[:most] + unindexed)), complete=len(best) <= most)
 
 
 def _loads(connection: duckdb.DuckDBPyConnection) -> bool:

@@ -8,6 +8,13 @@ text changed. Hours and days are UTC's. They use nothing that only one of DuckDB
 
 from __future__ import annotations
 
+from ocr_pipeline.records import PageStatus
+
+HOURS_A_MONTH = 730
+
+BAD_PAGES = tuple(status.value for status in PageStatus if status.is_bad)
+"""Statuses of pages whose text is missing. In an f-string it is the list that SQL's IN takes."""
+
 CURRENT_DOCUMENTS = """
 CREATE OR REPLACE VIEW ocr.current_documents AS
 SELECT * EXCLUDE (deleted_at) FROM ocr.documents WHERE deleted_at IS NULL
@@ -22,12 +29,12 @@ WHERE d.deleted_at IS NULL
 """
 """Their pages, with where they are from."""
 
-FAILED_PAGES = """
+FAILED_PAGES = f"""
 CREATE OR REPLACE VIEW ocr.failed_pages AS
 WITH failed AS (
     SELECT d.document_id, d.source_uri, p.page_number, p.status, p.reason, p.detail, p.backend, p.batch, p.processed_at
     FROM ocr.pages p JOIN ocr.documents d ON d.document_id = p.document_id
-    WHERE d.deleted_at IS NULL AND p.status IN ('failed', 'skipped')
+    WHERE d.deleted_at IS NULL AND p.status IN {BAD_PAGES}
     UNION ALL
     SELECT document_id, source_uri, NULL, status, reason, detail, NULL, batch, processed_at
     FROM ocr.documents
@@ -100,7 +107,7 @@ SELECT
     u.request_seconds,
     u.busy_seconds,
     c.power_usd_per_month + c.hardware_usd / c.hardware_months AS usd_per_month,
-    u.busy_seconds / (730 * 3600) * usd_per_month AS usd_busy,
+    u.busy_seconds / ({HOURS_A_MONTH} * 3600) * usd_per_month AS usd_busy,
     1000 * usd_busy / nullif(u.pages, 0) AS usd_per_1000_pages_busy,
     1000 * usd_per_month / nullif(u.pages, 0) AS usd_per_1000_pages_owned
 FROM used u LEFT JOIN ocr.backend_costs c ON c.backend = u.backend
@@ -108,7 +115,7 @@ FROM used u LEFT JOIN ocr.backend_costs c ON c.backend = u.backend
 """What pages cost, by backend and month, in US dollars.
 
 `usd_per_month` = power a month + hardware price / months it is written off over (table `backend_costs`, from the
-settings; NULL where no price is set). A month is 730 hours.
+settings; NULL where no price is set). A month has `HOURS_A_MONTH`.
 `usd_per_1000_pages_busy`: only the hours in which the machine worked; what a page would cost if it worked all month.
 `usd_per_1000_pages_owned`: the whole month's price over the pages made in it, idle hours too.
 """

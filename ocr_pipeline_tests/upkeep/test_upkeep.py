@@ -63,6 +63,21 @@ def test_a_retry_leaves_out_what_failed_long_ago_and_what_was_replaced_since(pip
     assert (again.batches, again.gone) == ((), 1)
 
 
+def test_a_page_that_failed_with_the_transcript_of_an_earlier_one_failed_when_it_came(pipeline: Pipeline) -> None:
+    pipeline.transcriber.script = loops_on_page_2
+    pipeline.process(pipeline.cut({"a.pdf": numbered(2)}))
+    later = pipeline.cut({"b.pdf": numbered(2)})
+    pipeline.process(later)  # the same images: nothing is asked
+    again = ask_again(
+        pipeline.lake,
+        pipeline.warehouse,
+        [Reason.REPETITION],
+        since=later.uploads[0].last_modified,
+        limits=planner.BatchLimits(),
+    )
+    assert [upload.key for batch in again.batches for upload in batch.uploads] == ["inbox/b.pdf"]
+
+
 def newer_recipe(pipeline: Pipeline, script: Callable[[PageImage], Answer | None]) -> ScriptedTranscriber:
     """Another model and another resolution from here on."""
     pipeline.service.close()

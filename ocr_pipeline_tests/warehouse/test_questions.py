@@ -82,6 +82,25 @@ def test_an_accent_is_found_however_text_and_words_write_it(warehouse: Warehouse
     assert [hit.source_uri.rpartition("/")[2] for hit in search(warehouse, "\uf900")] == ["b.pdf"]
 
 
+def test_a_sign_is_found_and_shown_whether_markdown_escapes_it_or_not(warehouse: Warehouse) -> None:
+    texts = {
+        1: "of 14 February 2025\\. The year",
+        2: "in 2025. It",
+        3: r"the field file\_name\*",
+        4: "2025 and",
+        5: r"a\b",
+    }
+    load_batch(warehouse, "b1", to_tables([result("a.pdf", batch="b1", pages=5, markdown=texts)]))
+    assert {hit.page_number: hit.snippet for hit in search(warehouse, "2025.")} == {
+        1: "of 14 February 2025. The year",
+        2: "in 2025. It",
+    }
+    (hit,) = search(warehouse, "file_name*")
+    assert hit.snippet == "the field file_name*"
+    assert hit.score > 2  # as a word, not as a page that does not say it
+    assert [hit.snippet for hit in search(warehouse, "a\\b")] == [r"a\b"]
+
+
 def test_search_leaves_out_deleted_documents_and_keeps_the_limit(library: Warehouse) -> None:
     assert {hit.document_id for hit in search(library, "turnover")} == {
         document_id("reports/annual.pdf"),
@@ -118,12 +137,17 @@ def has_full_text_search() -> bool:
     return True
 
 
+with_full_text_search = pytest.mark.skipif(
+    not has_full_text_search(), reason="DuckDB's extension fts is not installed: .ci/full-text runs this with it"
+)
+
+
 def candidates_of(warehouse: Warehouse, word: str) -> object:
     with warehouse.read() as connection:
         return candidates(connection, [word], 10)
 
 
-@pytest.mark.skipif(not has_full_text_search(), reason="DuckDB's fts extension is not installed (no package for 1.5.6)")
+@with_full_text_search
 def test_with_a_full_text_index_the_same_pages_are_found_those_that_came_later_too(library: Warehouse) -> None:
     questions = ["turnover 2025", "turnover", "überschuss", "100%", "it's", "nowhere", "urnove"]
     before = {words: search(library, words) for words in questions}
@@ -146,8 +170,27 @@ def test_with_a_full_text_index_the_same_pages_are_found_those_that_came_later_t
     assert [hit.source_uri for hit in search(library, "turnover 2025")] == ["s3://docs.example/inbox/late.pdf"]
     build_search_index(library)
     if library.path is not None:
+        assert compact(library) == 0
+        assert candidates_of(library, "turnover") is not None
+        late_goes = purge(library, document_id("never indexed")), purge(library, document_id("ünïcode.pdf"))
+        assert [counts.search_index for counts in late_goes] == [False, True]
         compact(library)
         assert [hit.source_uri for hit in search(library, "turnover 2025")] == ["s3://docs.example/inbox/late.pdf"]
+
+
+@with_full_text_search
+def test_pages_that_crowd_out_others_in_the_index_hide_none(warehouse: Warehouse) -> None:
+    # to the index these are the words of "2,560.00"; by their length they stand between the others, whichever way
+    apart = dict.fromkeys(range(1, 301), "00 2 560 " + "word " * 60)
+    together = {number: f"a total of 2,560.00 {FILLER if number % 2 else ''}" for number in range(1, 31)}
+    rows = [
+        result("apart.pdf", batch="b1", pages=300, markdown=apart),
+        result("a.pdf", batch="b1", pages=30, markdown=together),
+    ]
+    load_batch(warehouse, "b1", to_tables(rows))
+    build_search_index(warehouse)
+    assert len(search(warehouse, "2,560.00", limit=20)) == 20
+    assert len(search(warehouse, "2,560.00", limit=50)) == 30
 
 
 @pytest.mark.skipif(has_full_text_search(), reason="DuckDB's fts extension is installed")

@@ -271,6 +271,18 @@ def test_a_rebuild_and_a_purge_say_what_they_did(shell: Shell) -> None:
     assert shell.json("status", "river") == (1, {"documents": [], "more": 0})
 
 
+def test_a_purge_with_another_lake_takes_nothing_away(
+    shell: Shell, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("OCR_LAKE", str(settings.data / "another-lake"))
+        code, out, err = shell("purge", "inbox/papers/river.pdf", "--yes", "--json")
+    assert (code, out) == (2, "")
+    assert "is OCR_LAKE the right lake?" in err
+    assert len(shell.json("search", "river")[1]["hits"]) == 2
+    assert shell.json("status", "river")[1]["documents"][0]["stage"] == "loaded"
+
+
 BACKENDS = """
 [[backend]]
 name = "double"
