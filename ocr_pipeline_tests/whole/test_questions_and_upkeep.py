@@ -280,7 +280,7 @@ def test_a_purge_with_another_lake_takes_nothing_away(
     assert (code, out) == (2, "")
     assert "is OCR_LAKE the right lake?" in err
     assert len(shell.json("search", "river")[1]["hits"]) == 2
-    assert shell.json("status", "river")[1]["documents"][0]["stage"] == "loaded"
+    assert shell.json("status", "river")[1]["documents"][0]["stage"] == "tables"
 
 
 BACKENDS = """
