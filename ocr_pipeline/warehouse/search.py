@@ -50,7 +50,8 @@ class Hit:
 def search(warehouse: Warehouse, words: str | Sequence[str], limit: int = 20) -> list[Hit]:
     """Pages of documents that are not deleted whose markdown holds every word, in any case, also inside longer words.
 
-    If there is a full-text index, parts of longer words are looked for only if no page has all words as whole ones.
+    If there is a full-text index, parts of longer words are looked for only if no page has all words as whole ones, or
+    if the index named more pages than were looked at and those do not fill the answer.
     If there is none and more than 5,000 pages hold every word, only the 5,000 that were loaded first are ranked.
     Pages rank by how often the words occur for the page's length. Whole words count more than parts of words, words
     next to each other in this order count more than words apart, and words in the document's title count more too. A
